@@ -1,0 +1,39 @@
+"""slimcodec: learned image compression whose decoder costs about 2,000 multiply-accumulates a pixel.
+
+    import slimcodec
+    codec = slimcodec.load("slim")                  # a name in students/ or teachers/, or a model directory
+    data = codec.compress(picture, quality=4)       # PIL picture -> bytes
+    picture = codec.decompress(data)                # bytes -> PIL picture
+
+Importing the package is light: torch and numba are imported when a model is first loaded.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+__all__ = ["Codec", "InvalidFile", "InvalidInput", "InvalidModel", "SlimcodecError", "load"]
+
+
+class SlimcodecError(Exception):
+    """Whatever slimcodec refuses; the message is one line that says what was wrong, where, and what to do."""
+
+
+class InvalidInput(SlimcodecError):
+    """A picture, a folder or a setting that cannot be used."""
+
+
+class InvalidFile(SlimcodecError):
+    """Bytes that are not a complete .slim file, or one made with another model."""
+
+
+class InvalidModel(SlimcodecError):
+    """A model directory that is missing, damaged, edited or of another format version."""
+
+
+_LAZY = {"Codec": "slimcodec.codec.inference", "load": "slimcodec.codec.inference"}
+
+
+def __getattr__(name):
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'slimcodec' has no attribute {name!r}")

@@ -1,0 +1,116 @@
+"""Multiply–accumulates per pixel (MAC/pixel) of every part, from the architecture alone.
+
+Counted as DESIGN defines it: convolutions exactly, for a size divisible by 64; the multiplications of the gain on a
+line of their own. FLOPs would be twice these numbers.
+"""
+
+from slimcodec.codec.network import ALIGNMENT, LATENT_SCALE, PLANES, Architecture, Block
+
+PLANE_SCALE = 2 * LATENT_SCALE  # planes of y, p and the context are at 1/32
+ENCODER_ONLY = ("g_a", "h_a")
+DECODER = ("h_scale", "h_mean", "context", "g_s", "gain")
+
+
+def macs_per_pixel(architecture: Architecture) -> dict[str, float]:
+    """Part → MAC/pixel: g_a, h_a, h_scale, h_mean, context, g_s, and the gain's element-wise multiplications."""
+    return {
+        "g_a": _analysis(architecture),
+        "h_a": _hyper_analysis(architecture),
+        "h_scale": _h_scale(architecture),
+        "h_mean": _h_mean(architecture),
+        "context": _context(architecture),
+        "g_s": _synthesis(architecture),
+        "gain": architecture.latents / LATENT_SCALE**2,
+    }
+
+
+def decoder_macs_per_pixel(architecture: Architecture) -> float:
+    """All that a decoder runs: h_scale, h_mean, every context stage, g_s and the gain."""
+    parts = macs_per_pixel(architecture)
+    return sum(parts[name] for name in DECODER)
+
+
+def encoder_macs_per_pixel(architecture: Architecture) -> float:
+    """All that an encoder runs: g_a, h_a, and, to know mu and the scale index, everything of the decoder but g_s.
+
+    The gain counts twice more: on y before h_a, and on the residual before rounding.
+    """
+    parts = macs_per_pixel(architecture)
+    return sum(parts.values()) - parts["g_s"] + 2 * parts["gain"]
+
+
+def convolution(inputs: int, outputs: int, kernel: int, scale: int) -> float:
+    """A convolution whose output (for a transposed one: whose input) is at 1/scale."""
+    return inputs * outputs * kernel**2 / scale**2
+
+
+def _block(channels: int, block: Block, scale: int) -> float:
+    if block.kind == "residual":
+        return 2 * convolution(channels, block.hidden, 3, scale)
+    return 2 * convolution(channels, block.hidden, 1, scale) + convolution(1, block.hidden, 3, scale)
+
+
+def _blocks(levels) -> float:
+    return sum(_block(level.channels, block, level.scale) for level in levels for block in level.blocks)
+
+
+def _analysis(architecture: Architecture) -> float:
+    total = _blocks(architecture.g_a)
+    channels, scale = 3, 1
+    for level in architecture.g_a:
+        total += convolution(channels, level.channels, 2 * (level.scale // scale) + 1, level.scale)
+        channels, scale = level.channels, level.scale
+    return total + convolution(channels, architecture.latents, 1, scale)
+
+
+def _synthesis(architecture: Architecture) -> float:
+    levels = architecture.g_s
+    total = _blocks(levels) + convolution(architecture.latents, levels[0].channels, 1, LATENT_SCALE)
+    for level, below in zip(levels, levels[1:], strict=False):
+        ratio = level.scale // below.scale
+        if architecture.upsampling == "subpixel":
+            total += convolution(level.channels, below.channels * ratio**2, architecture.upsampling_kernel, level.scale)
+        else:
+            total += convolution(level.channels, below.channels, 2 * ratio, level.scale)
+    last = levels[-1]
+    return total + convolution(last.channels, 3 * last.scale**2, architecture.head_kernel, last.scale)
+
+
+def _hyper_analysis(architecture: Architecture) -> float:
+    first, second = architecture.h_a
+    return (
+        convolution(architecture.latents, first, 5, PLANE_SCALE)
+        + convolution(first, second, 3, PLANE_SCALE)
+        + convolution(second, architecture.hypers, 5, ALIGNMENT)
+    )
+
+
+def _h_scale(architecture: Architecture) -> float:
+    first, second, third = architecture.h_scale
+    return (
+        convolution(architecture.hypers, first, 3, ALIGNMENT)
+        + convolution(first, 4 * second, 1, ALIGNMENT)
+        + convolution(second, third, 3, PLANE_SCALE)
+        + convolution(third, PLANES * architecture.latents, 1, PLANE_SCALE)
+    )
+
+
+def _h_mean(architecture: Architecture) -> float:
+    first, second, features = architecture.h_mean
+    return (
+        convolution(architecture.hypers, first, 3, ALIGNMENT)
+        + convolution(first, 4 * second, 1, ALIGNMENT)
+        + convolution(second, features, 3, PLANE_SCALE)
+    )
+
+
+def _context(architecture: Architecture) -> float:
+    total = 0.0
+    for stage, (planes, hidden) in enumerate(zip(architecture.stages, architecture.context, strict=True)):
+        inputs = architecture.context_inputs(stage)
+        if architecture.context_kind == "depthwise":
+            total += convolution(1, inputs, 3, PLANE_SCALE) + convolution(inputs, hidden, 1, PLANE_SCALE)
+        else:
+            total += convolution(inputs, hidden, 3, PLANE_SCALE)
+        total += convolution(hidden, len(planes) * architecture.latents, 1, PLANE_SCALE)
+    return total

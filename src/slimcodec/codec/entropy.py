@@ -1,0 +1,307 @@
+"""Integers to bytes and back: a range coder (rANS) over integer probability tables.
+
+rANS as in Duda, "Asymmetric numeral systems" (arXiv:1311.2540), with 64-bit states, 32-bit words and 16-bit
+precision: a symbol that owns `frequency` of the 65536 slots, the first being `start`, costs -log2(frequency / 65536)
+bits. Coding knows nothing but integers, so every machine reads and writes the same bytes.
+
+The stream, all little endian:
+
+    state 0   u64   the state of lane 0 that decoding starts from, in [2^31, 2^63)
+    state 1   u64   the same for lane 1
+    words     u32   to the end of the stream, in the order in which decoding reads them
+
+Coded symbol number i (from 0, over all puts) belongs to lane i % 2. To decode it from its lane's state x:
+
+    slot = x mod 2^16                   find the table's symbol with start <= slot < start + frequency
+    x = frequency * (x >> 16) + slot - start
+    if x < 2^31: x = (x << 32) + next word
+
+In a table with an escape the last symbol is the escape: the value follows as one more coded symbol, of start
+value mod 2^16 (two's complement) and frequency 1. After the last symbol both states are 2^31 and no word is left.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from slimcodec import InvalidFile, InvalidInput, InvalidModel
+
+PRECISION = 16
+LANES = 2  # two independent states, so that the processor works on both at once; they swap after every symbol
+
+_TOTAL = 1 << PRECISION
+_BUCKET_BITS = 8
+_STATES_BYTES = 8 * LANES
+
+# The compiled code needs every operand unsigned: numba makes a float of uint64 mixed with int64.
+_INITIAL = np.uint64(1 << 31)
+_STATE_END = np.uint64(1 << 63)
+_SLOT_BITS = np.uint64(PRECISION)
+_SLOT_MASK = np.uint64(_TOTAL - 1)
+_BUCKET_SHIFT = np.uint64(PRECISION - _BUCKET_BITS)
+_WORD_BITS = np.uint64(32)
+_WORD_MASK = np.uint64(0xFFFFFFFF)
+_RENORM_BITS = np.uint64(63 - PRECISION)
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """T probability tables laid end to end; table t has L_t symbols, for the values minimum[t], minimum[t] + 1, ...
+
+    Made by `build_tables`, which checks what the compiled loops rely on.
+    """
+
+    cumulative: np.ndarray  # uint32 [sum(L_t + 1)]: each table's first slots, from 0, and then 65536
+    start: np.ndarray  # int64 [T + 1]: where each table begins in `cumulative`
+    minimum: np.ndarray  # int32 [T]: the value of each table's first symbol
+    escape: bool  # the last symbol of every table is an escape (see the module's docstring)
+    lookup: np.ndarray  # uint16 [T, 256]: the symbol that owns the first slot of each bucket of 256 slots
+
+
+def build_tables(frequencies, sizes, minimum, *, escape):
+    """Check integer probability tables and lay them out for coding.
+
+    `frequencies`: [sum(sizes)] integers >= 1, all tables end to end, each table summing to 65536.
+    `sizes`: [T] symbols per table, the escape included. `minimum`: [T] value of each table's first symbol; the values
+    of all symbols lie in int16. Raises `InvalidModel` for anything else: tables travel inside model directories.
+    """
+    frequencies, sizes, minimum = (
+        _vector_of_model(array, name)
+        for array, name in ((frequencies, "frequencies"), (sizes, "sizes"), (minimum, "minimum"))
+    )
+    if len(sizes) == 0 or len(sizes) != len(minimum):
+        raise InvalidModel(f"probability tables: {len(sizes)} sizes and {len(minimum)} minima, every table needs both")
+    if sizes.min() < 1 or sizes.max() > _TOTAL or sizes.sum() != len(frequencies):
+        raise InvalidModel(f"probability tables: the sizes do not add up to the {len(frequencies)} frequencies")
+    if frequencies.min() < 1 or frequencies.max() > _TOTAL:
+        raise InvalidModel(f"probability tables: a frequency lies outside 1..{_TOTAL}")
+    ends = np.cumsum(sizes)
+    totals = np.add.reduceat(frequencies, ends - sizes)
+    if (totals != _TOTAL).any():
+        table = int(np.argmax(totals != _TOTAL))
+        raise InvalidModel(f"probability tables: table {table} sums to {totals[table]}, not to {_TOTAL}")
+    if (minimum < -(1 << 15)).any() or (minimum > (1 << 15) - sizes).any():
+        raise InvalidModel("probability tables: the values of a table lie outside int16")
+
+    # Every table fills 65536 slots, so table t owns the slots from t * 65536 of one long common axis.
+    first_slots = np.cumsum(frequencies) - frequencies
+    bucket_slots = np.arange(len(sizes) << _BUCKET_BITS) << (PRECISION - _BUCKET_BITS)
+    owners = np.searchsorted(first_slots, bucket_slots, side="right").reshape(len(sizes), -1) - 1
+    return Tables(
+        cumulative=np.insert(first_slots % _TOTAL, ends, _TOTAL).astype(np.uint32),
+        start=np.concatenate([[0], np.cumsum(sizes + 1)]),
+        minimum=minimum.astype(np.int32),
+        escape=bool(escape),
+        lookup=(owners - (ends - sizes)[:, None]).astype(np.uint16),
+    )
+
+
+def _vector_of_model(array, name):
+    array = np.asarray(array)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise InvalidModel(f"probability tables: {name} must be a vector of integers")
+    return array.astype(np.int64)
+
+
+def quantise(pmf):
+    """Integer frequencies >= 1 that sum to 65536 in every row, close to those that cost the fewest bits under `pmf`.
+
+    `pmf`: [..., L] nonnegative, L <= 32768; every row is divided by its sum. Returns int64 [..., L]. Without whole
+    numbers the optimum is max(1, scale * pmf) for the scale that makes the sum right; it is rounded down, and what is
+    left goes, one each, to the symbols that gain most. Raises `InvalidInput`.
+    """
+    pmf = np.asarray(pmf, np.float64)
+    if pmf.ndim == 0 or not 1 <= pmf.shape[-1] <= _TOTAL // 2:
+        raise InvalidInput(f"quantise: pmf of shape {pmf.shape}, its last dimension must be 1 to {_TOTAL // 2}")
+    sums = pmf.sum(axis=-1, keepdims=True)
+    if not (np.isfinite(sums).all() and (pmf >= 0).all() and (sums > 0).all()):
+        raise InvalidInput("quantise: a pmf must be finite and nonnegative, with a positive sum")
+    pmf = pmf / sums
+    ideal = pmf * _scale_with_floor_of_one(pmf)
+    frequencies = np.maximum(np.floor(ideal), 1)
+    left = _TOTAL - frequencies.sum(axis=-1, keepdims=True)
+    by_gain = np.argsort(-pmf * np.log1p(1 / frequencies), axis=-1, kind="stable")
+    rank = np.argsort(by_gain, axis=-1, kind="stable")
+    return (frequencies + (rank < left)).astype(np.int64)
+
+
+def _scale_with_floor_of_one(pmf):
+    """`scale` [..., 1] with sum(max(1, scale * pmf)) = 65536; it falls, and raised entries only grow, till it holds."""
+    raised = np.zeros(pmf.shape, bool)
+    while True:
+        kept = np.where(raised, 0, pmf).sum(axis=-1, keepdims=True)
+        scale = (_TOTAL - raised.sum(axis=-1, keepdims=True)) / kept
+        still_below = ~raised & (pmf * scale < 1)
+        if not still_below.any():
+            return scale
+        raised |= still_below
+
+
+def information_bits(symbols, table_index, tables):
+    """-sum(log2(frequency / 65536)) over `symbols`, escapes included: what coding them costs but for the two states.
+
+    `symbols`, `table_index`: integers of the same shape. Raises `InvalidInput` like `Encoder.put`.
+    """
+    frequencies = _intervals(symbols, table_index, tables)[:, 1]
+    return float(-np.log2(frequencies / _TOTAL).sum())
+
+
+class Encoder:
+    """Collects symbols in the order in which they will be decoded; the bytes are made by `finish`."""
+
+    def __init__(self):
+        self._puts = []
+
+    def put(self, symbols, table_index, tables):
+        """Code `symbols`, each with table `table_index` of `tables`: integers of the same shape, taken in C order.
+
+        Raises `InvalidInput` for a table that does not exist and for a value that its table cannot code: one outside
+        int16, or outside a table without escape.
+        """
+        self._puts.append(_intervals(symbols, table_index, tables))
+
+    def finish(self):
+        """The whole stream as bytes."""
+        words = np.empty(sum(map(len, self._puts)), np.uint32)
+        states = np.full(LANES, _INITIAL)
+        position = len(words)
+        # What is decoded first must be encoded last.
+        for intervals in reversed(self._puts):
+            position = _encode(intervals, states, words, position)
+        return states[::-1].astype("<u8").tobytes() + words[position:].astype("<u4").tobytes()
+
+
+class Decoder:
+    """Reads back what an `Encoder` wrote: the same tables and table indices in the same order give the same symbols."""
+
+    def __init__(self, data):
+        """Raises `InvalidFile` unless `data` is two states and whole words."""
+        if len(data) < _STATES_BYTES or len(data) % 4:
+            raise InvalidFile(f"coded stream: {len(data)} bytes, expected {_STATES_BYTES} and a multiple of 4 in all")
+        self._states = np.frombuffer(data, "<u8", LANES).astype(np.uint64)
+        self._words = np.frombuffer(data, "<u4", offset=_STATES_BYTES).astype(np.uint32)
+        self._position = 0
+        if (self._states < _INITIAL).any() or (self._states >= _STATE_END).any():
+            raise InvalidFile("coded stream: damaged, it begins with an impossible state")
+
+    def get(self, table_index, tables):
+        """The next symbols, int32 in `table_index`'s shape. Raises `InvalidInput` for a table that does not exist and
+        `InvalidFile` when the stream ends too early; damage may also give other symbols, which `finish` notices."""
+        table_index = np.asarray(table_index)
+        index = _checked(table_index, 0, len(tables.minimum) - 1, "table index")
+        symbols = np.empty(len(index), np.int32)
+        layout = (tables.cumulative, tables.start, tables.minimum, tables.escape)
+        self._position = _decode(self._states, self._words, self._position, index, *layout, tables.lookup, symbols)
+        if self._position > len(self._words):
+            raise InvalidFile("coded stream: truncated or damaged, it ends before its last symbol")
+        return symbols.reshape(table_index.shape)
+
+    def finish(self):
+        """Raises `InvalidFile` unless exactly everything was read: no word is left, both states are the initial one."""
+        if self._position != len(self._words) or (self._states != _INITIAL).any():
+            raise InvalidFile("coded stream: damaged, or made with other tables: decoding did not end where it should")
+
+
+def _checked(array, lowest, highest, name):
+    """`array` flattened to a new int32 vector, after checking that it holds integers in lowest..highest."""
+    if array.dtype.kind not in "iu":
+        raise InvalidInput(f"entropy coder: {name} must be integers, not {array.dtype}")
+    for extreme in (array.min(initial=0), array.max(initial=0)):
+        if not lowest <= extreme <= highest:
+            raise InvalidInput(f"entropy coder: {name} {extreme} lies outside {lowest}..{highest}")
+    # Always a copy: numba compiles anew for every layout and for read-only arrays.
+    return array.astype(np.int32, order="C").reshape(-1)
+
+
+def _intervals(symbols, table_index, tables):
+    """What is coded for `symbols`: uint32 [N, 2], start and frequency, one row per symbol and one more per escape."""
+    symbols, table_index = np.asarray(symbols), np.asarray(table_index)
+    if symbols.shape != table_index.shape:
+        raise InvalidInput(f"entropy coder: symbols of shape {symbols.shape}, table indices of {table_index.shape}")
+    values = _checked(symbols, -(1 << 15), (1 << 15) - 1, "symbol")
+    index = _checked(table_index, 0, len(tables.minimum) - 1, "table index")
+    intervals = np.empty((len(values) << tables.escape, 2), np.uint32)
+    layout = (tables.cumulative, tables.start, tables.minimum, tables.escape)
+    done, count = _look_up(values, index, *layout, intervals)
+    if done < len(values):
+        raise InvalidInput(f"entropy coder: table {index[done]} has no symbol for the value {values[done]}")
+    return intervals[:count]
+
+
+@njit(cache=True)
+def _look_up(values, index, cumulative, start, minimum, escape, intervals):
+    """Fill `intervals`; returns how many values were found, all unless one has no symbol, and how many rows written."""
+    count = 0
+    for i in range(len(values)):
+        table = index[i]
+        last = start[table + 1] - 2
+        symbol = start[table] + values[i] - minimum[table]
+        escaped = symbol < start[table] or symbol > last - escape
+        if escaped:
+            if not escape:
+                return i, count
+            symbol = last
+        intervals[count, 0] = cumulative[symbol]
+        intervals[count, 1] = cumulative[symbol + 1] - cumulative[symbol]
+        count += 1
+        if escaped:
+            intervals[count, 0] = values[i] & 0xFFFF
+            intervals[count, 1] = 1
+            count += 1
+    return len(values), count
+
+
+@njit(cache=True, error_model="numpy")
+def _encode(intervals, states, words, position):
+    """Encode the rows from the last to the first, writing words downwards from `position`; returns the new position.
+
+    `states`: the lane of the last row, then the other; on return the lane of the row before the first, then the other.
+    """
+    x, other = states[0], states[1]
+    for i in range(len(intervals) - 1, -1, -1):
+        start, frequency = np.uint64(intervals[i, 0]), np.uint64(intervals[i, 1])
+        if x >= frequency << _RENORM_BITS:
+            position -= 1
+            words[position] = x & _WORD_MASK
+            x >>= _WORD_BITS
+        quotient = x // frequency
+        x = (quotient << _SLOT_BITS) + (x - quotient * frequency) + start
+        x, other = other, x
+    states[0], states[1] = x, other
+    return position
+
+
+@njit(cache=True)
+def _decode(states, words, position, index, cumulative, start, minimum, escape, lookup, symbols):
+    """Decode one symbol for each `index`; returns the new position, beyond the last word if words were missing.
+
+    `states`: the lane of the next symbol, then the other, before and after.
+    """
+    x, other = states[0], states[1]
+    for i in range(len(index)):
+        table = index[i]
+        slot = x & _SLOT_MASK
+        symbol = start[table] + lookup[table, slot >> _BUCKET_SHIFT]
+        while cumulative[symbol + 1] <= slot:
+            symbol += 1
+        first = np.uint64(cumulative[symbol])
+        frequency = np.uint64(cumulative[symbol + 1]) - first
+        x, position = _refill(frequency * (x >> _SLOT_BITS) + (slot - first), words, position)
+        x, other = other, x
+        symbols[i] = minimum[table] + symbol - start[table]
+        if escape and symbol == start[table + 1] - 2:
+            symbols[i] = np.int16(x & _SLOT_MASK)
+            x, position = _refill(x >> _SLOT_BITS, words, position)
+            x, other = other, x
+    states[0], states[1] = x, other
+    return position
+
+
+@njit(cache=True)
+def _refill(x, words, position):
+    """Bring a state back above 2^31 with one word; past the end it is 0, and `position` tells the caller."""
+    if x < _INITIAL:
+        word = np.uint64(words[position]) if position < len(words) else np.uint64(0)
+        return (x << _WORD_BITS) | word, position + 1
+    return x, position

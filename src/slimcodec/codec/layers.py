@@ -1,0 +1,168 @@
+"""Building blocks: residual and depthwise blocks, up- and downsampling, and convolutions on integers.
+
+Shapes are [B, C, H, W] throughout. Every block keeps H and W; only `downsample` and the two upsamplers change them.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+ACTIVATION_BITS = 4  # h_scale's activations, and its output in scale-index steps, come in units of 1/16
+
+
+class _Round(torch.autograd.Function):
+    @staticmethod
+    def forward(_, x):
+        return x.round()
+
+    @staticmethod
+    def backward(_, gradient):
+        return gradient
+
+
+class _Floor(torch.autograd.Function):
+    @staticmethod
+    def forward(_, x):
+        return x.floor()
+
+    @staticmethod
+    def backward(_, gradient):
+        return gradient
+
+
+class _Clamp(torch.autograd.Function):
+    @staticmethod
+    def forward(context, x, low, high):
+        context.save_for_backward(x < low, x > high)
+        return x.clamp(low, high)
+
+    @staticmethod
+    def backward(context, gradient):
+        below, above = context.saved_tensors
+        # Descent moves x against its gradient: outside the range only the step that points back inside may pass.
+        blocked = (below & (gradient > 0)) | (above & (gradient < 0))
+        return gradient.masked_fill(blocked, 0), None, None
+
+
+def round_ste(x: Tensor) -> Tensor:
+    """Round to nearest (ties to even); the gradient passes straight through."""
+    return _Round.apply(x)
+
+
+def floor_ste(x: Tensor) -> Tensor:
+    """Round down; the gradient passes straight through."""
+    return _Floor.apply(x)
+
+
+def clamp_ste(x: Tensor, low: float, high: float) -> Tensor:
+    """Clamp to [low, high]; outside, only gradients whose descent points back inside pass."""
+    return _Clamp.apply(x, low, high)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv3×3(relu(conv3×3(x))), with `hidden` channels in between."""
+
+    def __init__(self, channels: int, hidden: int):
+        super().__init__()
+        self.expand = nn.Conv2d(channels, hidden, 3, padding=1)
+        self.project = nn.Conv2d(hidden, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.project(F.relu(self.expand(x)))
+
+
+class DepthwiseBlock(nn.Module):
+    """Inverted residual: x + 1×1(relu(depthwise 3×3(relu(1×1(x))))), with `hidden` channels in between."""
+
+    def __init__(self, channels: int, hidden: int):
+        super().__init__()
+        self.expand = nn.Conv2d(channels, hidden, 1)
+        self.depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.project = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.project(F.relu(self.depthwise(F.relu(self.expand(x)))))
+
+
+BLOCKS = {"residual": ResidualBlock, "depthwise": DepthwiseBlock}
+
+
+class SubPixelConv(nn.Module):
+    """[B, in, H, W] → [B, out, ratio·H, ratio·W]: a convolution to out·ratio² channels, then a pixel shuffle.
+
+    Output channel c comes from the ratio² consecutive channels c·ratio² … of `conv`, so those are pruned together.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, ratio: int, kernel: int):
+        super().__init__()
+        self.ratio = ratio
+        self.conv = nn.Conv2d(in_channels, out_channels * ratio**2, kernel, padding=kernel // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.conv(x), self.ratio)
+
+
+def downsample(in_channels: int, out_channels: int, ratio: int) -> nn.Conv2d:
+    """A strided convolution whose windows of 2·ratio + 1 pixels overlap; ratio 1 is a plain 3×3."""
+    return nn.Conv2d(in_channels, out_channels, 2 * ratio + 1, stride=ratio, padding=ratio)
+
+
+def upsample(kind: str, in_channels: int, out_channels: int, ratio: int, kernel: int) -> nn.Module:
+    """`subpixel`: SubPixelConv with that kernel; `transposed`: a transposed convolution of kernel 2·ratio."""
+    if kind == "subpixel":
+        return SubPixelConv(in_channels, out_channels, ratio, kernel)
+    return nn.ConvTranspose2d(in_channels, out_channels, 2 * ratio, stride=ratio, padding=ratio // 2)
+
+
+class IntegerConv2d(nn.Module):
+    """A convolution whose result is the same integer on every device, trained by fake quantisation.
+
+    weight  float master weights; the layer computes with the int8 round(weight · 2^e), |.| ≤ 127
+    input   integers in units of 1/2^input_bits: z_hat (0 bits) or the activations of the layer before (4 bits)
+    output  integers in units of 1/16: floor(accumulator / 2^shift), a uint8 after the ReLU, an int32 in the last layer;
+            with ratio > 1 a pixel shuffle follows: [B, out, ratio·H, ratio·W]
+
+    e is the largest exponent at which the largest weight still fits int8. All scales are powers of two, so rounding
+    dequantised weights again gives the same function, and float64 holds every accumulator exactly.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, *, input_bits: int, ratio: int = 1, last: bool = False
+    ):
+        super().__init__()
+        conv = nn.Conv2d(in_channels, out_channels * ratio**2, kernel)
+        self.weight, self.bias = conv.weight, conv.bias
+        self.input_bits, self.ratio, self.last = input_bits, ratio, last
+
+    def quantised(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(weight, bias, exponent e) as floats of integer value, differentiable by straight-through rounding."""
+        with torch.no_grad():
+            # frexp gives floor(log2) exactly; e ≥ 4 keeps the first layer's shift from going negative.
+            exponent = torch.frexp(127 / self.weight.abs().max().clamp_min(1e-9)).exponent - 1
+            exponent = exponent.clamp(ACTIVATION_BITS, 12)
+        weight = clamp_ste(round_ste(torch.ldexp(self.weight, exponent)), -127, 127)
+        bias = clamp_ste(round_ste(torch.ldexp(self.bias, exponent + self.input_bits)), -(2**23), 2**23)
+        return weight, bias, exponent
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias, exponent = self.quantised()
+        shift = exponent + self.input_bits - ACTIVATION_BITS
+        accumulator = F.conv2d(x, weight.to(x.dtype), bias.to(x.dtype), padding=self.weight.shape[-1] // 2)
+        if not self.training:
+            # In float64 the sums are within 2^-20 of integers whatever algorithm the library picks.
+            accumulator = accumulator.round()
+        out = floor_ste(torch.ldexp(accumulator, -shift))
+        return F.pixel_shuffle(out if self.last else clamp_ste(out, 0, 255), self.ratio)
+
+    @torch.no_grad()
+    def load_quantised(self, weight: Tensor, bias: Tensor, exponent: Tensor) -> None:
+        """Take int8 weight, int32 bias and the exponent as `quantised` gave them."""
+        self.weight.copy_(torch.ldexp(weight.float(), -exponent))
+        self.bias.copy_(torch.ldexp(bias.float(), -(exponent + self.input_bits)))
+
+    @torch.no_grad()
+    def accumulator_bound(self) -> int:
+        """Σ|w|·max|x| + |b|, the largest over the outputs: below 2³¹ the layer runs on 8-bit multipliers too."""
+        weight, bias, _ = self.quantised()
+        largest_input = 255 if self.input_bits else 128
+        return int((weight.abs().sum(dim=(1, 2, 3), dtype=torch.float64) * largest_input + bias.abs()).max())

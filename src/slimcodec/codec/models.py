@@ -1,0 +1,275 @@
+"""Model directories: what training writes and everything else reads. Nothing in them is a pickle.
+
+    model.json            format version, architecture, provenance, figures, sha256 of the weights
+    weights.safetensors   all that compressing and decompressing needs, the integer tables and scale path among it
+    training.safetensors  optional: what only further training needs (the prior, h_scale's float weights)
+    README.md             the model card, rendered from model.json
+
+A directory appears under its name only when it is complete: it is written beside and renamed.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import slimcodec
+from slimcodec import InvalidModel
+from slimcodec.codec.complexity import decoder_macs_per_pixel, encoder_macs_per_pixel, macs_per_pixel
+from slimcodec.codec.network import Architecture, HyperpriorCodec
+
+FORMAT_VERSION = 1
+DESCRIPTION, WEIGHTS, TRAINING, CARD = "model.json", "weights.safetensors", "training.safetensors", "README.md"
+LICENCE = "BSD-3-Clause, as the code; the training photos keep their own licences and are not contained"
+ACCUMULATOR_LIMIT = 2**31
+TABLES = "tables."
+
+
+class Model(NamedTuple):
+    codec: HyperpriorCodec  # in eval mode, on the CPU
+    tables: dict[str, Tensor]  # z_frequencies [Q, N, 256], r_frequencies [S], r_sizes [64]: integers
+    info: dict[str, Any]  # model.json
+    directory: Path
+
+    @property
+    def sha256(self) -> str:
+        return self.info["weights_sha256"]
+
+
+def save(
+    directory: Path,
+    codec: HyperpriorCodec,
+    tables: dict[str, Tensor],
+    *,
+    role: str,
+    teacher: dict[str, str] | None = None,
+    configuration: dict[str, Any] | None = None,
+    figures: dict[str, Any] | None = None,
+    training: dict[str, Tensor] | None = None,
+    git_commit: str | None = None,
+) -> Path:
+    """Write a complete model directory, replacing one of that name. `role` is teacher or student."""
+    directory = Path(directory)
+    for name, layer in codec.h_scale.named_modules():
+        if hasattr(layer, "accumulator_bound") and layer.accumulator_bound() >= ACCUMULATOR_LIMIT:
+            raise InvalidModel(f"h_scale.{name}: a 32-bit accumulator could overflow; train with smaller weights")
+    partial = directory.with_name(f".{directory.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in _shipped(codec).items()}
+    save_file(tensors | {TABLES + name: table.contiguous().cpu() for name, table in tables.items()}, partial / WEIGHTS)
+    if training:
+        masters = {f"codec.h_scale.{name}": tensor for name, tensor in codec.h_scale.state_dict().items()}
+        state = {name: tensor.detach().contiguous().cpu() for name, tensor in (training | masters).items()}
+        save_file(state, partial / TRAINING)
+    info = {
+        "format_version": FORMAT_VERSION,
+        "slimcodec_version": slimcodec.__version__,
+        "role": role,
+        "licence": LICENCE,
+        "architecture": codec.architecture.to_dict(),
+        "parameters": sum(tensor.numel() for tensor in _shipped(codec).values()),
+        "macs_per_pixel": macs_per_pixel(codec.architecture),
+        "decoder_macs_per_pixel": decoder_macs_per_pixel(codec.architecture),
+        "encoder_macs_per_pixel": encoder_macs_per_pixel(codec.architecture),
+        "weights_sha256": _sha256(partial / WEIGHTS),
+        "teacher": teacher,
+        "git_commit": git_commit,
+        "configuration": configuration or {},
+        "figures": figures or {},
+    }
+    _write_description(partial, directory.name, info)
+    _replace(partial, directory)
+    return directory
+
+
+def add_figures(directory: Path, figures: dict[str, Any]) -> None:
+    """Add measured figures to model.json and the card of an existing model directory."""
+    directory = Path(directory)
+    info = _read_description(directory)
+    info["figures"] = info["figures"] | figures
+    _write_description(directory, directory.name, info)
+
+
+def load(name_or_directory: str | Path) -> Model:
+    """Load a model by its name in students/ or teachers/, or by its directory.
+
+    Raises InvalidModel, naming the file or field, when something is missing, damaged, edited or of another version.
+    """
+    directory = find(name_or_directory)
+    info = _read_description(directory)
+    architecture = Architecture.from_dict(info.get("architecture", {}))
+    weights = directory / WEIGHTS
+    if not weights.is_file():
+        raise InvalidModel(f"{weights}: missing; copy the whole model directory")
+    if _sha256(weights) != info.get("weights_sha256"):
+        raise InvalidModel(f"{weights}: its sha256 is not the one in {DESCRIPTION}; the file is damaged or edited")
+    tensors = _read_tensors(weights)
+    tables = {name.removeprefix(TABLES): tensors.pop(name) for name in list(tensors) if name.startswith(TABLES)}
+    codec = HyperpriorCodec(architecture).eval()
+    _take(codec, tensors, weights)
+    return Model(codec, tables, info, directory)
+
+
+def load_training_state(model: Model) -> dict[str, Tensor]:
+    """What further training needs: puts h_scale's float weights into `model.codec`, returns the rest (the prior's)."""
+    path = model.directory / TRAINING
+    if not path.is_file():
+        raise InvalidModel(f"{path}: missing; this model can be used, but not trained further or distilled from")
+    state = _read_tensors(path)
+    masters = {name.removeprefix("codec.h_scale."): state.pop(name) for name in list(state) if name[:5] == "codec"}
+    try:
+        model.codec.h_scale.load_state_dict(masters, strict=True)
+    except RuntimeError as error:
+        raise InvalidModel(f"{path}: does not fit the architecture ({_first_line(error)})") from error
+    return state
+
+
+def find(name_or_directory: str | Path) -> Path:
+    """A directory with a model.json, or one of that name in a zoo; else InvalidModel with the names there are."""
+    path = Path(name_or_directory)
+    candidates = [path] if path.is_dir() else [zoo / str(name_or_directory) for zoo in zoos()]
+    for candidate in candidates:
+        if (candidate / DESCRIPTION).is_file():
+            return candidate
+    known = ", ".join(sorted(directory.name for directory in list_models())) or "none"
+    raise InvalidModel(f"{name_or_directory}: no model directory (with a {DESCRIPTION}) and no model of that name; "
+                       f"known names: {known}")  # fmt: skip
+
+
+def zoos() -> list[Path]:
+    """Folders of models: shipped beside the package, then those of a checkout two folders up."""
+    package = Path(slimcodec.__file__).resolve().parent
+    folders = [root / zoo for root in (package, package.parents[1]) for zoo in ("students", "teachers")]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def list_models() -> list[Path]:
+    return [path.parent for zoo in zoos() for path in sorted(zoo.glob(f"*/{DESCRIPTION}"))]
+
+
+def render_card(name: str, info: dict[str, Any]) -> str:
+    """The model card: everything it says is in model.json."""
+    teacher = info["teacher"]
+    lines = [
+        f"# {name}",
+        "",
+        f"A slimcodec {info['role']}: {info['decoder_macs_per_pixel']:,.0f} MAC/pixel to decode, "
+        f"{info['encoder_macs_per_pixel']:,.0f} to encode, {info['parameters']:,} parameters.",
+        "",
+        f"- weights: sha256 `{info['weights_sha256'][:16]}…`, licence: {info['licence']}",
+        f"- made by: slimcodec {info['slimcodec_version']}, commit {info['git_commit'] or 'unknown'}",
+        *([f"- teacher: {teacher['name']} (sha256 `{teacher['sha256'][:16]}…`)"] if teacher else []),
+        "",
+        "| part | MAC/pixel |",
+        "|---|---:|",
+        *(f"| {part} | {macs:,.1f} |" for part, macs in info["macs_per_pixel"].items()),
+    ]
+    for title, figure in info["figures"].items():
+        lines += ["", f"## {title}", "", *_figure_lines(figure)]
+    return "\n".join(lines) + "\n"
+
+
+def _figure_lines(figure: Any) -> list[str]:
+    """A figure is a dict: its `curve`, if any, becomes a table, everything else a list."""
+    if not isinstance(figure, dict):
+        return [str(figure)]
+    lines = [f"- {key}: {_number(value)}" for key, value in figure.items() if key != "curve"]
+    if curve := figure.get("curve"):
+        lines += ["", "| quality | bpp | PSNR-RGB (dB) |", "|---:|---:|---:|"]
+        rows = zip(curve["quality"], curve["bpp"], curve["psnr_db"], strict=True)
+        lines += [f"| {quality:g} | {bpp:.4f} | {psnr:.2f} |" for quality, bpp, psnr in rows]
+    return lines
+
+
+def _number(value: Any) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _shipped(codec: HyperpriorCodec) -> dict[str, Tensor]:
+    """Name → tensor of weights.safetensors: floats but for log_gain (int16) and h_scale (int8, int32)."""
+    tensors = {name: t for name, t in codec.state_dict().items() if not name.startswith("h_scale.")}
+    tensors["log_gain"] = (codec.log_gain.detach() * 16).round().to(torch.int16)
+    for index, layer in enumerate(codec.h_scale.layers):
+        weight, bias, exponent = layer.quantised()
+        tensors[f"h_scale.layers.{index}.weight"] = weight.detach().to(torch.int8)
+        tensors[f"h_scale.layers.{index}.bias"] = bias.detach().to(torch.int32)
+        tensors[f"h_scale.layers.{index}.exponent"] = exponent.to(torch.int32)
+    return tensors
+
+
+def _take(codec: HyperpriorCodec, tensors: dict[str, Tensor], path: Path) -> None:
+    """Put the tensors of weights.safetensors into the codec: every one, with its exact shape and type."""
+    expected = _shipped(codec)
+    if missing := sorted(set(expected) - set(tensors)):
+        raise InvalidModel(f"{path}: tensor {missing[0]} is missing")
+    if extra := sorted(set(tensors) - set(expected)):
+        raise InvalidModel(f"{path}: tensor {extra[0]} is not part of this architecture")
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape or tensor.dtype != expected[name].dtype:
+            found, wanted = f"{tuple(tensor.shape)} {tensor.dtype}", f"{tuple(expected[name].shape)} {expected[name].dtype}"
+            raise InvalidModel(f"{path}: tensor {name} is {found}, the architecture needs {wanted}")
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise InvalidModel(f"{path}: tensor {name} holds NaN or infinity")
+    floats = {name: t for name, t in tensors.items() if not name.startswith("h_scale.")}
+    floats["log_gain"] = tensors["log_gain"].float() / 16
+    codec.load_state_dict(floats, strict=False)
+    for index, layer in enumerate(codec.h_scale.layers):
+        layer.load_quantised(*(tensors[f"h_scale.layers.{index}.{part}"] for part in ("weight", "bias", "exponent")))
+
+
+def _read_description(directory: Path) -> dict[str, Any]:
+    path = Path(directory) / DESCRIPTION
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidModel(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise InvalidModel(f"{path}: is not JSON ({_first_line(error)}); the file is damaged") from error
+    if not isinstance(info, dict) or info.get("format_version") != FORMAT_VERSION:
+        found = info.get("format_version") if isinstance(info, dict) else None
+        raise InvalidModel(f"{path}: format_version is {found}, this slimcodec reads {FORMAT_VERSION}")
+    return info
+
+
+def _write_description(directory: Path, name: str, info: dict[str, Any]) -> None:
+    write_text(directory / DESCRIPTION, json.dumps(info, indent=1, ensure_ascii=False) + "\n")
+    write_text(directory / CARD, render_card(name, info))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or none: under a temporary name first, then renamed."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _replace(partial: Path, directory: Path) -> None:
+    old = directory.with_name(f".{directory.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if directory.exists():
+        directory.rename(old)
+    partial.rename(directory)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InvalidModel(f"{path}: cannot be read ({_first_line(error)}); the file is damaged") from error
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

@@ -1,0 +1,48 @@
+"""Bits of the residual r: zero-mean Gaussians on a table of 64 scales.
+
+r: integers; index: real (training) or integer (files) in [0, 63]; scale(index) runs from 0.11 to 256, log-spaced.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from slimcodec.codec.layers import clamp_ste
+
+SCALE_COUNT = 64
+SCALE_MIN, SCALE_MAX = 0.11, 256.0
+INDEX_STEP = math.log(SCALE_MAX / SCALE_MIN) / (SCALE_COUNT - 1)  # natural logarithm per index step
+LIKELIHOOD_MIN = 2.0**-16  # a file's tables give no symbol less, and the escape costs about as much
+
+
+def scale(index: Tensor) -> Tensor:
+    """The standard deviation of r at a real or integer scale index, any shape."""
+    return SCALE_MIN * torch.exp(INDEX_STEP * index)
+
+
+def gaussian_bits(r: Tensor, index: Tensor) -> Tensor:
+    """-log2 P(r) under N(0, scale(index)²) integrated over r ± ½; r with noise or rounded, shapes equal."""
+    sigma = scale(clamp_ste(index, 0, SCALE_COUNT - 1))
+    magnitude = r.abs()
+    likelihood = _normal_cdf((0.5 - magnitude) / sigma) - _normal_cdf((-0.5 - magnitude) / sigma)
+    return -torch.log2(clamp_ste(likelihood, LIKELIHOOD_MIN, 1.0))
+
+
+def _normal_cdf(x: Tensor) -> Tensor:
+    return 0.5 * torch.erfc(-(2**-0.5) * x)
+
+
+def gaussian_pmfs() -> list[Tensor]:
+    """For each of the 64 scales, float64 [2R + 2]: P(r) for r = -R…R, then the probability of everything beyond.
+
+    R is where two-sided tails of 2^-17 begin, or 4 standard deviations on the wide scales, whose tables would be long.
+    """
+    return [_pmf(float(sigma)) for sigma in scale(torch.arange(SCALE_COUNT, dtype=torch.float64))]
+
+
+def _pmf(sigma: float) -> Tensor:
+    radius = max(1, math.ceil(4.3 * sigma)) if sigma < 16 else math.ceil(4 * sigma)
+    upper = torch.arange(-radius, radius + 1, dtype=torch.float64) + 0.5
+    pmf = _normal_cdf(upper / sigma) - _normal_cdf((upper - 1) / sigma)
+    return torch.cat([pmf, (1 - pmf.sum()).clamp_min(0).reshape(1)])

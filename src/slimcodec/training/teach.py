@@ -1,0 +1,227 @@
+"""The teacher's LightningModule: one rate–distortion step for every rung of the quality ladder.
+
+The batch is the number of the step; crops, rungs and noise are functions of (seed, step), so that a resumed or a
+data-parallel run draws the same. `training/distill` adds terms to this step and changes nothing else.
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from torch import Tensor
+
+from slimcodec import SlimcodecError
+from slimcodec.codec import models
+from slimcodec.codec.network import ALIGNMENT, QUALITY_ONE, Coded, HyperpriorCodec
+from slimcodec.training import data, losses
+from slimcodec.training.prior import FactorizedPrior, export_tables
+
+LOSS_MEAN_MOMENTUM = 0.98
+CHECKPOINT = "last.ckpt"
+
+
+class TrainingStopped(SlimcodecError):
+    """Training ended before its last step: a time limit, an interruption, or a loss that is not a number."""
+
+
+class RateDistortion(NamedTuple):
+    """One step's figures per picture, all [B]."""
+
+    bpp_r: Tensor
+    bpp_z: Tensor
+    mse: Tensor
+    cost: Tensor  # lmbda · 255² · mse + bpp
+
+
+class Teach(lightning.LightningModule):
+    """Trains `codec` and `prior` together with one optimizer.
+
+    steps        optimizer steps in all; the learning rate warms up for 2 % and falls to zero over the last third
+    batch, crop  pictures in the global batch, and their side in pixels (a multiple of 64)
+    """
+
+    def __init__(
+        self,
+        codec: HyperpriorCodec,
+        prior: FactorizedPrior,
+        *,
+        steps: int,
+        batch: int,
+        crop: int,
+        learning_rate: float,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.codec, self.prior = codec, prior
+        self.steps, self.batch, self.crop = steps, batch, crop
+        self.learning_rate, self.seed = learning_rate, seed
+        rungs = codec.architecture.rungs
+        self.register_buffer("lmbda", torch.tensor(codec.architecture.quality_ladder), persistent=False)
+        self.register_buffer("loss_mean", torch.zeros(rungs))  # running mean of the cost at each rung
+
+    def training_step(self, step: int, _: int) -> Tensor:
+        x, quality = self.draw(step)
+        coded = self.codec(x, quality)
+        measured = self.rate_distortion(x, quality, coded, *self.noise(step, coded))
+        terms = {"rate_distortion": self.balanced(measured.cost, quality)} | self.terms(x, quality, coded)
+        weighted = {name: self.weight(name) * value.mean() for name, value in terms.items()}
+        loss = torch.stack(list(weighted.values())).sum()
+        if not torch.isfinite(loss):
+            values = ", ".join(f"{name} {value.item():.3g}" for name, value in weighted.items())
+            raise TrainingStopped(f"the loss is not finite at step {int(step)} ({values}); try a lower learning rate")
+        shown = {f"train/{name}": value for name, value in weighted.items()}
+        shown |= {"train/bpp": (measured.bpp_r + measured.bpp_z).mean(), "train/mse": measured.mse.mean()}
+        self.log_dict({name: value.detach() for name, value in shown.items()}, batch_size=len(x))
+        self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=len(x))
+        return loss
+
+    def terms(self, x: Tensor, quality: Tensor, coded: Coded) -> dict[str, Tensor]:
+        """Terms beside rate–distortion, each [B]; distillation has some."""
+        return {}
+
+    def weight(self, term: str) -> float:
+        return 1.0
+
+    def draw(self, step: int) -> tuple[Tensor, Tensor]:
+        """This process's slice of the step's batch: x [b, 3, crop, crop] and quality int64 [b]."""
+        batch, first, count = self.batch, *self._slice()
+        cache = self.trainer.datamodule.cache
+        x = cache.crops(seed=self.seed, step=int(step), batch=batch, size=self.crop, first=first, count=count)
+        rungs = data.rungs(seed=self.seed, step=int(step), batch=batch, levels=len(self.lmbda))[first : first + count]
+        x = x.to(self.device).contiguous(memory_format=torch.channels_last)
+        return x, ((rungs + 1) * QUALITY_ONE).to(self.device)
+
+    def noise(self, step: int, coded: Coded) -> tuple[Tensor, Tensor]:
+        """Uniform noise in ±½ for the residual's planes and for z, keyed by (seed, step) and the place in the batch."""
+        generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + int(step))
+        first, count = self._slice()
+        return tuple(
+            torch.rand(self.batch, *like.shape[1:], generator=generator, device=self.device)[first : first + count] - 0.5
+            for like in (coded.residual, coded.z)
+        )
+
+    def rate_distortion(
+        self, x: Tensor, quality: Tensor, coded: Coded, noise_r: Tensor, noise_z: Tensor
+    ) -> RateDistortion:
+        pixels = x.shape[-1] * x.shape[-2]
+        bpp_r = losses.bits_per_pixel(losses.residual_bits(coded.residual, coded.index, noise_r), pixels)
+        bpp_z = losses.bits_per_pixel(self.prior.bits(coded.z.float() + noise_z, quality), pixels)
+        mse = losses.mse(coded.x_hat.float(), x)
+        lmbda = self.lmbda[quality // QUALITY_ONE - 1]
+        return RateDistortion(bpp_r, bpp_z, mse, losses.rate_distortion(mse, bpp_r + bpp_z, lmbda))
+
+    def balanced(self, cost: Tensor, quality: Tensor) -> Tensor:
+        """cost [B] over the detached running mean of the cost at its rung: or the top rungs swallow the gradient."""
+        rung = quality // QUALITY_ONE - 1
+        with torch.no_grad():
+            for index in rung.unique():
+                new = cost[rung == index].mean()
+                old = torch.where(self.loss_mean[index] > 0, self.loss_mean[index], new)
+                self.loss_mean[index] = LOSS_MEAN_MOMENTUM * old + (1 - LOSS_MEAN_MOMENTUM) * new
+        return cost / self.loss_mean[rung]
+
+    def validation_step(self, photo: tuple[str, Tensor], _: int) -> None:
+        """One picture x [3, H, W] at every rung, with rounded symbols."""
+        name, x = photo
+        rungs = torch.arange(1, len(self.lmbda) + 1, device=self.device)
+        for rung in rungs.tolist():
+            quality = torch.tensor([rung * QUALITY_ONE], device=self.device)
+            coded = self.codec(x[None], quality)
+            zero_r, zero_z = coded.residual.round() - coded.residual, coded.z.round() - coded.z
+            measured = self.rate_distortion(x[None], quality, coded, zero_r, zero_z)
+            bpp = measured.bpp_r + measured.bpp_z
+            figures = {
+                f"val/bpp_{rung}": bpp,
+                f"val/psnr_{rung}": -10 * measured.mse.log10(),
+                f"val/share_of_z_{rung}": measured.bpp_z / bpp,
+                f"val/loss_{rung}": measured.cost,
+                "val/log_loss": measured.cost.log(),  # its mean over rungs weighs all of them alike
+            }
+            self.log_dict({key: value.mean() for key, value in figures.items()}, batch_size=1, sync_dist=True)
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        # Lightning's validation puts back the mode of every module, and a frozen teacher must stay in eval mode.
+        self.codec.train()
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.Adam(trainable, lr=self.learning_rate)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate_factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _learning_rate_factor(self, step: int) -> float:
+        warm_up = min(1.0, (step + 1) / max(1, 0.02 * self.steps))
+        return warm_up * min(1.0, max(0.0, 3 * (1 - step / self.steps)))
+
+    def _slice(self) -> tuple[int, int]:
+        count = self.batch // self.trainer.world_size
+        return self.trainer.global_rank * count, count
+
+
+def exponential_average(decay: float = 0.999) -> WeightAveraging:
+    """EMA of the weights, in effect at validation and at the end; the decay warms up, so short runs average little."""
+
+    def update(average: list[Tensor], current: list[Tensor], steps: Tensor) -> None:
+        share = 1 - min(decay, (1 + int(steps)) / (10 + int(steps)))
+        torch._foreach_lerp_(average, current, share)
+
+    return WeightAveraging(multi_avg_fn=torch.no_grad()(update), use_buffers=False)
+
+
+def checkpoints(directory: Path) -> ModelCheckpoint:
+    """One checkpoint, `last.ckpt`, replaced at the end of every epoch."""
+    return ModelCheckpoint(
+        directory, filename=Path(CHECKPOINT).stem, save_on_train_epoch_end=True, enable_version_counter=False
+    )
+
+
+def fit(
+    module: Teach, photos: data.PhotoData, directory: Path, make_trainer: Callable[..., lightning.Trainer]
+) -> lightning.Trainer:
+    """Train to the module's last step, from the checkpoint in `directory` if there is one.
+
+    `make_trainer(directory, max_steps=…, callbacks=…)` gives a fresh Trainer. Raises TrainingStopped when it ends early.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    trainer = make_trainer(directory, max_steps=module.steps, callbacks=[checkpoints(directory), exponential_average()])
+    checkpoint = directory / CHECKPOINT
+    resume = checkpoint if checkpoint.is_file() else None
+    trainer.fit(module, datamodule=photos, ckpt_path=resume, weights_only=True if resume else None)
+    if trainer.global_step < module.steps:
+        raise TrainingStopped(f"stopped at step {trainer.global_step} of {module.steps}; the same command continues")
+    return trainer
+
+
+def save_trained(
+    directory: Path, codec: HyperpriorCodec, prior: FactorizedPrior, *, work: Path | None = None, **fields: Any
+) -> Path:
+    """Write a model directory that can also be trained further; then remove the working directory of its training."""
+    training = {f"prior.{name}": tensor for name, tensor in prior.state_dict().items()}
+    models.save(directory, codec, export_tables(prior), training=training, **fields)
+    if work:
+        shutil.rmtree(work, ignore_errors=True)
+    return directory
+
+
+def load_trained(name_or_directory: str | Path) -> tuple[HyperpriorCodec, FactorizedPrior, models.Model]:
+    """The codec and prior of a model directory, with float weights, ready to be trained further. Raises InvalidModel."""
+    model = models.load(name_or_directory)
+    state = models.load_training_state(model)
+    prior = FactorizedPrior(model.codec.architecture.hypers, model.codec.architecture.rungs)
+    prior.load_state_dict({name.removeprefix("prior."): tensor for name, tensor in state.items()})
+    return model.codec, prior, model
+
+
+def validation_pictures(photos: list[data.Photo], side: int) -> list[tuple[str, Tensor]]:
+    """Centre crops [3, h, w] in [0, 1] of at most `side` pixels, multiples of 64, for the validation of every epoch."""
+    return [(name, _centre_crop(torch.from_numpy(pixels), side)) for name, pixels in photos]
+
+
+def _centre_crop(pixels: Tensor, side: int) -> Tensor:
+    height, width = (min(side, length) // ALIGNMENT * ALIGNMENT for length in pixels.shape[:2])
+    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+    return pixels[top : top + height, left : left + width].permute(2, 0, 1) / 255
