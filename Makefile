@@ -18,7 +18,7 @@ lint: .venv/.installed
 	$(BIN)/ruff format --check
 
 clean:
-	rm -rf .venv dist build outputs .pytest_cache .ruff_cache
+	rm -rf .venv build dist .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is younger than what it was installed from, so a second call installs nothing.

@@ -27,10 +27,10 @@ def gradient(height, width):
 
 @pytest.fixture(scope="module")
 def cache():
-    return PhotoCache([("a", noise(50, 90, 1)), ("b", noise(64, 40, 2)), ("too small", noise(31, 99, 3))])
+    return PhotoCache([("a", noise(50, 90, 1)), ("b", noise(64, 40, 2))])
 
 
-# ---------------------------------------------------------------------------------------------------------------- crops
+# -------------------------------------------------------------------------------------------------------------- crops
 
 
 def test_a_batch_depends_on_seed_and_step_alone(cache):
@@ -75,19 +75,20 @@ def test_half_of_the_crops_are_windows_as_they_are_and_half_of_those_mirrored():
 def test_photos_are_drawn_by_their_pixels_and_small_ones_never():
     flat = [("black", 0, (40, 40)), ("grey", 100, (40, 120)), ("white", 255, (39, 400))]
     cache = PhotoCache([(name, np.full((*shape, 3), level, np.uint8)) for name, level, shape in flat])
-    levels = cache.crops(seed=0, step=0, batch=400, size=40).amax((1, 2, 3)) * 255
+    with pytest.warns(UserWarning, match="1 of 3 photos are smaller than the 40x40 crop"):
+        levels = cache.crops(seed=0, step=0, batch=400, size=40).amax((1, 2, 3)) * 255
     assert 0.68 < (levels == 100).float().mean() < 0.82
     assert not (levels == 255).any()
 
 
-def test_no_photo_of_the_crops_size_is_an_error(cache):
-    with pytest.raises(InvalidInput, match="smaller than the 128x128 crop"):
+def test_photos_that_are_all_too_small_are_an_error(cache):
+    with pytest.raises(InvalidInput, match="no photo is as large as the 128x128 crop"):
         cache.crops(**{**STEP, "size": 128})
     with pytest.raises(InvalidInput, match="no photos"):
         PhotoCache([])
 
 
-# ---------------------------------------------------------------------------------------------------------------- rungs
+# -------------------------------------------------------------------------------------------------------------- rungs
 
 
 def test_rungs_cover_the_ladder_evenly():
@@ -99,7 +100,7 @@ def test_rungs_cover_the_ladder_evenly():
     assert not torch.equal(drawn, rungs(seed=0, step=6, batch=20, levels=8))
 
 
-# -------------------------------------------------------------------------------------------------------------- reading
+# ------------------------------------------------------------------------------------------------------------ reading
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "JPEG", "webp", "avif", "tif", "tiff"])
@@ -166,13 +167,21 @@ def test_embedded_photos_need_no_network(monkeypatch):
         assert pixels.dtype == np.uint8 and min(pixels.shape[:2]) >= 256 and pixels.std() > 20
 
 
-# ------------------------------------------------------------------------------------------------------------ Lightning
+# ---------------------------------------------------------------------------------------------------------- Lightning
 
 
 def test_steps_run_from_the_first_to_the_end_of_its_epoch():
     assert list(Steps(lambda: 0, 4)) == [0, 1, 2, 3]
     assert list(Steps(lambda: 6, 4)) == [6, 7]
     assert list(Steps(lambda: 8, 4)) == [8, 9, 10, 11]
+
+
+def test_validation_photos_are_cut_to_what_the_network_takes():
+    photo = noise(130, 200)
+    data = PhotoData(train_photos=[], validation_photos=[("a", photo)], steps_per_epoch=1)
+    ((name, x),) = data.val_dataloader()
+    assert name == "a" and x.shape == (3, 128, 192) and x.dtype == torch.float32
+    assert np.array_equal((x * 255).round().numpy(), photo[:128, :192].transpose(2, 0, 1))
 
 
 class Recorder(lightning.LightningModule):
@@ -187,15 +196,22 @@ class Recorder(lightning.LightningModule):
         self.steps.append(step)
         return self.weight * self.trainer.datamodule.cache.crops(seed=0, step=step, batch=2, size=16).mean()
 
+    def validation_step(self, *_):
+        pass
+
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
 def fit(folder, max_steps, checkpoint=None):
     data = PhotoData(train_photos=[("a", noise(20, 30))], validation_photos=[], steps_per_epoch=4)
-    trainer = lightning.Trainer(
-        max_steps=max_steps, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
-    )
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    trainer = lightning.Trainer(max_steps=max_steps, accelerator="cpu", limit_val_batches=0, **quiet)
     recorder = Recorder()
     trainer.fit(recorder, datamodule=data, ckpt_path=checkpoint)
     trainer.save_checkpoint(folder / f"{max_steps}.ckpt")

@@ -353,7 +353,7 @@ class HyperpriorCodec(nn.Module):
         mu: list[Tensor] = [None] * PLANES
         done: list[Tensor] = []
         for planes, c_k in zip(self.architecture.stages, self.context, strict=True):
-            stage_mu = c_k(torch.cat([p, *done], dim=1)).unflatten(1, (len(planes), -1))
+            stage_mu = c_k(torch.cat([p, *done], dim=1)).float().unflatten(1, (len(planes), -1))
             stage_y_hat = stage_mu + residual(list(planes), stage_mu) / gain[:, None, :, None, None]
             done.append(stage_y_hat.flatten(1, 2))
             for position, plane in enumerate(planes):
@@ -364,8 +364,9 @@ class HyperpriorCodec(nn.Module):
         """A training pass: rounding is straight-through; the noise for the rate is added by the caller."""
         shift = self.gain_shift(quality)
         gain = self.gain(shift)
-        y = self.g_a(x)
-        z = self.h_a(y * gain[:, :, None, None])
+        # Mixed precision stops here: bfloat16 cannot hold the integers that rounding makes.
+        y = self.g_a(x).float()
+        z = self.h_a(y * gain[:, :, None, None]).float()
         z_hat = round_z(z)
         planes = to_planes(y)
 

@@ -19,11 +19,13 @@ from typing import NamedTuple
 import lightning
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from slimcodec import InvalidInput
+from slimcodec.codec.network import ALIGNMENT
 from slimcodec.evaluation.curves import find_photos, open_photo
 
 # Photos inside installed packages: (package, path in it). Only natural photos: the retina, the telescope picture and
@@ -54,7 +56,7 @@ class Photo(NamedTuple):
     pixels: np.ndarray
 
 
-# ---------------------------------------------------------- reading photos
+# ----------------------------------------------------------------------------------------------------- reading photos
 
 
 def embedded(split: str) -> list[Photo]:
@@ -123,7 +125,7 @@ def _shrunk(picture: Image.Image, max_pixels: int) -> Image.Image:
     return picture.resize(size, Image.Resampling.LANCZOS)
 
 
-# ----------------------------------------------------------- drawing crops
+# ------------------------------------------------------------------------------------------------------ drawing crops
 
 
 class Crop(NamedTuple):
@@ -140,7 +142,7 @@ class PhotoCache:
     """Decoded photos in memory (or on a GPU, `device`), 3 bytes a pixel, and the crops of any training step.
 
     A photo is drawn in proportion to its pixels, so that every pixel is seen about equally often. A photo smaller than
-    the crop is never drawn: padding it would teach the codec pictures that do not exist.
+    the crop is never drawn, and a warning says how many there are: padding would teach the codec unreal pictures.
     """
 
     def __init__(self, photos: Sequence[tuple[str, np.ndarray]], *, device: torch.device | str = "cpu"):
@@ -160,8 +162,9 @@ class PhotoCache:
     ) -> torch.Tensor:
         """Pictures first … first + count of the global batch of `batch` pictures at this step (default: all of them).
 
-        Returns float32 [count, 3, size, size] in [0, 1], on the cache's device. Picture i depends on (seed, step, i) alone.
-        Raises InvalidInput when every photo is smaller than `size`, ValueError when the slice is not inside the batch.
+        Returns float32 [count, 3, size, size] in [0, 1], on the cache's device. Picture i depends on (seed, step, i)
+        and on nothing else. Raises InvalidInput when every photo is smaller than `size`, ValueError when the slice is
+        not inside the batch.
         """
         count = batch - first if count is None else count
         if not 0 <= first <= first + count <= batch:
@@ -196,23 +199,26 @@ class PhotoCache:
         return window.flip(-1) if crop.flip else window
 
     def _cumulative_shares(self, size: int) -> np.ndarray:
-        """Running sum over the photos of the probability that a crop of this size comes from each; the last entry is 1."""
+        """The probability that a crop of this size comes from each photo, summed up to it; the last entry is 1."""
         if size not in self._shares:
             shapes = [photo.shape[1:] for photo in self._photos]
-            pixels = np.cumsum([height * width if min(height, width) >= size else 0 for height, width in shapes])
-            if pixels[-1] == 0:
+            pixels = np.array([height * width if min(height, width) >= size else 0 for height, width in shapes])
+            unused = np.count_nonzero(pixels == 0)
+            if unused == len(shapes):
                 raise InvalidInput(
-                    f"all photos are smaller than the {size}x{size} crop; use larger ones or a smaller crop"
+                    f"no photo is as large as the {size}x{size} crop; use larger photos or smaller crops"
                 )
-            self._shares[size] = pixels / pixels[-1]
+            if unused:
+                warnings.warn(f"{unused} of {len(shapes)} photos are smaller than the {size}x{size} crop", stacklevel=4)
+            self._shares[size] = np.cumsum(pixels) / pixels.sum()
         return self._shares[size]
 
 
 def _downscale(window: torch.Tensor, size: int) -> torch.Tensor:
     """uint8 [3, side, side] -> uint8 [3, size, size], bicubic and antialiased.
 
-    The CPU has a kernel for uint8 that is three times faster than float's; a GPU has none. Their roundings differ in one
-    pixel of six by one level, so crops are reproducible on one kind of device.
+    The CPU has a kernel for uint8 that is three times faster than float's; a GPU has none. Their roundings differ in
+    one sample of six, mostly by one level, so crops are the same only on the same kind of device.
     """
     if window.device.type == "cpu":
         return F.interpolate(window[None], (size, size), mode="bicubic", antialias=True)[0]
@@ -231,7 +237,7 @@ def rungs(*, seed: int, step: int, batch: int, levels: int) -> torch.Tensor:
     return torch.from_numpy(shuffled.reshape(-1)[:batch])
 
 
-# ------------------------------------------------------- feeding Lightning
+# -------------------------------------------------------------------------------------------------- feeding Lightning
 
 
 class Steps:
@@ -262,8 +268,9 @@ class Steps:
 class PhotoData(lightning.LightningDataModule):
     """Training photos as a cache, validation photos as a list, and the step numbers that drive training.
 
-    The batch that `training_step` gets is the number of the step. It takes its crops from
-    `self.trainer.datamodule.cache`, which `setup` makes: on the trainer's GPU, or in memory when there is none.
+    `training_step` gets the number of the step. It takes its crops from `self.trainer.datamodule.cache`, which `setup`
+    makes: on the trainer's GPU, or in memory when there is none. `validation_step` gets one photo: its name and
+    float32 [3, H, W] in [0, 1], with H and W cut to multiples of 64.
     """
 
     def __init__(self, *, train_photos: Sequence[Photo], validation_photos: Sequence[Photo], steps_per_epoch: int):
@@ -280,3 +287,13 @@ class PhotoData(lightning.LightningDataModule):
 
     def train_dataloader(self) -> Steps:
         return Steps(lambda: self.trainer.global_step, self.steps_per_epoch)
+
+    def val_dataloader(self) -> DataLoader:
+        return DataLoader(self.validation_photos, batch_size=None, collate_fn=_aligned)
+
+
+def _aligned(photo: tuple[str, np.ndarray]) -> tuple[str, torch.Tensor]:
+    """A photo as `validation_step` takes it; cut rather than padded, as padding would count as picture in the loss."""
+    name, pixels = photo
+    height, width = (side // ALIGNMENT * ALIGNMENT for side in pixels.shape[:2])
+    return name, torch.from_numpy(pixels[:height, :width]).permute(2, 0, 1) / 255

@@ -118,10 +118,11 @@ class Teach(lightning.LightningModule):
         """cost [B] over the detached running mean of the cost at its rung: or the top rungs swallow the gradient."""
         rung = quality // QUALITY_ONE - 1
         with torch.no_grad():
-            for index in rung.unique():
-                new = cost[rung == index].mean()
-                old = torch.where(self.loss_mean[index] > 0, self.loss_mean[index], new)
-                self.loss_mean[index] = LOSS_MEAN_MOMENTUM * old + (1 - LOSS_MEAN_MOMENTUM) * new
+            count = torch.zeros_like(self.loss_mean).index_add(0, rung, torch.ones_like(cost))
+            new = torch.zeros_like(self.loss_mean).index_add(0, rung, cost) / count.clamp_min(1)
+            old = torch.where(self.loss_mean > 0, self.loss_mean, new)
+            moved = LOSS_MEAN_MOMENTUM * old + (1 - LOSS_MEAN_MOMENTUM) * new
+            self.loss_mean.copy_(torch.where(count > 0, moved, self.loss_mean))
         return cost / self.loss_mean[rung]
 
     def validation_step(self, photo: tuple[str, Tensor], _: int) -> None:

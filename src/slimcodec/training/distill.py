@@ -1,0 +1,187 @@
+"""The student's LightningModule: the teacher's training step plus distillation terms, and the inherited encoder."""
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slimcodec import InvalidInput
+from slimcodec.codec.network import ALIGNMENT, QUALITY_ONE, Architecture, Coded, HyperpriorCodec
+from slimcodec.training import losses
+from slimcodec.training.prior import FactorizedPrior
+from slimcodec.training.teach import Teach
+
+INHERITED = ("g_a", "h_a", "latent_channels", "hyper_channels", "quality_ladder")
+
+
+class FeatureTap:
+    """Keeps the latest output of every level of g_a and g_s, and p, under names that teacher and student share."""
+
+    def __init__(self, codec: HyperpriorCodec):
+        architecture = codec.architecture
+        taps = {"hyper": (codec.h_mean, architecture.h_mean[2])}
+        for part, transform, levels in (
+            ("encoder", codec.g_a, architecture.g_a),
+            ("decoder", codec.g_s, architecture.g_s),
+        ):
+            taps |= {
+                f"{part}.{level.scale}": (module, level.channels)
+                for module, level in zip(transform.levels, levels, strict=True)
+            }
+        self.channels = {name: channels for name, (_, channels) in taps.items()}
+        self.features: dict[str, Tensor] = {}
+        for name, (module, _) in taps.items():
+            module.register_forward_hook(self._keeper(name))
+
+    def _keeper(self, name: str):
+        def keep(_module, _inputs, output):
+            self.features[name] = output
+
+        return keep
+
+
+class Distill(Teach):
+    """Trains a student (`codec`, `prior`) against a frozen teacher.
+
+    weights            per term: rate_distortion, output, decoder, encoder, hyper (features), latent, hyper_latent (KL);
+                       a term of weight 0 is not computed
+    inherited_encoder  the student's g_a and h_a came from the teacher: they stay frozen for the first `freeze_share` of
+                       the steps, and the distributions of z can be compared
+    """
+
+    def __init__(
+        self,
+        codec: HyperpriorCodec,
+        prior: FactorizedPrior,
+        teacher: HyperpriorCodec,
+        teacher_prior: FactorizedPrior,
+        *,
+        weights: dict[str, float],
+        inherited_encoder: bool,
+        freeze_share: float = 1 / 3,
+        **training: Any,
+    ):
+        super().__init__(codec, prior, **training)
+        self.weights = {"rate_distortion": 1.0} | dict(weights)
+        if unknown := set(self.weights) - {"rate_distortion", *FEATURE_TERMS, "output", "latent", "hyper_latent"}:
+            raise InvalidInput(f"distill.weights.{sorted(unknown)[0]}: there is no such term")
+        self.freeze_steps = int(freeze_share * self.steps) if inherited_encoder else 0
+        self.inherited_encoder = inherited_encoder
+        # In a tuple the teacher is no submodule: not trained, not averaged, not in the checkpoint.
+        self._teacher = (teacher.eval().requires_grad_(False),)
+        with torch.no_grad():
+            channels = _positions(codec.architecture, teacher.architecture, "hyper_channels")
+            self.register_buffer("teacher_pmf", teacher_prior.pmf()[:, channels], persistent=False)
+        self.latent_positions = _positions(codec.architecture, teacher.architecture, "latent_channels")
+        self._taps = FeatureTap(codec), FeatureTap(teacher)
+        self.adapters = nn.ModuleDict(self._adapters())
+
+    @property
+    def teacher(self) -> HyperpriorCodec:
+        return self._teacher[0]
+
+    def on_fit_start(self) -> None:
+        self.teacher.to(self.device, memory_format=torch.channels_last)
+
+    def on_train_batch_start(self, step: int, _: int) -> None:
+        super().on_train_batch_start()
+        frozen = int(step) < self.freeze_steps
+        for part in (self.codec.g_a, self.codec.h_a):
+            part.requires_grad_(not frozen)
+
+    def weight(self, term: str) -> float:
+        return self.weights.get(term, 0.0)
+
+    def terms(self, x: Tensor, quality: Tensor, coded: Coded) -> dict[str, Tensor]:
+        wanted = {name for name, weight in self.weights.items() if weight and name != "rate_distortion"}
+        if not wanted:
+            return {}
+        with torch.no_grad():
+            taught = self.teacher(x, quality)
+        cost = self.loss_mean[quality // QUALITY_ONE - 1]  # in units of the rate–distortion cost, like the main term
+        terms = {}
+        if "output" in wanted:
+            error = losses.mse(coded.x_hat.float(), taught.x_hat.float())
+            terms["output"] = losses.rate_distortion(error, 0, self.lmbda[quality // QUALITY_ONE - 1]) / cost
+        if "latent" in wanted:
+            terms["latent"] = self.latent_waste(coded, taught, x) / cost
+        if "hyper_latent" in wanted and self.inherited_encoder:
+            terms["hyper_latent"] = self.hyper_latent_waste(quality) / cost
+        for term in wanted & set(FEATURE_TERMS):
+            terms[term] = self.feature_error(term)
+        return terms
+
+    def latent_waste(self, coded: Coded, taught: Coded, x: Tensor) -> Tensor:
+        """KL of the Gaussians of y on `latent_channels`, in bits per pixel: [B]."""
+        chosen = self.latent_positions
+        kl = losses.gaussian_kl_bits(
+            taught.mu[:, :, chosen],
+            losses.latent_sigma(taught.index, taught.gain)[:, :, chosen],
+            coded.mu,
+            losses.latent_sigma(coded.index, coded.gain),
+        )
+        return losses.bits_per_pixel(kl, x.shape[-1] * x.shape[-2])
+
+    def hyper_latent_waste(self, quality: Tensor) -> Tensor:
+        """KL of the factorized priors of z at each picture's rung, in bits per pixel: [B]."""
+        by_rung = losses.table_kl_bits(self.teacher_pmf, self.prior.pmf()).sum(dim=1) / ALIGNMENT**2
+        return by_rung[quality // QUALITY_ONE - 1]
+
+    def feature_error(self, term: str) -> Tensor:
+        """Mean over the term's features of the normalised error through their 1×1 adapters: [B]."""
+        student, teacher = self._taps
+        names = [name for name in self.adapter_names if name.split(".")[0] == term]
+        errors = [
+            losses.feature(self.adapters[name.replace(".", "_")](student.features[name]), teacher.features[name])
+            for name in names
+        ]
+        return torch.stack(errors).mean(dim=0)
+
+    def _adapters(self) -> dict[str, nn.Module]:
+        """1×1 convolutions from the student's features to the teacher's, identities where the widths agree."""
+        student, teacher = (tap.channels for tap in self._taps)
+        self.adapter_names = [
+            name for name in student if name in teacher and self.weight(name.split(".")[0]) and name in teacher
+        ]
+        adapters = {}
+        for name in self.adapter_names:
+            adapter = nn.Conv2d(student[name], teacher[name], 1)
+            if student[name] == teacher[name]:
+                nn.init.dirac_(adapter.weight)
+                nn.init.zeros_(adapter.bias)
+            adapters[name.replace(".", "_")] = adapter  # ModuleDict allows no dots
+        return adapters
+
+
+FEATURE_TERMS = ("encoder", "decoder", "hyper")
+
+
+def student_architecture(student: Architecture, teacher: Architecture, *, inherit_encoder: bool) -> Architecture:
+    """The student's architecture, with the teacher's encoder and latents if it inherits them."""
+    if not inherit_encoder:
+        return student
+    return dataclasses.replace(student, **{name: getattr(teacher, name) for name in INHERITED})
+
+
+def new_student(
+    architecture: Architecture, teacher: HyperpriorCodec, teacher_prior: FactorizedPrior, *, inherit_encoder: bool
+) -> tuple[HyperpriorCodec, FactorizedPrior]:
+    """A student to be trained: random but for g_a, h_a, the gains and the prior, if it inherits the encoder."""
+    codec = HyperpriorCodec(architecture)
+    prior = FactorizedPrior(architecture.hypers, architecture.rungs)
+    if inherit_encoder:
+        codec.g_a.load_state_dict(teacher.g_a.state_dict())
+        codec.h_a.load_state_dict(teacher.h_a.state_dict())
+        codec.log_gain.data.copy_(teacher.log_gain.data)
+        prior.load_state_dict(teacher_prior.state_dict())
+    return codec, prior
+
+
+def _positions(student: Architecture, teacher: Architecture, field: str) -> list[int]:
+    """Where each of the student's channels stands among the teacher's."""
+    available = getattr(teacher, field)
+    missing = [channel for channel in getattr(student, field) if channel not in available]
+    if missing:
+        raise InvalidInput(f"student.architecture.{field}: channel {missing[0]} is not among the teacher's")
+    return [available.index(channel) for channel in getattr(student, field)]

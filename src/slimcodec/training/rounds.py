@@ -1,0 +1,186 @@
+"""The prune–finetune loop and its acceptance rule.
+
+    measure → budget → prune a copy → rebuild → fine-tune by distillation → BD-rate against the teacher
+            → accept | fine-tune longer | take half the step | stop
+
+What to try next follows from the records of the rounds so far (`next_attempt`), and every artefact is a model directory
+on disk, so a run that was killed anywhere continues from its last complete piece.
+"""
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from slimcodec import InvalidInput
+from slimcodec.codec import models
+from slimcodec.evaluation.curves import BdRate, Curve, bd_rate
+
+RECORDS = "rounds.json"
+MINIMUM_COVERAGE = 0.95  # of the teacher's range from the lowest to the highest quality
+
+
+class Round(NamedTuple):
+    """One attempt. BD-rates are None where they are undefined: no overlap, or a curve that is not monotonic."""
+
+    number: int  # counts accepted rounds: the attempt is for round `number`
+    budget: float  # MAC/pixel
+    passes: int  # of fine-tuning; more than one when the first was not enough
+    macs_per_pixel: float
+    bd_rate_percent: float | None  # against the teacher
+    bd_rate_percent_against_previous: float | None
+    coverage: float
+    accepted: bool
+    seconds: float
+    directory: str  # the model directory, relative to the rounds' directory
+
+
+class Attempt(NamedTuple):
+    number: int
+    base: str | None  # directory of the round it starts from, None for the first student
+    base_macs_per_pixel: float
+    budget: float
+    passes: int
+
+    @property
+    def work(self) -> str:
+        return f"{self.number:02d}-{self.budget:.0f}.work"
+
+
+class Rules(NamedTuple):
+    """How to go about it. `gate`: strict accepts only within max_bd_rate_percent; record accepts all and goes on."""
+
+    target_macs_per_pixel: float
+    shrink: float = 0.75  # a round's budget over the cost before it
+    gate: str = "strict"
+    max_bd_rate_percent: float = 1.0
+    max_passes: int = 2
+    max_halvings: int = 2
+
+
+def next_attempt(records: Sequence[Round], start_macs_per_pixel: float, rules: Rules) -> Attempt | None:
+    """What to try after these rounds; None when the target is reached or nothing is left to try."""
+    accepted = [record for record in records if record.accepted]
+    macs = accepted[-1].macs_per_pixel if accepted else start_macs_per_pixel
+    if macs <= rules.target_macs_per_pixel:
+        return None
+    number, base = len(accepted) + 1, accepted[-1].directory if accepted else None
+    failures = [record for record in records if record.number == number]
+    if not failures:
+        budget = max(rules.target_macs_per_pixel, rules.shrink * macs)
+        return Attempt(number, base, macs, budget, passes=1)
+    last = failures[-1]
+    if last.passes < rules.max_passes:
+        return Attempt(number, base, macs, last.budget, last.passes + 1)
+    if len({record.budget for record in failures}) > rules.max_halvings:
+        return None
+    return Attempt(number, base, macs, (macs + last.budget) / 2, passes=1)
+
+
+def is_accepted(result: BdRate | None, rules: Rules) -> bool:
+    """The gate. A curve that is not monotonic, or covers under 95 % of the teacher's range, is no ground to accept."""
+    if rules.gate == "record":
+        return True
+    return (
+        result is not None
+        and result.monotonic
+        and result.coverage >= MINIMUM_COVERAGE
+        and result.percent <= rules.max_bd_rate_percent
+    )
+
+
+def rounds(
+    student: Path,
+    teacher_curve: Curve,
+    *,
+    directory: Path,
+    rules: Rules,
+    prune_to: Callable[[Path, float, Path], Any],
+    finetune: Callable[[Path, Path], Any],
+    measure: Callable[[Path], Curve],
+) -> Iterator[Round]:
+    """Yield every attempt from `student` to the target, those of an earlier run first.
+
+    prune_to(model directory, budget, new model directory)    writes a pruned model directory
+    finetune(model directory, new model directory)            writes a trained one, continuing if it was interrupted
+    measure(model directory)                                  the validation curve, by estimated bits
+    """
+    if rules.gate not in ("strict", "record"):
+        raise InvalidInput(f"prune.gate={rules.gate}: must be strict or record")
+    directory.mkdir(parents=True, exist_ok=True)
+    records = read_records(directory)
+    yield from records
+    start = models.load(student).info["decoder_macs_per_pixel"]
+    while attempt := next_attempt(records, start, rules):
+        base = directory / attempt.base if attempt.base else student
+        record = _run(attempt, base, teacher_curve, directory, rules, prune_to, finetune, measure)
+        records.append(record)
+        models.write_text(directory / RECORDS, json.dumps([item._asdict() for item in records], indent=1))
+        yield record
+
+
+def read_records(directory: Path) -> list[Round]:
+    """The rounds that an earlier run finished in this directory."""
+    path = directory / RECORDS
+    return [Round(**record) for record in json.loads(path.read_text())] if path.is_file() else []
+
+
+def _run(attempt, base, teacher_curve, directory, rules, prune_to, finetune, measure) -> Round:
+    began = time.monotonic()
+    work = directory / attempt.work
+    pruned = work / "pruned"
+    if not pruned.is_dir():
+        prune_to(base, attempt.budget, pruned)
+    tuned = pruned
+    for number in range(1, attempt.passes + 1):
+        before, tuned = tuned, work / f"pass-{number}"
+        if not tuned.is_dir():
+            finetune(before, tuned)
+    curve = measure(tuned)
+    result, step = _compare(teacher_curve, curve), _compare(measure(base), curve)
+    accepted = is_accepted(result, rules)
+    macs = models.load(tuned).info["decoder_macs_per_pixel"]
+    record = Round(
+        number=attempt.number,
+        budget=attempt.budget,
+        passes=attempt.passes,
+        macs_per_pixel=macs,
+        bd_rate_percent=_percent(result),
+        bd_rate_percent_against_previous=_percent(step),
+        coverage=result.coverage if result else 0.0,
+        accepted=accepted,
+        seconds=time.monotonic() - began,
+        directory=f"{attempt.number:02d}" if accepted else str(tuned.relative_to(directory)),
+    )
+    models.add_figures(tuned, {"validation": _figure(curve, record)})
+    if accepted:
+        # Copied, not moved: if this is where the run is killed, the same command finds the work done and copies again.
+        copy = directory / f".{record.directory}.partial"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(tuned, copy)
+        shutil.rmtree(directory / record.directory, ignore_errors=True)
+        copy.rename(directory / record.directory)
+    return record
+
+
+def _compare(anchor: Curve, test: Curve) -> BdRate | None:
+    try:
+        return bd_rate(anchor, test)
+    except InvalidInput:  # no PSNR in common: a collapsed student
+        return None
+
+
+def _percent(result: BdRate | None) -> float | None:
+    return result.percent if result and math.isfinite(result.percent) else None
+
+
+def _figure(curve: Curve, record: Round) -> dict[str, Any]:
+    return {
+        "bits": "estimated",
+        "bd_rate_percent_against_teacher": record.bd_rate_percent,
+        "coverage": record.coverage,
+        "curve": curve._asdict(),
+    }

@@ -1,0 +1,108 @@
+"""Who may import whom: the table of the design, read against the source. Imports inside functions count too.
+
+training -> evaluation -> codec          run.py on top, and hydra and wandb only there
+"""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src/slimcodec"
+
+# What each module may import beside the standard library and `slimcodec` itself (the exceptions and the version).
+# Modules of the package are named folder/module. None: any, within what the other tests allow.
+ALLOWED = {
+    "__init__": {"codec/inference"},
+    "__main__": None,
+    "pillow": {"PIL", "codec/inference"},
+    "codec/__init__": set(),
+    "codec/layers": {"torch"},
+    "codec/network": {"torch", "codec/layers", "codec/rate"},
+    "codec/rate": {"torch", "codec/layers"},
+    "codec/complexity": {"codec/network"},
+    "codec/models": {"torch", "safetensors", "codec/network", "codec/complexity"},
+    "codec/entropy": {"numpy", "numba"},
+    "codec/bitstream": set(),
+    "codec/inference": {"torch", "numpy", "PIL"}
+    | {"codec/models", "codec/network", "codec/rate", "codec/entropy", "codec/bitstream"},
+    "evaluation/__init__": set(),
+    "evaluation/metrics": None,
+    "evaluation/curves": None,
+    "evaluation/anchors": None,
+    "evaluation/report": None,
+    "training/__init__": set(),
+    "training/data": None,
+    "training/prior": None,
+    "training/losses": None,
+    "training/teach": None,
+    "training/distill": None,
+    "training/prune": None,
+    "training/rounds": None,
+}
+RUN_ONLY = {"hydra", "omegaconf", "wandb"}
+ABOVE = {"codec": {"evaluation", "training"}, "evaluation": {"training"}}
+
+MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
+
+
+def imports(module: str) -> set[str]:
+    """What a module imports: top-level names of libraries, and folder/module for modules of the package."""
+    found = set()
+    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {_named(alias.name) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = _absolute(module, node)
+            found |= {_named(f"{base}.{alias.name}") for alias in node.names}
+        elif isinstance(node, ast.Constant) and str(node.value).startswith("slimcodec."):
+            found.add(_named(node.value))  # a name for import_module
+    return found - sys.stdlib_module_names - {"slimcodec"}
+
+
+def _absolute(module: str, node: ast.ImportFrom) -> str:
+    """`from ..codec import x` in training/data is `from slimcodec.codec import x`."""
+    if node.level == 0:
+        return node.module
+    parents = ["slimcodec", *module.split("/")][: -node.level]
+    return ".".join([*parents, *filter(None, [node.module])])
+
+
+def _named(dotted: str) -> str:
+    """torch.nn -> torch; slimcodec.codec.rate.scale -> codec/rate; slimcodec.InvalidFile -> slimcodec."""
+    first, *rest = dotted.split(".")
+    if first != "slimcodec":
+        return first
+    known = [name for name in ("/".join(rest[:2]), rest[0] if rest else "") if name in MODULES]
+    if known:
+        return known[0]
+    return "/".join(rest[:2]) if rest and (PACKAGE / rest[0]).is_dir() else "slimcodec"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_what_the_table_allows(module):
+    assert module in ALLOWED, f"{module} is new: give it one responsibility and a line in the table"
+    allowed = ALLOWED[module]
+    if allowed is not None:
+        assert imports(module) <= allowed
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_run_one_way(module):
+    folders = {name.split("/")[0] for name in imports(module)}
+    assert not folders & ABOVE.get(module.split("/")[0], set())
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_hydra_and_wandb_stay_in_run_py(module):
+    assert not imports(module) & RUN_ONLY
+
+
+def test_importing_the_package_imports_no_library():
+    heavy = "torch numpy numba PIL safetensors lightning compressai"
+    script = f"import slimcodec, sys; print(*set('{heavy}'.split()) & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=PACKAGE.parent, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
