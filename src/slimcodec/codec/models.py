@@ -98,6 +98,15 @@ def add_figures(directory: Path, figures: dict[str, Any]) -> None:
     _write_description(directory, directory.name, info)
 
 
+def copy(source: Path, target: Path) -> None:
+    """Copy a model directory; one of that name is replaced when the copy is complete."""
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(source, partial)
+    _write_description(partial, target.name, _read_description(partial))  # the card bears the directory's name
+    _replace(partial, target)
+
+
 def load(name_or_directory: str | Path) -> Model:
     """Load a model by its name in students/ or teachers/, or by its directory.
 

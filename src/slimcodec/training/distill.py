@@ -1,6 +1,5 @@
 """The student's LightningModule: the teacher's training step plus distillation terms, and the inherited encoder."""
 
-import dataclasses
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.teach import Teach
 
 INHERITED = ("g_a", "h_a", "latent_channels", "hyper_channels", "quality_ladder")
+FEATURE_TERMS = ("encoder", "decoder", "hyper")
 
 
 class FeatureTap:
@@ -82,6 +82,7 @@ class Distill(Teach):
         return self._teacher[0]
 
     def on_fit_start(self) -> None:
+        super().on_fit_start()
         self.teacher.to(self.device, memory_format=torch.channels_last)
 
     def on_train_batch_start(self, step: int, _: int) -> None:
@@ -141,9 +142,7 @@ class Distill(Teach):
     def _adapters(self) -> dict[str, nn.Module]:
         """1×1 convolutions from the student's features to the teacher's, identities where the widths agree."""
         student, teacher = (tap.channels for tap in self._taps)
-        self.adapter_names = [
-            name for name in student if name in teacher and self.weight(name.split(".")[0]) and name in teacher
-        ]
+        self.adapter_names = [name for name in student if name in teacher and self.weight(name.split(".")[0])]
         adapters = {}
         for name in self.adapter_names:
             adapter = nn.Conv2d(student[name], teacher[name], 1)
@@ -154,14 +153,13 @@ class Distill(Teach):
         return adapters
 
 
-FEATURE_TERMS = ("encoder", "decoder", "hyper")
+def student_architecture(values: dict[str, Any], teacher: Architecture, *, inherit_encoder: bool) -> Architecture:
+    """The student's architecture from its configured values, which may leave out the encoder and the latents.
 
-
-def student_architecture(student: Architecture, teacher: Architecture, *, inherit_encoder: bool) -> Architecture:
-    """The student's architecture, with the teacher's encoder and latents if it inherits them."""
-    if not inherit_encoder:
-        return student
-    return dataclasses.replace(student, **{name: getattr(teacher, name) for name in INHERITED})
+    They are the teacher's where the values leave them out, and whatever the values say if the encoder is inherited.
+    """
+    of_teacher = {name: value for name, value in teacher.to_dict().items() if name in INHERITED}
+    return Architecture.from_dict(values | of_teacher if inherit_encoder else of_teacher | values)
 
 
 def new_student(

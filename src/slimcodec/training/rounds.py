@@ -9,7 +9,6 @@ on disk, so a run that was killed anywhere continues from its last complete piec
 
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -97,6 +96,7 @@ def rounds(
     teacher_curve: Curve,
     *,
     directory: Path,
+    scope: str,
     rules: Rules,
     prune_to: Callable[[Path, float, Path], Any],
     finetune: Callable[[Path, Path], Any],
@@ -104,6 +104,7 @@ def rounds(
 ) -> Iterator[Round]:
     """Yield every attempt from `student` to the target, those of an earlier run first.
 
+    scope                                                     decoder or encoder: whose MAC/pixel the budgets are
     prune_to(model directory, budget, new model directory)    writes a pruned model directory
     finetune(model directory, new model directory)            writes a trained one, continuing if it was interrupted
     measure(model directory)                                  the validation curve, by estimated bits
@@ -113,10 +114,11 @@ def rounds(
     directory.mkdir(parents=True, exist_ok=True)
     records = read_records(directory)
     yield from records
-    start = models.load(student).info["decoder_macs_per_pixel"]
+    count = f"{scope}_macs_per_pixel"
+    start = models.load(student).info[count]
     while attempt := next_attempt(records, start, rules):
         base = directory / attempt.base if attempt.base else student
-        record = _run(attempt, base, teacher_curve, directory, rules, prune_to, finetune, measure)
+        record = _run(attempt, base, teacher_curve, directory, rules, count, prune_to, finetune, measure)
         records.append(record)
         models.write_text(directory / RECORDS, json.dumps([item._asdict() for item in records], indent=1))
         yield record
@@ -128,7 +130,7 @@ def read_records(directory: Path) -> list[Round]:
     return [Round(**record) for record in json.loads(path.read_text())] if path.is_file() else []
 
 
-def _run(attempt, base, teacher_curve, directory, rules, prune_to, finetune, measure) -> Round:
+def _run(attempt, base, teacher_curve, directory, rules, count, prune_to, finetune, measure) -> Round:
     began = time.monotonic()
     work = directory / attempt.work
     pruned = work / "pruned"
@@ -142,7 +144,7 @@ def _run(attempt, base, teacher_curve, directory, rules, prune_to, finetune, mea
     curve = measure(tuned)
     result, step = _compare(teacher_curve, curve), _compare(measure(base), curve)
     accepted = is_accepted(result, rules)
-    macs = models.load(tuned).info["decoder_macs_per_pixel"]
+    macs = models.load(tuned).info[count]
     record = Round(
         number=attempt.number,
         budget=attempt.budget,
@@ -157,12 +159,8 @@ def _run(attempt, base, teacher_curve, directory, rules, prune_to, finetune, mea
     )
     models.add_figures(tuned, {"validation": _figure(curve, record)})
     if accepted:
-        # Copied, not moved: if this is where the run is killed, the same command finds the work done and copies again.
-        copy = directory / f".{record.directory}.partial"
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(tuned, copy)
-        shutil.rmtree(directory / record.directory, ignore_errors=True)
-        copy.rename(directory / record.directory)
+        # Copied, not moved: if the run is killed here, the same command finds the work done and copies again.
+        models.copy(tuned, directory / record.directory)
     return record
 
 

@@ -61,9 +61,20 @@ class Teach(lightning.LightningModule):
         self.learning_rate, self.seed = learning_rate, seed
         rungs = codec.architecture.rungs
         self.register_buffer("lmbda", torch.tensor(codec.architecture.quality_ladder), persistent=False)
+        self.cache: data.PhotoCache | None = None
         self.register_buffer("loss_mean", torch.zeros(rungs))  # running mean of the cost at each rung
 
+    def on_fit_start(self) -> None:
+        self.cache = self.trainer.datamodule.cache
+
     def training_step(self, step: int, _: int) -> Tensor:
+        loss, figures = self.loss_at(int(step))
+        self.log_dict(figures, batch_size=self.batch)
+        self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=self.batch)
+        return loss
+
+    def loss_at(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a step's batch, and its detached figures for the log. Needs `cache`, a data.PhotoCache."""
         x, quality = self.draw(step)
         coded = self.codec(x, quality)
         measured = self.rate_distortion(x, quality, coded, *self.noise(step, coded))
@@ -72,12 +83,9 @@ class Teach(lightning.LightningModule):
         loss = torch.stack(list(weighted.values())).sum()
         if not torch.isfinite(loss):
             values = ", ".join(f"{name} {value.item():.3g}" for name, value in weighted.items())
-            raise TrainingStopped(f"the loss is not finite at step {int(step)} ({values}); try a lower learning rate")
-        shown = {f"train/{name}": value for name, value in weighted.items()}
-        shown |= {"train/bpp": (measured.bpp_r + measured.bpp_z).mean(), "train/mse": measured.mse.mean()}
-        self.log_dict({name: value.detach() for name, value in shown.items()}, batch_size=len(x))
-        self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=len(x))
-        return loss
+            raise TrainingStopped(f"the loss is not finite at step {step} ({values}); try a lower learning rate")
+        figures = weighted | {"bpp": (measured.bpp_r + measured.bpp_z).mean(), "mse": measured.mse.mean()}
+        return loss, {f"train/{name}": value.detach() for name, value in figures.items()}
 
     def terms(self, x: Tensor, quality: Tensor, coded: Coded) -> dict[str, Tensor]:
         """Terms beside rate–distortion, each [B]; distillation has some."""
@@ -89,15 +97,14 @@ class Teach(lightning.LightningModule):
     def draw(self, step: int) -> tuple[Tensor, Tensor]:
         """This process's slice of the step's batch: x [b, 3, crop, crop] and quality int64 [b]."""
         batch, first, count = self.batch, *self._slice()
-        cache = self.trainer.datamodule.cache
-        x = cache.crops(seed=self.seed, step=int(step), batch=batch, size=self.crop, first=first, count=count)
-        rungs = data.rungs(seed=self.seed, step=int(step), batch=batch, levels=len(self.lmbda))[first : first + count]
+        x = self.cache.crops(seed=self.seed, step=step, batch=batch, size=self.crop, first=first, count=count)
+        rungs = data.rungs(seed=self.seed, step=step, batch=batch, levels=len(self.lmbda))[first : first + count]
         x = x.to(self.device).contiguous(memory_format=torch.channels_last)
         return x, ((rungs + 1) * QUALITY_ONE).to(self.device)
 
     def noise(self, step: int, coded: Coded) -> tuple[Tensor, Tensor]:
         """Uniform noise in ±½ for the residual's planes and for z, keyed by (seed, step) and the place in the batch."""
-        generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + int(step))
+        generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + step)
         first, count = self._slice()
         return tuple(
             torch.rand(self.batch, *like.shape[1:], generator=generator, device=self.device)[first : first + count] - 0.5
@@ -159,6 +166,8 @@ class Teach(lightning.LightningModule):
         return warm_up * min(1.0, max(0.0, 3 * (1 - step / self.steps)))
 
     def _slice(self) -> tuple[int, int]:
+        if self._trainer is None:
+            return 0, self.batch
         count = self.batch // self.trainer.world_size
         return self.trainer.global_rank * count, count
 
@@ -215,6 +224,15 @@ def load_trained(name_or_directory: str | Path) -> tuple[HyperpriorCodec, Factor
     prior = FactorizedPrior(model.codec.architecture.hypers, model.codec.architecture.rungs)
     prior.load_state_dict({name.removeprefix("prior."): tensor for name, tensor in state.items()})
     return model.codec, prior, model
+
+
+def accumulate_gradients(module: Teach, cache: data.PhotoCache, batches: int) -> None:
+    """Sum the loss's gradients over some batches on the codec's parameters, for `taylor` importance."""
+    module.cache = cache
+    module.codec.train().requires_grad_(True)
+    module.zero_grad()
+    for step in range(batches):
+        module.loss_at(step)[0].backward()
 
 
 def validation_pictures(photos: list[data.Photo], side: int) -> list[tuple[str, Tensor]]:

@@ -1,0 +1,542 @@
+"""Train a teacher, distil a student, prune it in rounds, evaluate both on real files, export the student.
+
+    python run.py experiment=demo
+
+Each stage leaves complete model directories in the run directory. A stage that is complete is skipped, one that was
+interrupted continues, and one that was made with another configuration is never overwritten.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+import warnings
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import hydra
+import lightning
+import torch
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from slimcodec import InvalidInput, SlimcodecError
+from slimcodec.codec import models
+from slimcodec.codec.inference import Codec
+from slimcodec.codec.network import Architecture, HyperpriorCodec
+from slimcodec.evaluation import anchors, curves, report
+from slimcodec.training import data
+from slimcodec.training.distill import Distill, new_student, student_architecture
+from slimcodec.training.prior import FactorizedPrior
+from slimcodec.training.prune import prune
+from slimcodec.training.rounds import Round, Rules, read_records, rounds
+from slimcodec.training.teach import Teach, TrainingStopped, accumulate_gradients, fit, load_trained, save_trained
+
+STAGES = ("teacher", "distill", "prune", "evaluate", "export")
+# What a stage's result depends on: sections of the configuration. Evaluation depends on the models' hashes besides.
+TEACHER = ("seed", "data", "teacher")
+DISTILL = (*TEACHER, "student", "distill")
+PRUNE = (*DISTILL, "prune", "validation")
+EVALUATE = ("evaluate", "data")
+GATE_QUALITIES_NEEDED = 4
+
+console = Console()
+
+
+class Run:
+    """One run: its configuration as plain containers, its directory, its photos, and a method for every stage."""
+
+    def __init__(self, configuration: dict[str, Any]):
+        self.configuration = configuration
+        self.directory = Path(configuration["run_dir"])
+        self.seconds: dict[str, float] = {}
+        if unknown := set(configuration["stages"]) - set(STAGES):
+            raise InvalidInput(f"stages: there is no stage {sorted(unknown)[0]!r}; known are {', '.join(STAGES)}")
+        if len(configuration["validation"]["qualities"]) < GATE_QUALITIES_NEEDED:
+            raise InvalidInput(f"validation.qualities: BD-rate needs at least {GATE_QUALITIES_NEEDED} qualities")
+
+    def __call__(self) -> float | None:
+        """Run the stages in order; the student's BD-rate against the teacher in per cent, if it was evaluated."""
+        for stage in [stage for stage in STAGES if stage in self.configuration["stages"]]:
+            console.rule(f"[bold]{stage}")
+            began = time.monotonic()
+            getattr(self, stage)()
+            self.seconds[stage] = time.monotonic() - began
+        return self.summary()
+
+    # -------------------------------------------------------------------------------------------------- stages
+
+    def teacher(self) -> None:
+        settings = self.configuration["teacher"]
+        if settings["load"]:
+            console.print(f"teacher: using {models.find(settings['load'])}")
+            return
+        if self.is_complete(self.directory / "teacher", TEACHER):
+            return
+        lightning.seed_everything(self.configuration["seed"], verbose=False)
+        architecture = Architecture.from_dict(settings["architecture"])
+        codec = HyperpriorCodec(architecture)
+        prior = FactorizedPrior(architecture.hypers, architecture.rungs)
+        module = Teach(codec, prior, seed=self.configuration["seed"], **_of_module(settings["training"]))
+        self.train(module, self.directory / "teacher", settings["training"], TEACHER, role="teacher")
+
+    def distill(self) -> None:
+        if self.is_complete(self.directory / "distilled", DISTILL):
+            return
+        settings = self.configuration["student"]
+        lightning.seed_everything(self.configuration["seed"] + 1, verbose=False)
+        inherit = settings["inherit_encoder"]
+        teacher, teacher_prior, _ = load_trained(self.teacher_directory)
+        architecture = student_architecture(
+            settings["architecture"], teacher.architecture, inherit_encoder=inherit
+        )
+        codec, prior = new_student(architecture, teacher, teacher_prior, inherit_encoder=inherit)
+        freeze_share = self.configuration["distill"]["freeze_share"]
+        module = self.distillation(codec, prior, settings["training"], freeze_share=freeze_share)
+        self.train(module, self.directory / "distilled", settings["training"], DISTILL, role="student")
+
+    def prune(self) -> None:
+        settings = self.configuration["prune"]
+        for scope in self.scopes:
+            directory = self.rounds_directory(scope)
+            self.require_same_configuration(directory, PRUNE)
+            teacher_curve = self.validation_curve(self.teacher_directory)
+            for record in rounds(
+                self.rounds_start(scope),
+                teacher_curve,
+                directory=directory,
+                scope=scope,
+                rules=self.rules(scope),
+                prune_to=lambda base, budget, out, scope=scope: self.prune_to(scope, base, budget, out),
+                finetune=lambda before, out: self.finetune(before, out, settings["training"]),
+                measure=self.validation_curve,
+            ):
+                console.print(_sentence(record))
+            self.plot_rounds(scope)
+
+    def evaluate(self) -> None:
+        settings = self.configuration["evaluate"]
+        directory = self.directory / "evaluation"
+        directory.mkdir(parents=True, exist_ok=True)
+        codecs = {"teacher": self.teacher_directory, "student": self.student_directory}
+        hashes = {name: models.load(path).sha256 for name, path in codecs.items()}
+        summary_path, inputs = directory / "summary.json", {"configuration": self.sections(EVALUATE), "models": hashes}
+        if summary_path.is_file() and json.loads(summary_path.read_text())["inputs"] == inputs:
+            console.print(f"evaluate: complete in {directory}, skipped")
+            return
+        sets = {}
+        for name, folder in settings["sets"].items():
+            photos = curves.find_photos(folder, settings["limit"]) if folder else self.validation_photos
+            sets[name] = self.evaluate_on(name, photos[: settings["limit"]], codecs, hashes, directory)
+        models.write_text(summary_path, json.dumps({"inputs": inputs, "sets": sets}, indent=1))
+
+    def export(self) -> None:
+        """student/: the final student with its figures; on `promote`, copies of both models in the zoos."""
+        summary = json.loads((self.directory / "evaluation" / "summary.json").read_text())
+        target = self.directory / "student"
+        if summary["inputs"]["models"]["student"] != models.load(self.student_directory).sha256:
+            raise InvalidInput("the evaluation is of another student; run the stage evaluate again")
+        copies = {target: (self.student_directory, "student")}
+        if self.configuration["promote"]:
+            copies[Path("students") / self.configuration["student"]["name"]] = (self.student_directory, "student")
+            if not self.configuration["teacher"]["load"]:
+                copies[Path("teachers") / self.configuration["teacher"]["name"]] = (self.teacher_directory, "teacher")
+        for copy, (source, role) in copies.items():
+            models.copy(source, copy)
+            models.add_figures(copy, {name: figures[role] for name, figures in summary["sets"].items()})
+            console.print(f"export: {copy}")
+
+    # ------------------------------------------------------------------------------------------------ training
+
+    def train(
+        self, module: Teach, directory: Path, training: dict, sections: tuple[str, ...], *, role: str, **fields: Any
+    ) -> None:
+        """Fit in a working directory beside, then write the model directory and remove the working directory."""
+        work = directory.with_name(directory.name + ".work")
+        self.require_same_configuration(work, sections)
+        photos = data.PhotoData(
+            cache=self.cache, validation_photos=self.validation_crops, steps_per_epoch=training["steps_per_epoch"]
+        )
+        fit(module, photos, work, self.trainer)
+        if role == "student":
+            fields["teacher"] = self.teacher_identity
+        logs = directory.with_name(directory.name + ".log")
+        shutil.rmtree(logs, ignore_errors=True)
+        if (work / "log").is_dir():
+            shutil.copytree(work / "log", logs)
+        save_trained(
+            directory,
+            module.codec.cpu(),
+            module.prior.cpu(),
+            role=role,
+            configuration=self.sections(sections),
+            git_commit=_git_commit(),
+            **fields,
+        )
+        shutil.rmtree(work)
+
+    def distillation(
+        self, codec: HyperpriorCodec, prior: FactorizedPrior, training: dict, *, freeze_share: float
+    ) -> Distill:
+        teacher, teacher_prior, _ = load_trained(self.teacher_directory)
+        return Distill(
+            codec,
+            prior,
+            teacher,
+            teacher_prior,
+            weights=self.configuration["distill"]["weights"],
+            inherited_encoder=self.configuration["student"]["inherit_encoder"],
+            freeze_share=freeze_share,
+            seed=self.configuration["seed"],
+            **_of_module(training),
+        )
+
+    def prune_to(self, scope: str, base: Path, budget: float, out: Path) -> None:
+        settings = self.configuration["prune"]
+        codec, prior, _ = load_trained(base)
+        if settings["importance"] == "taylor":
+            module = self.distillation(codec, prior, settings["training"], freeze_share=0)
+            accumulate_gradients(module.to(self.cache.device), self.cache, settings["importance_batches"])
+        codec, prior = prune(
+            codec,
+            prior,
+            scope=scope,
+            budget=budget,
+            importance=settings["importance"],
+            floors=settings["floors"],
+        )
+        save_trained(out, codec.cpu(), prior.cpu(), role="student", teacher=self.teacher_identity)
+
+    def finetune(self, before: Path, out: Path, training: dict) -> None:
+        codec, prior, _ = load_trained(before)
+        module = self.distillation(codec, prior, training, freeze_share=0)
+        self.train(module, out, training, PRUNE, role="student")
+
+    def trainer(self, directory: Path, *, callbacks: list, **settings: Any) -> lightning.Trainer:
+        """A fresh Trainer from conf/trainer, with this run's logger."""
+        chosen = dict(self.configuration["trainer"])
+        if limit := chosen.pop("max_time"):
+            # At the end of an epoch, so that nothing is trained twice.
+            callbacks = [*callbacks, lightning.pytorch.callbacks.Timer(limit, interval="epoch")]
+        return hydra.utils.instantiate(
+            chosen,
+            callbacks=callbacks,
+            logger=self.logger(directory),
+            default_root_dir=directory,
+            max_epochs=-1,
+            num_sanity_val_steps=0,
+            enable_model_summary=False,
+            log_every_n_steps=10,
+            **settings,
+            _convert_="object",
+        )
+
+    def logger(self, directory: Path):
+        settings = self.configuration["logger"]
+        if settings["kind"] == "none":
+            return False
+        if settings["kind"] == "csv":
+            return lightning.pytorch.loggers.CSVLogger(directory, name="log")
+        if settings["kind"] == "wandb":
+            return _wandb_logger(settings["project"], self.configuration, directory)
+        raise InvalidInput(f"logger.kind={settings['kind']}: must be csv, wandb or none")
+
+    # --------------------------------------------------------------------------------------------- evaluation
+
+    def validation_curve(self, model: Path) -> curves.Curve:
+        """Estimated bits on the validation crops: what the gate judges by. Kept beside the model's figures."""
+        codec = Codec(models.load(model), self.cache.device)
+        qualities = self.configuration["validation"]["qualities"]
+        points = curves.estimated_points(codec, self.validation_crops, qualities, description=f"validate {model.name}")
+        return curves.mean_curve(points)
+
+    def evaluate_on(self, name: str, photos: list, codecs: dict, hashes: dict, directory: Path) -> dict[str, Any]:
+        """Real files of every codec on one set: CSV of points, the curves as PNG, and the figures of both models."""
+        settings = self.configuration["evaluate"]
+        measured = {}
+        for role, path in codecs.items():
+            codec = Codec(models.load(path), self.cache.device)
+            file = directory / f"{name}-{role}-{hashes[role][:8]}.csv"
+            measured[role] = _measured(codec, photos, settings["qualities"], file, f"{name}: {role}")
+        for anchor in settings["anchors"]:
+            codec = anchors.PillowCodec(anchor)
+            measured[anchor] = _measured(codec, photos, codec.qualities, directory / f"{name}-{anchor}.csv", anchor)
+        averages = {label: curves.mean_curve(points) for label, points in measured.items()}
+        table = report.comparison_table(averages, "student")
+        models.write_text(directory / f"{name}.md", table + "\n")
+        report.plot_curves(averages, directory / f"{name}.png", title=f"{name}: {len(photos)} photos, real files")
+        console.print(table, markup=False)
+        against = {"teacher": averages["teacher"], **{anchor: averages[anchor] for anchor in settings["anchors"]}}
+        if name == "kodak":
+            against["vtm"] = anchors.quoted("compressai:vtm").curve
+        return {
+            role: _figures(averages[role], {n: c for n, c in against.items() if n != role}, len(photos))
+            for role in codecs
+        }
+
+    def plot_rounds(self, scope: str) -> None:
+        directory = self.rounds_directory(scope)
+        records = read_records(directory)
+        if records:
+            target = self.rules(scope).target_macs_per_pixel
+            report.plot_rounds(records, directory / "rounds.png", target_macs_per_pixel=target)
+            console.print(f"prune: curve of the rounds in {directory / 'rounds.png'}")
+
+    def summary(self) -> float | None:
+        """Print the final table; the student's BD-rate against the teacher on the first evaluation set, or None."""
+        path = self.directory / "evaluation" / "summary.json"
+        sets = json.loads(path.read_text())["sets"] if path.is_file() else {}
+        bd_rate = None
+        table = Table(title=f"run {self.configuration['name']}", title_justify="left")
+        for heading in ("", "teacher", "student"):
+            table.add_column(heading, justify="left" if not heading else "right")
+        directories = [self.teacher_directory, self.student_directory]
+        if not all((directory / models.DESCRIPTION).is_file() for directory in directories):
+            return None
+        infos = [models.load(directory).info for directory in directories]
+        for label, key in (
+            ("decoder MAC/pixel", "decoder_macs_per_pixel"),
+            ("encoder MAC/pixel", "encoder_macs_per_pixel"),
+            ("parameters", "parameters"),
+        ):
+            table.add_row(label, *(f"{info[key]:,.0f}" for info in infos))
+        for name, figures in sets.items():
+            for anchor in figures["student"]["bd_rate_percent"]:
+                cells = [_percent(figures[role]["bd_rate_percent"].get(anchor)) for role in ("teacher", "student")]
+                table.add_row(f"BD-rate on {name} against {anchor}", *cells)
+            bd_rate = figures["student"]["bd_rate_percent"]["teacher"] if bd_rate is None else bd_rate
+        table.add_row("model directory", *(str(directory) for directory in self.final_directories))
+        console.print(table)
+        console.print("seconds: " + ", ".join(f"{stage} {value:.0f}" for stage, value in self.seconds.items()))
+        for scope in self.scopes:
+            target = self.rules(scope).target_macs_per_pixel
+            if (macs := infos[1][f"{scope}_macs_per_pixel"]) > target:
+                console.print(
+                    f"[bold]The target of {target:,.0f} MAC/pixel for the {scope} was NOT reached: {macs:,.0f}. "
+                    f"The rounds are in {self.rounds_directory(scope)}."
+                )
+        return bd_rate
+
+    # -------------------------------------------------------------------------------- where things are, and data
+
+    @property
+    def teacher_directory(self) -> Path:
+        load = self.configuration["teacher"]["load"]
+        return models.find(load) if load else self.directory / "teacher"
+
+    @property
+    def teacher_identity(self) -> dict[str, str]:
+        return {"name": self.configuration["teacher"]["name"], "sha256": models.load(self.teacher_directory).sha256}
+
+    @property
+    def student_directory(self) -> Path:
+        """The smallest student so far: of the last accepted round, or as distilled."""
+        return self.last_accepted(self.scopes[-1])
+
+    @property
+    def final_directories(self) -> list[Path]:
+        exported = self.directory / "student"
+        return [self.teacher_directory, exported if exported.is_dir() else self.student_directory]
+
+    @property
+    def scopes(self) -> list[str]:
+        scope = self.configuration["prune"]["scope"]
+        return ["decoder", "encoder"] if scope == "both" else [scope]
+
+    def rounds_directory(self, scope: str) -> Path:
+        return self.directory / ("rounds" if scope == "decoder" else f"rounds-{scope}")
+
+    def rounds_start(self, scope: str) -> Path:
+        """The encoder is pruned after the decoder."""
+        before = self.scopes[: self.scopes.index(scope)]
+        return self.last_accepted(before[-1]) if before else self.directory / "distilled"
+
+    def last_accepted(self, scope: str) -> Path:
+        directory = self.rounds_directory(scope)
+        accepted = [record for record in read_records(directory) if record.accepted]
+        return directory / accepted[-1].directory if accepted else self.rounds_start(scope)
+
+    def rules(self, scope: str) -> Rules:
+        settings = self.configuration["prune"]
+        field = "target_macs_per_pixel" if scope == "decoder" else "encoder_target_macs_per_pixel"
+        if not settings[field]:
+            raise InvalidInput(f"prune.{field}: prune.scope={settings['scope']} needs it")
+        named = {name: settings[name] for name in Rules._fields if name in settings}
+        return Rules(**(named | {"target_macs_per_pixel": settings[field]}))
+
+    @cached_property
+    def photos(self) -> tuple[list[data.Photo], list[data.Photo]]:
+        """Training and validation photos, decoded once."""
+        settings = self.configuration["data"]
+        if settings["kind"] == "embedded":
+            return data.embedded("train"), data.embedded("validation")
+        if settings["kind"] != "folder":
+            raise InvalidInput(f"data.kind={settings['kind']}: must be embedded or folder")
+        limits = {"limit": settings["limit"], "max_pixels": settings["max_pixels"]}
+        train = data.folder_photos(settings["root"], **limits)
+        if settings["validation_root"]:
+            return train, data.folder_photos(settings["validation_root"])
+        held_out = settings["held_out"]
+        if len(train) <= held_out:
+            raise InvalidInput(f"data.held_out={held_out}: {settings['root']} has only {len(train)} photos")
+        return train[:-held_out], train[-held_out:]
+
+    @property
+    def validation_photos(self) -> list[data.Photo]:
+        return self.photos[1]
+
+    @cached_property
+    def validation_crops(self) -> list[data.Photo]:
+        settings = self.configuration["validation"]
+        return data.centre_crops(self.validation_photos[: settings["limit"]], settings["side"])
+
+    @cached_property
+    def cache(self) -> data.PhotoCache:
+        on_gpu = self.configuration["trainer"]["accelerator"] == "gpu"
+        return data.PhotoCache(self.photos[0], device="cuda" if on_gpu else "cpu")
+
+    # ------------------------------------------------------------------------------------------- configuration
+
+    def sections(self, names: tuple[str, ...]) -> dict[str, Any]:
+        return {name: self.configuration[name] for name in names}
+
+    def is_complete(self, directory: Path, sections: tuple[str, ...]) -> bool:
+        """Whether the stage left its model directory; InvalidInput if it did with another configuration."""
+        if not (directory / models.DESCRIPTION).is_file():
+            return False
+        _require_same(models.load(directory).info["configuration"], self.sections(sections), directory)
+        console.print(f"{directory.name}: complete in {directory}, skipped")
+        return True
+
+    def require_same_configuration(self, directory: Path, sections: tuple[str, ...]) -> None:
+        """Keep the configuration beside unfinished work, and refuse to continue it with another one."""
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / "configuration.json"
+        if path.is_file():
+            _require_same(json.loads(path.read_text()), self.sections(sections), directory)
+        else:
+            models.write_text(path, json.dumps(self.sections(sections), indent=1))
+
+
+def _of_module(training: dict[str, Any]) -> dict[str, Any]:
+    """The training settings that the LightningModule takes; the epoch's length is the data's."""
+    return {name: value for name, value in training.items() if name != "steps_per_epoch"}
+
+
+def _measured(codec, photos: list, qualities: list, file: Path, description: str) -> list[curves.Point]:
+    """Real points, kept in a CSV file after every picture, so that an interrupted evaluation goes on."""
+    done = curves.read_points(file) if file.is_file() else []
+    points = list(done)
+
+    def keep(point: curves.Point) -> None:
+        points.append(point)
+        curves.write_points(points, file)
+
+    return curves.real_points(codec, photos, qualities, description=description, on_point=keep, done=done)
+
+
+def _figures(curve: curves.Curve, against: dict[str, curves.Curve], photos: int) -> dict[str, Any]:
+    """What model.json keeps of an evaluation; a BD-rate is None where the curves have no range in common."""
+    percent, ranges = {}, {}
+    for name, anchor in against.items():
+        try:
+            result = curves.bd_rate(anchor, curve)
+        except InvalidInput:
+            percent[name] = None
+            continue
+        percent[name] = result.percent if result.monotonic else None
+        ranges[name] = [result.low_db, result.high_db]
+    return {
+        "photos": photos,
+        "bits": "real files",
+        "bd_rate_percent": percent,
+        "bd_rate_range_db": ranges,
+        "date": time.strftime("%Y-%m-%d"),
+        "curve": curve._asdict(),
+    }
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.1f} %"
+
+
+def _sentence(record: Round) -> str:
+    return (
+        f"round {record.number}: {record.macs_per_pixel:,.0f} MAC/pixel (budget {record.budget:,.0f}), "
+        f"BD-rate {_percent(record.bd_rate_percent)} against the teacher, "
+        f"{_percent(record.bd_rate_percent_against_previous)} against the step before, "
+        f"{'accepted' if record.accepted else 'rejected'}, {record.seconds:.0f} s"
+    )
+
+
+def _require_same(old: dict[str, Any], new: dict[str, Any], directory: Path) -> None:
+    old, new = (_flat(json.loads(json.dumps(value))) for value in (old, new))
+    for key in sorted(set(old) | set(new)):
+        if old.get(key) != new.get(key):
+            raise InvalidInput(
+                f"{directory} was made with {key}={old.get(key)}, not {new.get(key)}: "
+                "give this run another name (name=…), or remove the directory to start again"
+            )
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {key: leaf for name, item in value.items() for key, leaf in _flat(item, f"{prefix}{name}.").items()}
+    return {prefix[:-1]: value}
+
+
+def _git_commit() -> str | None:
+    result = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent
+    )
+    return result.stdout.strip() or None
+
+
+def _wandb_logger(project: str, configuration: dict[str, Any], directory: Path):
+    """A W&B run for this stage, grouped by the run's name; offline unless logged in or told otherwise."""
+    import wandb
+
+    mode = os.environ.get("WANDB_MODE")
+    if mode is None and not wandb.api.api_key:
+        mode = "offline"
+        console.print("wandb: no key and no mode set, so this run is kept offline; `wandb sync` uploads it")
+    directory.mkdir(parents=True, exist_ok=True)
+    experiment = wandb.init(
+        project=project,
+        group=configuration["name"],
+        name=f"{configuration['name']}-{directory.name.removesuffix('.work')}",
+        dir=configuration["run_dir"],
+        config=configuration,
+        mode=mode,
+        reinit="finish_previous",
+    )
+    return lightning.pytorch.loggers.WandbLogger(experiment=experiment)
+
+
+def _finish_wandb() -> None:
+    """Without this W&B merges the runs of a multirun. Only if it was used: importing it takes a second."""
+    import sys
+
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].finish()
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(configuration: DictConfig) -> float | None:
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    torch.set_float32_matmul_precision("high")
+    try:
+        return Run(OmegaConf.to_container(configuration, resolve=True))()
+    except TrainingStopped as stopped:
+        raise SystemExit(f"slimcodec: {stopped}") from None
+    except SlimcodecError as error:
+        raise SystemExit(f"slimcodec: {error}") from None
+    finally:
+        _finish_wandb()
+
+
+if __name__ == "__main__":
+    main()
