@@ -90,9 +90,7 @@ class Run:
         lightning.seed_everything(self.configuration["seed"] + 1, verbose=False)
         inherit = settings["inherit_encoder"]
         teacher, teacher_prior, _ = load_trained(self.teacher_directory)
-        architecture = student_architecture(
-            settings["architecture"], teacher.architecture, inherit_encoder=inherit
-        )
+        architecture = student_architecture(settings["architecture"], teacher.architecture, inherit_encoder=inherit)
         codec, prior = new_student(architecture, teacher, teacher_prior, inherit_encoder=inherit)
         freeze_share = self.configuration["distill"]["freeze_share"]
         module = self.distillation(codec, prior, settings["training"], freeze_share=freeze_share)

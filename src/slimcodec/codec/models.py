@@ -223,7 +223,10 @@ def _take(codec: HyperpriorCodec, tensors: dict[str, Tensor], path: Path) -> Non
         raise InvalidModel(f"{path}: tensor {extra[0]} is not part of this architecture")
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape or tensor.dtype != expected[name].dtype:
-            found, wanted = f"{tuple(tensor.shape)} {tensor.dtype}", f"{tuple(expected[name].shape)} {expected[name].dtype}"
+            found, wanted = (
+                f"{tuple(tensor.shape)} {tensor.dtype}",
+                f"{tuple(expected[name].shape)} {expected[name].dtype}",
+            )
             raise InvalidModel(f"{path}: tensor {name} is {found}, the architecture needs {wanted}")
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise InvalidModel(f"{path}: tensor {name} holds NaN or infinity")

@@ -128,6 +128,17 @@ def _shrunk(picture: Image.Image, max_pixels: int) -> Image.Image:
 # ------------------------------------------------------------------------------------------------------ drawing crops
 
 
+def centre_crops(photos: Sequence[Photo], side: int) -> list[Photo]:
+    """The middle of each photo, at most `side` pixels high and wide: validation that costs little and is quick to repeat."""
+    return [Photo(name, np.ascontiguousarray(_centre(_centre(pixels, side, 0), side, 1))) for name, pixels in photos]
+
+
+def _centre(pixels: np.ndarray, side: int, axis: int) -> np.ndarray:
+    length = min(side, pixels.shape[axis])
+    first = (pixels.shape[axis] - length) // 2
+    return pixels.take(range(first, first + length), axis)
+
+
 class Crop(NamedTuple):
     """A square window of one photo, in its pixels; `flip` mirrors it left to right."""
 
@@ -266,24 +277,17 @@ class Steps:
 
 
 class PhotoData(lightning.LightningDataModule):
-    """Training photos as a cache, validation photos as a list, and the step numbers that drive training.
+    """The cache that training cuts its crops from, validation photos as a list, and the step numbers that drive training.
 
-    `training_step` gets the number of the step. It takes its crops from `self.trainer.datamodule.cache`, which `setup`
-    makes: on the trainer's GPU, or in memory when there is none. `validation_step` gets one photo: its name and
-    float32 [3, H, W] in [0, 1], with H and W cut to multiples of 64.
+    `training_step` gets the number of the step; it takes its crops from `self.trainer.datamodule.cache`. `validation_step`
+    gets one photo: its name and float32 [3, H, W] in [0, 1], with H and W cut to multiples of 64.
     """
 
-    def __init__(self, *, train_photos: Sequence[Photo], validation_photos: Sequence[Photo], steps_per_epoch: int):
+    def __init__(self, *, cache: PhotoCache, validation_photos: Sequence[Photo], steps_per_epoch: int):
         super().__init__()
-        self.train_photos = train_photos
+        self.cache = cache
         self.validation_photos = list(validation_photos)
         self.steps_per_epoch = steps_per_epoch
-        self.cache: PhotoCache | None = None
-
-    def setup(self, stage: str) -> None:
-        if self.cache is None:
-            device = self.trainer.strategy.root_device
-            self.cache = PhotoCache(self.train_photos, device=device if device.type == "cuda" else "cpu")
 
     def train_dataloader(self) -> Steps:
         return Steps(lambda: self.trainer.global_step, self.steps_per_epoch)

@@ -38,9 +38,7 @@ class FactorizedPrior(nn.Module):
     def pmf(self) -> Tensor:
         """P(z = k) for k = -128…127, the outermost with the tails: [Q, N, 256]."""
         half = torch.arange(-Z_SYMBOLS // 2, Z_SYMBOLS // 2 - 1, device=self.bottleneck.quantiles.device) + 0.5
-        logits = self.bottleneck._logits_cumulative(
-            half.expand(self.hypers * self.rungs, 1, -1), stop_gradient=False
-        )
+        logits = self.bottleneck._logits_cumulative(half.expand(self.hypers * self.rungs, 1, -1), stop_gradient=False)
         cdf = nn.functional.pad(nn.functional.pad(torch.sigmoid(logits[:, 0]), (1, 0)), (0, 1), value=1.0)
         return cdf.diff(dim=1).view(self.rungs, self.hypers, Z_SYMBOLS)
 

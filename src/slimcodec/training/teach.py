@@ -16,7 +16,7 @@ from torch import Tensor
 
 from slimcodec import SlimcodecError
 from slimcodec.codec import models
-from slimcodec.codec.network import ALIGNMENT, QUALITY_ONE, Coded, HyperpriorCodec
+from slimcodec.codec.network import QUALITY_ONE, Coded, HyperpriorCodec
 from slimcodec.training import data, losses
 from slimcodec.training.prior import FactorizedPrior, export_tables
 
@@ -107,7 +107,8 @@ class Teach(lightning.LightningModule):
         generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + step)
         first, count = self._slice()
         return tuple(
-            torch.rand(self.batch, *like.shape[1:], generator=generator, device=self.device)[first : first + count] - 0.5
+            torch.rand(self.batch, *like.shape[1:], generator=generator, device=self.device)[first : first + count]
+            - 0.5
             for like in (coded.residual, coded.z)
         )
 
@@ -233,14 +234,3 @@ def accumulate_gradients(module: Teach, cache: data.PhotoCache, batches: int) ->
     module.zero_grad()
     for step in range(batches):
         module.loss_at(step)[0].backward()
-
-
-def validation_pictures(photos: list[data.Photo], side: int) -> list[tuple[str, Tensor]]:
-    """Centre crops [3, h, w] in [0, 1] of at most `side` pixels, multiples of 64, for the validation of every epoch."""
-    return [(name, _centre_crop(torch.from_numpy(pixels), side)) for name, pixels in photos]
-
-
-def _centre_crop(pixels: Tensor, side: int) -> Tensor:
-    height, width = (min(side, length) // ALIGNMENT * ALIGNMENT for length in pixels.shape[:2])
-    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
-    return pixels[top : top + height, left : left + width].permute(2, 0, 1) / 255
