@@ -158,7 +158,7 @@ class Codec:
 
     def _padded(self, pixels: np.ndarray) -> Tensor:
         """uint8 [H, W, 3] → float [1, 3, H', W'] in [0, 1], edges repeated up to multiples of 64."""
-        x = torch.from_numpy(pixels).to(self.device).permute(2, 0, 1)[None].float() / 255
+        x = torch.tensor(pixels, device=self.device).permute(2, 0, 1)[None].float() / 255
         height, width = x.shape[-2:]
         return F.pad(x, (0, -width % ALIGNMENT, 0, -height % ALIGNMENT), mode="replicate")
 
