@@ -125,10 +125,11 @@ class Run:
         if summary_path.is_file() and json.loads(summary_path.read_text())["inputs"] == inputs:
             console.print(f"evaluate: complete in {directory}, skipped")
             return
-        sets = {}
-        for name, folder in settings["sets"].items():
-            photos = curves.find_photos(folder, settings["limit"]) if folder else self.validation_photos
-            sets[name] = self.evaluate_on(name, photos[: settings["limit"]], codecs, hashes, directory)
+        photos = {Path(folder).name: curves.find_photos(folder) for folder in settings["folders"]}
+        sets = {
+            name: self.evaluate_on(name, photos[: settings["limit"]], codecs, hashes, directory)
+            for name, photos in (photos or {"validation": self.validation_photos}).items()
+        }
         models.write_text(summary_path, json.dumps({"inputs": inputs, "sets": sets}, indent=1))
 
     def export(self) -> None:
