@@ -19,7 +19,7 @@ from typing import Any
 import hydra
 import lightning
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
@@ -33,7 +33,7 @@ from slimcodec.training.distill import Distill, new_student, student_architectur
 from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.prune import prune
 from slimcodec.training.rounds import Round, Rules, read_records, rounds
-from slimcodec.training.teach import Teach, TrainingStopped, accumulate_gradients, fit, load_trained, save_trained
+from slimcodec.training.teach import Teach, accumulate_gradients, fit, load_trained, save_trained
 
 STAGES = ("teacher", "distill", "prune", "evaluate", "export")
 # What a stage's result depends on: sections of the configuration. Evaluation depends on the models' hashes besides.
@@ -528,10 +528,8 @@ def main(configuration: DictConfig) -> float | None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     torch.set_float32_matmul_precision("high")
     try:
-        return Run(OmegaConf.to_container(configuration, resolve=True))()
-    except TrainingStopped as stopped:
-        raise SystemExit(f"slimcodec: {stopped}") from None
-    except SlimcodecError as error:
+        return Run(OmegaConf.to_container(configuration, resolve=True, throw_on_missing=True))()
+    except (SlimcodecError, MissingMandatoryValue) as error:
         raise SystemExit(f"slimcodec: {error}") from None
     finally:
         _finish_wandb()

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from slimcodec import InvalidInput
-from slimcodec.training.data import PhotoCache, PhotoData, Steps, embedded, folder_photos, rungs
+from slimcodec.training.data import PhotoCache, PhotoData, Steps, centre_crops, embedded, folder_photos, rungs
 
 STEP = {"seed": 3, "step": 7, "batch": 6, "size": 32}
 
@@ -86,6 +86,15 @@ def test_photos_that_are_all_too_small_are_an_error(cache):
         cache.crops(**{**STEP, "size": 128})
     with pytest.raises(InvalidInput, match="no photos"):
         PhotoCache([])
+
+
+def test_centre_crops_are_the_middles_and_never_more_than_the_photo():
+    wide, small = noise(50, 91, 1), noise(20, 30, 2)
+    (name, middle), (_, whole) = centre_crops([("wide", wide), ("small", small)], 40)
+    assert name == "wide" and np.array_equal(middle, wide[5:45, 25:65]) and middle.flags.c_contiguous
+    assert np.array_equal(whole, small)
+    ((_, strip),) = centre_crops([("wide", wide)], 60)
+    assert np.array_equal(strip, wide[:, 15:75])
 
 
 # -------------------------------------------------------------------------------------------------------------- rungs
@@ -176,9 +185,9 @@ def test_steps_run_from_the_first_to_the_end_of_its_epoch():
     assert list(Steps(lambda: 8, 4)) == [8, 9, 10, 11]
 
 
-def test_validation_photos_are_cut_to_what_the_network_takes():
+def test_validation_photos_are_cut_to_what_the_network_takes(cache):
     photo = noise(130, 200)
-    data = PhotoData(train_photos=[], validation_photos=[("a", photo)], steps_per_epoch=1)
+    data = PhotoData(cache=cache, validation_photos=[("a", photo)], steps_per_epoch=1)
     ((name, x),) = data.val_dataloader()
     assert name == "a" and x.shape == (3, 128, 192) and x.dtype == torch.float32
     assert np.array_equal((x * 255).round().numpy(), photo[:128, :192].transpose(2, 0, 1))
@@ -204,7 +213,7 @@ class Recorder(lightning.LightningModule):
 
 
 def fit(folder, max_steps, checkpoint=None):
-    data = PhotoData(train_photos=[("a", noise(20, 30))], validation_photos=[], steps_per_epoch=4)
+    data = PhotoData(cache=PhotoCache([("a", noise(20, 30))]), validation_photos=[], steps_per_epoch=4)
     quiet = {
         "logger": False,
         "enable_checkpointing": False,

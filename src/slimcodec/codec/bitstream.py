@@ -8,6 +8,7 @@ from slimcodec import InvalidFile, InvalidInput
 
 MAGIC = b"SLIM"
 VERSION = 1
+MAX_PIXELS = 200_000_000  # what a decoder accepts unless told otherwise
 
 # A .slim file, little endian throughout:
 #
@@ -46,7 +47,7 @@ def pack(header, payload):
     return fields + _CHECKSUM.pack(crc32(payload, crc32(fields))) + payload
 
 
-def unpack(data, *, max_pixels=200_000_000):
+def unpack(data, *, max_pixels=MAX_PIXELS):
     """`(header, payload)` of a whole file. Raises `InvalidFile` for bytes that are not a complete and intact one, and
     for a picture of more than `max_pixels`: a few damaged bytes must not make the decoder fill the memory."""
     if len(data) < HEADER_BYTES:

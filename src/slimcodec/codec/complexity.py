@@ -4,6 +4,8 @@ Counted as DESIGN defines it: convolutions exactly, for a size divisible by 64; 
 line of their own. FLOPs would be twice these numbers.
 """
 
+from itertools import pairwise
+
 from slimcodec.codec.network import ALIGNMENT, LATENT_SCALE, PLANES, Architecture, Block
 
 PLANE_SCALE = 2 * LATENT_SCALE  # planes of y, p and the context are at 1/32
@@ -66,7 +68,7 @@ def _analysis(architecture: Architecture) -> float:
 def _synthesis(architecture: Architecture) -> float:
     levels = architecture.g_s
     total = _blocks(levels) + convolution(architecture.latents, levels[0].channels, 1, LATENT_SCALE)
-    for level, below in zip(levels, levels[1:], strict=False):
+    for level, below in pairwise(levels):
         ratio = level.scale // below.scale
         if architecture.upsampling == "subpixel":
             total += convolution(level.channels, below.channels * ratio**2, architecture.upsampling_kernel, level.scale)

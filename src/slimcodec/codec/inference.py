@@ -6,6 +6,7 @@ A file is decoded in two halves. Integers first: z, then h_scale's scale index, 
 mu, y_hat and the picture. The encoder runs the same functions on the same integers, so it knows the decoder's picture.
 """
 
+from numbers import Real
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from slimcodec.codec.rate import SCALE_COUNT
 HASH_BYTES = 8
 Z_MINIMUM = -128
 RESIDUAL_LIMIT = 2**15 - 1  # an escaped residual is an int16
+TABLE_SHAPES = {"z_frequencies": ("Q", "N", 256), "r_frequencies": ("S",), "r_sizes": (SCALE_COUNT,)}
 
 
 class Symbols(NamedTuple):
@@ -45,6 +47,10 @@ class Codec:
         self.device = torch.device(device)
         self.network = model.codec.eval().to(self.device, memory_format=torch.channels_last)
         self.z_tables, self.r_tables = entropy_tables(model.tables)
+        expected = self.network.architecture.rungs, self.network.architecture.hypers
+        if model.tables["z_frequencies"].shape[:2] != expected:
+            path = model.directory / models.WEIGHTS
+            raise InvalidModel(f"{path}: tables.z_frequencies must begin with {expected}, rungs and channels")
 
     @property
     def model_hash(self) -> bytes:
@@ -62,9 +68,12 @@ class Codec:
         header = bitstream.Header(self.model_hash, width, height, fixed)
         return bitstream.pack(header, self.write_symbols(symbols, fixed))
 
-    def decompress(self, data: bytes) -> Image.Image:
-        """The bytes of a .slim file → the RGB picture. Raises InvalidFile, also for a file of another model."""
-        header, payload = bitstream.unpack(data)
+    def decompress(self, data: bytes, *, max_pixels: int = bitstream.MAX_PIXELS) -> Image.Image:
+        """The bytes of a .slim file → the RGB picture.
+
+        Raises InvalidFile, also for a file of another model and for a picture of more than max_pixels.
+        """
+        header, payload = bitstream.unpack(data, max_pixels=max_pixels)
         if header.model_hash != self.model_hash:
             raise InvalidFile(
                 f"made with model {header.model_hash.hex()}, this one is {self.model_hash.hex()}: load that model"
@@ -86,8 +95,8 @@ class Codec:
     def fixed_quality(self, quality: float) -> int:
         """Quality as 8.8 fixed point; InvalidInput outside 1…8 (the model's number of rungs)."""
         rungs = self.network.architecture.rungs
-        if not 1 <= quality <= rungs:
-            raise InvalidInput(f"quality {quality:g}: must be from 1 to {rungs}")
+        if not isinstance(quality, Real) or not 1 <= quality <= rungs:
+            raise InvalidInput(f"quality {quality!r}: must be a number from 1 to {rungs}")
         return round(quality * QUALITY_ONE)
 
     @torch.inference_mode()
@@ -98,8 +107,6 @@ class Codec:
         gain = network.gain(shift)
         y = network.g_a(self._padded(pixels))
         z_hat = round_z(network.h_a(y * gain[:, :, None, None]))
-        if not (y.isfinite().all() and z_hat.isfinite().all()):
-            raise InvalidInput("the latents of this picture are not finite: the model's weights are broken")
         planes = to_planes(y)
         r = torch.zeros_like(planes)
 
@@ -109,6 +116,8 @@ class Codec:
             return r[:, chosen]
 
         y_hat, _ = network.decode_planes(z_hat, gain, residual)
+        if not all(tensor.isfinite().all() for tensor in (y, z_hat, y_hat)):
+            raise InvalidModel(f"{self.model.directory}: gives latents that are not finite; its weights are broken")
         return Symbols(_integers(z_hat), _integers(r)), y_hat
 
     @torch.inference_mode()
@@ -175,21 +184,41 @@ def load(name_or_directory: str | Path, device: str | torch.device = "cpu") -> C
 
 
 def entropy_tables(tables: dict[str, Tensor]) -> tuple[entropy.Tables, entropy.Tables]:
-    """The tables of a model directory → (those of z, one a rung and channel; those of r, one a scale)."""
-    try:
-        z = tables["z_frequencies"].to(torch.int32).flatten(0, 1).numpy()
-        r, sizes = tables["r_frequencies"].to(torch.int32).numpy(), tables["r_sizes"].numpy()
-    except (KeyError, RuntimeError, IndexError) as error:
-        raise InvalidModel(f"weights.safetensors: the integer tables are incomplete ({error})") from error
-    z_tables = entropy.build_tables(z.ravel(), np.full(len(z), z.shape[1]), np.full(len(z), Z_MINIMUM), escape=False)
+    """The tables of a model directory → (those of z, one a rung and channel; those of r, one a scale).
+
+    Raises InvalidModel when one is missing, of the wrong shape or type, or no probability table.
+    """
+    for name, shape in TABLE_SHAPES.items():
+        if name not in tables or tables[name].dtype.is_floating_point or not _fits(tables[name].shape, shape):
+            raise InvalidModel(f"{models.WEIGHTS}: {models.TABLES}{name} is missing or not integers of shape {shape}")
+    z, r, sizes = (tables[name].to(torch.int32).numpy() for name in TABLE_SHAPES)
+    channels = z.shape[0] * z.shape[1]
+    z_tables = entropy.build_tables(
+        z.ravel(), np.full(channels, z.shape[2]), np.full(channels, Z_MINIMUM), escape=False
+    )
     # A table of r holds -R…R and the escape.
     return z_tables, entropy.build_tables(r, sizes, -((sizes - 2) // 2), escape=True)
 
 
+def _fits(shape: tuple[int, ...], expected: tuple[int | str, ...]) -> bool:
+    """Whether a shape is the expected one, in which a string stands for any number."""
+    return len(shape) == len(expected) and all(
+        isinstance(e, str) or s == e for s, e in zip(shape, expected, strict=True)
+    )
+
+
 def rgb_pixels(picture: Image.Image | np.ndarray) -> np.ndarray:
-    """A PIL picture of any mode, or an array, → uint8 [H, W, 3]; InvalidInput if it is neither or is empty."""
+    """A PIL picture of 8 bits a channel, or an array, → uint8 [H, W, 3]; InvalidInput if it is neither or is empty.
+
+    Transparency is dropped. Deeper pictures (PIL's I, F) are refused: Pillow would clip them to white.
+    """
     if isinstance(picture, Image.Image):
-        picture = np.asarray(picture.convert("RGB"))
+        if picture.mode.startswith(("I", "F")):
+            raise InvalidInput(f"the picture has PIL mode {picture.mode}; scale it to 8 bits a channel first")
+        try:
+            picture = np.asarray(picture.convert("RGB"))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise InvalidInput(f"the picture cannot be read ({error})") from error
     if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
         raise InvalidInput("the picture must be a PIL image or a uint8 array [height, width, 3]")
     if picture.size == 0:

@@ -140,8 +140,9 @@ class IntegerConv2d(nn.Module):
             # frexp gives floor(log2) exactly; e ≥ 4 keeps the first layer's shift from going negative.
             exponent = torch.frexp(127 / self.weight.abs().max().clamp_min(1e-9)).exponent - 1
             exponent = exponent.clamp(ACTIVATION_BITS, 12)
-        weight = clamp_ste(round_ste(torch.ldexp(self.weight, exponent)), -127, 127)
-        bias = clamp_ste(round_ste(torch.ldexp(self.bias, exponent + self.input_bits)), -(2**23), 2**23)
+        # Powers of two come from shifted integers: torch.ldexp goes through pow, which need not be exact.
+        weight = clamp_ste(round_ste(self.weight * (1 << exponent)), -127, 127)
+        bias = clamp_ste(round_ste(self.bias * (1 << exponent + self.input_bits)), -(2**23), 2**23)
         return weight, bias, exponent
 
     def forward(self, x: Tensor) -> Tensor:
@@ -151,14 +152,14 @@ class IntegerConv2d(nn.Module):
         if not self.training:
             # In float64 the sums are within 2^-20 of integers whatever algorithm the library picks.
             accumulator = accumulator.round()
-        out = floor_ste(torch.ldexp(accumulator, -shift))
+        out = floor_ste(accumulator / (1 << shift))
         return F.pixel_shuffle(out if self.last else clamp_ste(out, 0, 255), self.ratio)
 
     @torch.no_grad()
     def load_quantised(self, weight: Tensor, bias: Tensor, exponent: Tensor) -> None:
         """Take int8 weight, int32 bias and the exponent as `quantised` gave them."""
-        self.weight.copy_(torch.ldexp(weight.float(), -exponent))
-        self.bias.copy_(torch.ldexp(bias.float(), -(exponent + self.input_bits)))
+        self.weight.copy_(weight / (1 << exponent))
+        self.bias.copy_(bias / (1 << exponent + self.input_bits))
 
     @torch.no_grad()
     def accumulator_bound(self) -> int:

@@ -17,19 +17,37 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load as parse_tensors
+from safetensors.torch import save_file
 from torch import Tensor
 
 import slimcodec
 from slimcodec import InvalidModel
 from slimcodec.codec.complexity import decoder_macs_per_pixel, encoder_macs_per_pixel, macs_per_pixel
-from slimcodec.codec.network import Architecture, HyperpriorCodec
+from slimcodec.codec.network import GAIN_UNIT, Architecture, HyperpriorCodec
 
 FORMAT_VERSION = 1
 DESCRIPTION, WEIGHTS, TRAINING, CARD = "model.json", "weights.safetensors", "training.safetensors", "README.md"
 LICENCE = "BSD-3-Clause, as the code; the training photos keep their own licences and are not contained"
 ACCUMULATOR_LIMIT = 2**31
-TABLES = "tables."
+TABLES, SCALE_MASTERS = "tables.", "codec.h_scale."  # prefixes of tensor names
+
+# What every model.json holds beside the version of its format.
+FIELDS = {
+    "slimcodec_version": str,
+    "role": str,
+    "licence": str,
+    "architecture": dict,
+    "parameters": int,
+    "macs_per_pixel": dict,
+    "decoder_macs_per_pixel": int | float,
+    "encoder_macs_per_pixel": int | float,
+    "weights_sha256": str,
+    "teacher": dict | None,
+    "git_commit": str | None,
+    "configuration": dict,
+    "figures": dict,
+}
 
 
 class Model(NamedTuple):
@@ -55,18 +73,19 @@ def save(
     training: dict[str, Tensor] | None = None,
     git_commit: str | None = None,
 ) -> Path:
-    """Write a complete model directory, replacing one of that name. `role` is teacher or student."""
+    """Write a complete model directory, replacing one of that name. `role` is teacher or student.
+
+    Raises InvalidModel, and replaces nothing, when the weights cannot be stored: not finite, or too large.
+    """
     directory = Path(directory)
-    for name, layer in codec.h_scale.named_modules():
-        if hasattr(layer, "accumulator_bound") and layer.accumulator_bound() >= ACCUMULATOR_LIMIT:
-            raise InvalidModel(f"h_scale.{name}: a 32-bit accumulator could overflow; train with smaller weights")
+    _check_weights(codec)
     partial = directory.with_name(f".{directory.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     tensors = {name: tensor.contiguous().cpu() for name, tensor in _shipped(codec).items()}
     save_file(tensors | {TABLES + name: table.contiguous().cpu() for name, table in tables.items()}, partial / WEIGHTS)
     if training:
-        masters = {f"codec.h_scale.{name}": tensor for name, tensor in codec.h_scale.state_dict().items()}
+        masters = {SCALE_MASTERS + name: tensor for name, tensor in codec.h_scale.state_dict().items()}
         state = {name: tensor.detach().contiguous().cpu() for name, tensor in (training | masters).items()}
         save_file(state, partial / TRAINING)
     info = {
@@ -79,7 +98,7 @@ def save(
         "macs_per_pixel": macs_per_pixel(codec.architecture),
         "decoder_macs_per_pixel": decoder_macs_per_pixel(codec.architecture),
         "encoder_macs_per_pixel": encoder_macs_per_pixel(codec.architecture),
-        "weights_sha256": _sha256(partial / WEIGHTS),
+        "weights_sha256": hashlib.sha256((partial / WEIGHTS).read_bytes()).hexdigest(),
         "teacher": teacher,
         "git_commit": git_commit,
         "configuration": configuration or {},
@@ -93,7 +112,7 @@ def save(
 def add_figures(directory: Path, figures: dict[str, Any]) -> None:
     """Add measured figures to model.json and the card of an existing model directory."""
     directory = Path(directory)
-    info = _read_description(directory)
+    info = read_description(directory)
     info["figures"] = info["figures"] | figures
     _write_description(directory, directory.name, info)
 
@@ -103,7 +122,7 @@ def copy(source: Path, target: Path) -> None:
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(source, partial)
-    _write_description(partial, target.name, _read_description(partial))  # the card bears the directory's name
+    _write_description(partial, target.name, read_description(partial))  # the card bears the directory's name
     _replace(partial, target)
 
 
@@ -113,18 +132,14 @@ def load(name_or_directory: str | Path) -> Model:
     Raises InvalidModel, naming the file or field, when something is missing, damaged, edited or of another version.
     """
     directory = find(name_or_directory)
-    info = _read_description(directory)
-    architecture = Architecture.from_dict(info.get("architecture", {}))
-    weights = directory / WEIGHTS
-    if not weights.is_file():
-        raise InvalidModel(f"{weights}: missing; copy the whole model directory")
-    if _sha256(weights) != info.get("weights_sha256"):
-        raise InvalidModel(f"{weights}: its sha256 is not the one in {DESCRIPTION}; the file is damaged or edited")
-    tensors = _read_tensors(weights)
-    tables = {name.removeprefix(TABLES): tensors.pop(name) for name in list(tensors) if name.startswith(TABLES)}
-    codec = HyperpriorCodec(architecture).eval()
-    _take(codec, tensors, weights)
-    return Model(codec, tables, info, directory)
+    info = read_description(directory)
+    try:
+        architecture = Architecture.from_dict(info["architecture"])
+    except InvalidModel as error:
+        raise InvalidModel(f"{directory / DESCRIPTION}: {error}") from error
+    tensors = _read_tensors(directory / WEIGHTS, info["weights_sha256"])
+    tables = _take_prefixed(tensors, TABLES)
+    return Model(_build(architecture, tensors, directory / WEIGHTS), tables, info, directory)
 
 
 def load_training_state(model: Model) -> dict[str, Tensor]:
@@ -133,20 +148,21 @@ def load_training_state(model: Model) -> dict[str, Tensor]:
     if not path.is_file():
         raise InvalidModel(f"{path}: missing; this model can be used, but not trained further or distilled from")
     state = _read_tensors(path)
-    masters = {name.removeprefix("codec.h_scale."): state.pop(name) for name in list(state) if name[:5] == "codec"}
+    before = _shipped(model.codec)
     try:
-        model.codec.h_scale.load_state_dict(masters, strict=True)
+        model.codec.h_scale.load_state_dict(_take_prefixed(state, SCALE_MASTERS), strict=True)
     except RuntimeError as error:
-        raise InvalidModel(f"{path}: does not fit the architecture ({_first_line(error)})") from error
+        raise InvalidModel(f"{path}: does not fit the architecture ({_last_line(error)})") from error
+    if changed := _difference(before, _shipped(model.codec)):
+        raise InvalidModel(f"{path}: {changed} is not the one in {WEIGHTS}; the two files are of different models")
     return state
 
 
 def find(name_or_directory: str | Path) -> Path:
     """A directory with a model.json, or one of that name in a zoo; else InvalidModel with the names there are."""
     path = Path(name_or_directory)
-    candidates = [path] if path.is_dir() else [zoo / str(name_or_directory) for zoo in zoos()]
-    for candidate in candidates:
-        if (candidate / DESCRIPTION).is_file():
+    for candidate in (path, *(zoo / path for zoo in zoos())):
+        if os.path.isfile(candidate / DESCRIPTION):  # unlike Path.is_file, False for names no file can have
             return candidate
     known = ", ".join(sorted(directory.name for directory in list_models())) or "none"
     raise InvalidModel(f"{name_or_directory}: no model directory (with a {DESCRIPTION}) and no model of that name; "
@@ -161,7 +177,8 @@ def zoos() -> list[Path]:
 
 
 def list_models() -> list[Path]:
-    return [path.parent for zoo in zoos() for path in sorted(zoo.glob(f"*/{DESCRIPTION}"))]
+    """Every model directory of the zoos; those still being written have hidden names."""
+    return [path.parent for zoo in zoos() for path in sorted(zoo.glob(f"[!.]*/{DESCRIPTION}"))]
 
 
 def render_card(name: str, info: dict[str, Any]) -> str:
@@ -205,7 +222,7 @@ def _number(value: Any) -> str:
 def _shipped(codec: HyperpriorCodec) -> dict[str, Tensor]:
     """Name → tensor of weights.safetensors: floats but for log_gain (int16) and h_scale (int8, int32)."""
     tensors = {name: t for name, t in codec.state_dict().items() if not name.startswith("h_scale.")}
-    tensors["log_gain"] = (codec.log_gain.detach() * 16).round().to(torch.int16)
+    tensors["log_gain"] = (codec.log_gain.detach() * GAIN_UNIT).round().to(torch.int16)
     for index, layer in enumerate(codec.h_scale.layers):
         weight, bias, exponent = layer.quantised()
         tensors[f"h_scale.layers.{index}.weight"] = weight.detach().to(torch.int8)
@@ -214,9 +231,24 @@ def _shipped(codec: HyperpriorCodec) -> dict[str, Tensor]:
     return tensors
 
 
-def _take(codec: HyperpriorCodec, tensors: dict[str, Tensor], path: Path) -> None:
-    """Put the tensors of weights.safetensors into the codec: every one, with its exact shape and type."""
-    expected = _shipped(codec)
+def _check_weights(codec: HyperpriorCodec) -> None:
+    for name, tensor in codec.state_dict().items():
+        if not tensor.isfinite().all():
+            raise InvalidModel(f"{name}: holds NaN or infinity, nothing was saved; training has diverged")
+    if codec.log_gain.abs().max() * GAIN_UNIT >= 2**15:
+        raise InvalidModel("log_gain: does not fit int16, nothing was saved; training has diverged")
+    for index, layer in enumerate(codec.h_scale.layers):
+        if layer.accumulator_bound() >= ACCUMULATOR_LIMIT:
+            raise InvalidModel(
+                f"h_scale.layers.{index}: a 32-bit accumulator could overflow; train with smaller weights"
+            )
+
+
+def _build(architecture: Architecture, tensors: dict[str, Tensor], path: Path) -> HyperpriorCodec:
+    """A codec from the tensors of weights.safetensors: every one, with its exact shape and type."""
+    with torch.device("meta"):  # no memory and no random numbers for weights that are replaced anyway
+        codec = HyperpriorCodec(architecture).eval()
+        expected = _shipped(codec)
     if missing := sorted(set(expected) - set(tensors)):
         raise InvalidModel(f"{path}: tensor {missing[0]} is missing")
     if extra := sorted(set(tensors) - set(expected)):
@@ -228,26 +260,45 @@ def _take(codec: HyperpriorCodec, tensors: dict[str, Tensor], path: Path) -> Non
                 f"{tuple(expected[name].shape)} {expected[name].dtype}",
             )
             raise InvalidModel(f"{path}: tensor {name} is {found}, the architecture needs {wanted}")
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise InvalidModel(f"{path}: tensor {name} holds NaN or infinity")
     floats = {name: t for name, t in tensors.items() if not name.startswith("h_scale.")}
-    floats["log_gain"] = tensors["log_gain"].float() / 16
-    codec.load_state_dict(floats, strict=False)
+    floats["log_gain"] = tensors["log_gain"] / GAIN_UNIT
+    codec.to_empty(device="cpu").load_state_dict(floats, strict=False)
     for index, layer in enumerate(codec.h_scale.layers):
         layer.load_quantised(*(tensors[f"h_scale.layers.{index}.{part}"] for part in ("weight", "bias", "exponent")))
+    if changed := _difference(tensors, _shipped(codec)):
+        raise InvalidModel(f"{path}: tensor {changed} holds values that no trained model has; the file was edited")
+    return codec
 
 
-def _read_description(directory: Path) -> dict[str, Any]:
+def _difference(before: dict[str, Tensor], after: dict[str, Tensor]) -> str | None:
+    """The name of the first tensor that is not the same in both."""
+    return next((name for name, tensor in before.items() if not torch.equal(tensor, after[name])), None)
+
+
+def _take_prefixed(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Move the tensors of that prefix into a dict of their own, without it."""
+    return {name.removeprefix(prefix): tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}
+
+
+def read_description(directory: Path) -> dict[str, Any]:
+    """model.json with all of `FIELDS`. Raises InvalidModel, naming the field, when it is damaged."""
     path = Path(directory) / DESCRIPTION
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InvalidModel(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
-        raise InvalidModel(f"{path}: is not JSON ({_first_line(error)}); the file is damaged") from error
+        raise InvalidModel(f"{path}: is not JSON ({error}); the file is damaged") from error
     if not isinstance(info, dict) or info.get("format_version") != FORMAT_VERSION:
         found = info.get("format_version") if isinstance(info, dict) else None
         raise InvalidModel(f"{path}: format_version is {found}, this slimcodec reads {FORMAT_VERSION}")
+    for name, kind in FIELDS.items():
+        if name not in info or not isinstance(info[name], kind):
+            raise InvalidModel(f"{path}: {name} is missing or of the wrong type; the file was edited")
+    try:
+        render_card("", info)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InvalidModel(f"{path}: no card can be rendered from it ({error!r}); the file was edited") from error
     return info
 
 
@@ -272,16 +323,23 @@ def _replace(partial: Path, directory: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def _read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
+    """The tensors of a file, which must have that hash, if one is given, and no NaN."""
     try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise InvalidModel(f"{path}: cannot be read ({_first_line(error)}); the file is damaged") from error
+        data = path.read_bytes()
+    except OSError as error:
+        raise InvalidModel(f"{path}: cannot be read ({error.strerror}); copy the whole model directory") from error
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise InvalidModel(f"{path}: its sha256 is not the one in {DESCRIPTION}; the file is damaged or edited")
+    try:
+        tensors = parse_tensors(data)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise InvalidModel(f"{path}: is no safetensors file ({_last_line(error)}); it is damaged") from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise InvalidModel(f"{path}: tensor {name} holds NaN or infinity")
+    return tensors
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+def _last_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[-1].strip()

@@ -21,6 +21,7 @@ entropy decoding); the gain units that make one network cover all rates follow C
 import dataclasses
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -34,7 +35,9 @@ from slimcodec.codec.layers import BLOCKS, IntegerConv2d, SubPixelConv, downsamp
 LATENT_SCALE = 16  # y has 1/16 of the picture's resolution
 ALIGNMENT = 64  # z has 1/64: H and W are padded to its multiples
 PLANES = 4
+MID_GREY = 0.5  # pictures are centred around it: without, the first steps are spent on learning the mean
 QUALITY_ONE = 256  # quality is 8.8 fixed point
+MAX_WIDTH = 2**16  # more is a mistake, found here rather than where memory runs out
 GAIN_UNIT = 16  # log_gain is stored in 1/16 of a scale-index step
 LADDER = (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800)  # CompressAI's lmbda per quality
 
@@ -87,29 +90,34 @@ class Architecture:
             raise InvalidModel(f"architecture.{name}: {problem}")
 
     def _problems(self):
+        # The first problem is raised, so each check may rely on those above it.
         for name in ("latent_channels", "hyper_channels"):
-            if not getattr(self, name) or len(set(getattr(self, name))) != len(getattr(self, name)):
-                yield name, "needs at least one channel and none twice"
-        for name in ("h_a", "h_scale", "h_mean", "context"):
-            if any(not isinstance(width, int) or width < 1 for width in getattr(self, name)):
-                yield name, "widths must be positive integers"
-        for name, expected in (("h_a", 2), ("h_scale", 3), ("h_mean", 3)):
-            if len(getattr(self, name)) != expected:
-                yield name, f"needs {expected} widths"
+            channels = getattr(self, name)
+            if not _are_integers(channels, 0) or not channels or len(set(channels)) != len(channels):
+                yield name, "must be whole numbers, at least one and none twice"
         for name, levels in (("g_a", self.g_a[::-1]), ("g_s", self.g_s)):
             yield from ((name, problem) for problem in _level_problems(levels))
-        if sorted(plane for stage in self.stages for plane in stage) != list(range(PLANES)):
+        if not isinstance(self.stages, tuple) or not all(isinstance(stage, tuple) and stage for stage in self.stages):
+            yield "stages", "must be lists of planes, none empty"
+        planes = tuple(plane for stage in self.stages for plane in stage)
+        if not _are_integers(planes, 0) or sorted(planes) != list(range(PLANES)):
             yield "stages", "each of the planes 0…3 must be coded exactly once"
-        if len(self.context) != len(self.stages):
-            yield "context", "needs one width a stage"
+        for name, count in (("h_a", 2), ("h_scale", 3), ("h_mean", 3), ("context", len(self.stages))):
+            widths = getattr(self, name)
+            if not _are_integers(widths, 1) or len(widths) != count:
+                yield name, f"must be {count} whole numbers from 1 to {MAX_WIDTH}"
         if self.context_kind not in ("depthwise", "full"):
             yield "context_kind", "must be depthwise or full"
         if self.upsampling not in ("subpixel", "transposed"):
             yield "upsampling", "must be subpixel or transposed"
-        if self.upsampling_kernel % 2 == 0 or self.head_kernel % 2 == 0:
-            yield "upsampling_kernel, head_kernel", "must be odd"
-        if len(self.quality_ladder) < 1 or list(self.quality_ladder) != sorted(set(self.quality_ladder)):
-            yield "quality_ladder", "needs increasing values"
+        for name in ("upsampling_kernel", "head_kernel"):
+            if getattr(self, name) not in range(1, 32, 2):
+                yield name, "must be an odd number from 1 to 31"
+        ladder = self.quality_ladder
+        if not isinstance(ladder, tuple) or not all(isinstance(lmbda, float | int) for lmbda in ladder):
+            yield "quality_ladder", "must be numbers"
+        if not 1 <= len(ladder) < QUALITY_ONE or list(ladder) != sorted({lmbda for lmbda in ladder if 0 < lmbda < 1e9}):
+            yield "quality_ladder", "needs at least one value, all positive and increasing"
 
     @property
     def latents(self) -> int:
@@ -135,39 +143,55 @@ class Architecture:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Architecture":
         """Build from JSON-like values (lists for tuples); latent_channels and hyper_channels may be plain counts."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := set(values) - known:
-            raise InvalidModel(f"architecture: unknown field {sorted(unknown)[0]!r}; known are {sorted(known)}")
-        try:
-            plain = {name: _tuples(value) for name, value in values.items()}
-            for name in ("g_a", "g_s"):
-                plain[name] = tuple(_level(value) for value in values[name])
-            for name in ("latent_channels", "hyper_channels"):
-                plain[name] = tuple(range(plain[name])) if isinstance(plain[name], int) else plain[name]
-            return cls(**plain)
-        except (TypeError, KeyError, AttributeError) as error:
-            raise InvalidModel(f"architecture: a field is missing or has the wrong type ({error})") from error
+        if not isinstance(values, dict):
+            raise InvalidModel(f"architecture: must be named fields, not {values!r}")
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        if unknown := sorted(map(str, set(values) - set(fields))):
+            raise InvalidModel(f"architecture.{unknown[0]}: there is no such field; known are {', '.join(fields)}")
+        for name, field in fields.items():
+            if name not in values and field.default is dataclasses.MISSING:
+                raise InvalidModel(f"architecture.{name}: is missing")
+        return cls(**{name: _parsed(name, value) for name, value in values.items()})
+
+
+def _parsed(name: str, value: Any) -> Any:
+    """A field's JSON-like value as the dataclass holds it."""
+    if name in ("latent_channels", "hyper_channels") and isinstance(value, int):
+        return tuple(range(min(value, MAX_WIDTH + 1)))
+    if name not in ("g_a", "g_s"):
+        return _tuples(value)
+    try:
+        return tuple(_level(item) for item in value)
+    except (TypeError, AttributeError) as error:
+        raise InvalidModel(f"architecture.{name}: is no list of levels with blocks ({error})") from error
 
 
 def _level(value: dict[str, Any]) -> Level:
-    return Level(value["scale"], value["channels"], tuple(Block(**block) for block in value.get("blocks", ())))
+    return Level(**value | {"blocks": tuple(Block(**block) for block in value.get("blocks", ()))})
 
 
 def _tuples(value):
     return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value
 
 
+def _are_integers(values: Any, lowest: int) -> bool:
+    """Whether it is a tuple, not too long, of integers in lowest…MAX_WIDTH."""
+    if not isinstance(values, tuple) or len(values) > MAX_WIDTH:
+        return False
+    return all(type(value) is int and lowest <= value <= MAX_WIDTH for value in values)
+
+
 def _level_problems(levels: tuple[Level, ...]):
+    for level in levels:
+        if not _are_integers((level.scale, level.channels, *(block.hidden for block in level.blocks)), 1):
+            yield f"scale and widths of the level at scale {level.scale} must be whole numbers from 1 to {MAX_WIDTH}"
+        if unknown := [block.kind for block in level.blocks if block.kind not in list(BLOCKS)]:
+            yield f"unknown block kind {unknown[0]!r}; known are {', '.join(BLOCKS)}"
     if not levels or levels[0].scale != LATENT_SCALE:
         yield f"the level next to y must be at scale {LATENT_SCALE}"
-    for coarse, fine in zip(levels, levels[1:], strict=False):
-        if fine.scale < 1 or coarse.scale <= fine.scale or coarse.scale % fine.scale:
-            yield f"scale {coarse.scale} cannot be followed by {fine.scale}"
-    for level in levels:
-        if level.channels < 1 or any(block.hidden < 1 for block in level.blocks):
-            yield f"the level at scale {level.scale} has a width below 1"
-        if unknown := {block.kind for block in level.blocks} - set(BLOCKS):
-            yield f"unknown block kind {unknown.pop()!r}; known are {sorted(BLOCKS)}"
+    for coarse, fine in pairwise(levels):
+        if coarse.scale <= fine.scale or coarse.scale % fine.scale:
+            yield f"scales {coarse.scale} and {fine.scale} cannot be neighbours"
 
 
 class Coded(NamedTuple):
@@ -207,6 +231,7 @@ class Analysis(nn.Module):
         self.head = nn.Conv2d(channels, architecture.latents, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x - MID_GREY
         for level in self.levels:
             x = level(x)
         return self.head(x)
@@ -231,7 +256,7 @@ class Synthesis(nn.Module):
     def forward(self, y_hat: Tensor) -> Tensor:
         for level in self.levels:
             y_hat = level(y_hat)
-        return self.head(y_hat)
+        return self.head(y_hat) + MID_GREY
 
 
 class HyperAnalysis(nn.Sequential):
@@ -321,6 +346,7 @@ class HyperpriorCodec(nn.Module):
         )
         self.g_s = Synthesis(architecture)
         self.log_gain = nn.Parameter(_initial_log_gain(architecture))  # [Q, M] in scale-index steps
+        _initialise(self)
 
     def gain_shift(self, quality: Tensor) -> Tensor:
         """quality int64 [B] → the integers s [B, M] by which the gain moves the scale index, in 1/16 steps.
@@ -407,3 +433,26 @@ def _initial_log_gain(architecture: Architecture) -> Tensor:
     middle = ladder[len(ladder) // 2]
     steps = [0.5 * math.log(lmbda / middle) / rate.INDEX_STEP for lmbda in ladder]
     return torch.tensor(steps)[:, None].repeat(1, architecture.latents)
+
+
+@torch.no_grad()
+def _initialise(codec: HyperpriorCodec) -> None:
+    """Start with activations of even variance, blocks near the identity, mu near zero and y several steps wide.
+
+    With PyTorch's default, which shrinks the signal at every layer, the same loss took half as many steps again.
+    """
+    for layer in codec.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            transposed = isinstance(layer, nn.ConvTranspose2d)
+            terms = layer.in_channels // layer.groups * math.prod(layer.kernel_size)
+            nn.init.normal_(layer.weight, std=(terms / (math.prod(layer.stride) if transposed else 1)) ** -0.5)
+            nn.init.zeros_(layer.bias)
+    for block in codec.modules():
+        if isinstance(block, tuple(BLOCKS.values())):
+            block.expand.weight.mul_(2**0.5)  # ReLU halves the variance
+            block.project.weight.mul_(0.3)
+    for c_k in codec.context:
+        c_k[-1].weight.mul_(0.1)
+    codec.g_a.head.weight.mul_(8)
+    codec.g_s.levels[0].enter.weight.div_(8)
+    codec.g_s.head.conv.weight.mul_(0.3)

@@ -13,7 +13,7 @@ from slimcodec.codec.layers import clamp_ste
 SCALE_COUNT = 64
 SCALE_MIN, SCALE_MAX = 0.11, 256.0
 INDEX_STEP = math.log(SCALE_MAX / SCALE_MIN) / (SCALE_COUNT - 1)  # natural logarithm per index step
-LIKELIHOOD_MIN = 2.0**-16  # a file's tables give no symbol less, and the escape costs about as much
+LIKELIHOOD_MIN = 2.0**-16  # a file's tables give no symbol less; an escaped one costs 16 bits on top of the escape
 
 
 def scale(index: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def _normal_cdf(x: Tensor) -> Tensor:
 def gaussian_pmfs() -> list[Tensor]:
     """For each of the 64 scales, float64 [2R + 2]: P(r) for r = -R…R, then the probability of everything beyond.
 
-    R is where two-sided tails of 2^-17 begin, or 4 standard deviations on the wide scales, whose tables would be long.
+    R is 4.3 standard deviations, where two-sided tails of 2^-16 begin, or 4 on the wide scales: their tables are long.
     """
     return [_pmf(float(sigma)) for sigma in scale(torch.arange(SCALE_COUNT, dtype=torch.float64))]
 

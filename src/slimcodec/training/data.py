@@ -129,7 +129,7 @@ def _shrunk(picture: Image.Image, max_pixels: int) -> Image.Image:
 
 
 def centre_crops(photos: Sequence[Photo], side: int) -> list[Photo]:
-    """The middle of each photo, at most `side` pixels high and wide: validation that costs little and is quick to repeat."""
+    """The middle of each photo, at most `side` pixels high and wide: validation that is quick to repeat."""
     return [Photo(name, np.ascontiguousarray(_centre(_centre(pixels, side, 0), side, 1))) for name, pixels in photos]
 
 
@@ -277,10 +277,10 @@ class Steps:
 
 
 class PhotoData(lightning.LightningDataModule):
-    """The cache that training cuts its crops from, validation photos as a list, and the step numbers that drive training.
+    """The cache that training cuts its crops from, validation photos as a list, and the steps' numbers.
 
-    `training_step` gets the number of the step; it takes its crops from `self.trainer.datamodule.cache`. `validation_step`
-    gets one photo: its name and float32 [3, H, W] in [0, 1], with H and W cut to multiples of 64.
+    `training_step` gets the number of the step; it takes its crops from `self.trainer.datamodule.cache`.
+    `validation_step` gets one photo: its name and float32 [3, H, W] in [0, 1], H and W cut to multiples of 64.
     """
 
     def __init__(self, *, cache: PhotoCache, validation_photos: Sequence[Photo], steps_per_epoch: int):

@@ -70,9 +70,9 @@ class Distill(Teach):
         self.inherited_encoder = inherited_encoder
         # In a tuple the teacher is no submodule: not trained, not averaged, not in the checkpoint.
         self._teacher = (teacher.eval().requires_grad_(False),)
-        with torch.no_grad():
+        if inherited_encoder:
             channels = _positions(codec.architecture, teacher.architecture, "hyper_channels")
-            self.register_buffer("teacher_pmf", teacher_prior.pmf()[:, channels], persistent=False)
+            self.register_buffer("teacher_pmf", teacher_prior.pmf().detach()[:, channels], persistent=False)
         self.latent_positions = _positions(codec.architecture, teacher.architecture, "latent_channels")
         self._taps = FeatureTap(codec), FeatureTap(teacher)
         self.adapters = nn.ModuleDict(self._adapters())
@@ -86,7 +86,6 @@ class Distill(Teach):
         self.teacher.to(self.device, memory_format=torch.channels_last)
 
     def on_train_batch_start(self, step: int, _: int) -> None:
-        super().on_train_batch_start()
         frozen = int(step) < self.freeze_steps
         for part in (self.codec.g_a, self.codec.h_a):
             part.requires_grad_(not frozen)

@@ -1,4 +1,4 @@
-"""The terms of the loss, as pure functions of tensors. Whole-picture terms are [B]; the others keep the shape of the elements.
+"""The terms of the loss, as pure functions of tensors. Whole-picture terms are [B]; the others keep their shape.
 
 Rate–distortion: L = lmbda · 255² · MSE + bpp. Distillation: output, features, and the distributions of y and z.
 """
@@ -37,7 +37,7 @@ def feature(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def gaussian_kl_bits(mu_teacher: Tensor, sigma_teacher: Tensor, mu_student: Tensor, sigma_student: Tensor) -> Tensor:
-    """Element-wise KL(N_teacher ‖ N_student) in bits: what coding the teacher's latents by the student's model wastes."""
+    """Element-wise KL(N_teacher ‖ N_student) in bits: what the student's model wastes on the teacher's latents."""
     ratio = sigma_teacher / sigma_student
     shift = (mu_teacher - mu_student) / sigma_student
     return (0.5 * (ratio.square() + shift.square() - 1) - ratio.log()) / math.log(2)

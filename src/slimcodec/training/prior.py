@@ -42,10 +42,6 @@ class FactorizedPrior(nn.Module):
         cdf = nn.functional.pad(nn.functional.pad(torch.sigmoid(logits[:, 0]), (1, 0)), (0, 1), value=1.0)
         return cdf.diff(dim=1).view(self.rungs, self.hypers, Z_SYMBOLS)
 
-    def per_channel_parameters(self) -> list[nn.Parameter]:
-        """Every tensor whose first dimension is the Q·N channels; pruning hyper-latents cuts all of them."""
-        return list(self.bottleneck.parameters())
-
 
 def nearest_rung(quality: Tensor, rungs: int) -> Tensor:
     """quality int64 (8.8 fixed point) → the index of the nearest rung, 0…Q-1."""

@@ -1,7 +1,7 @@
 """One structured pruning step: choose channels by importance per MAC/pixel saved, remove them, rebuild.
 
 torch-pruning's dependency graph says which layers change together inside a part of the network. What crosses parts
-(latent and hyper-latent channels: gains, prior sets, context planes) is listed here, as are the layers it does not know.
+(latent and hyper-latent channels: gains, prior sets, context planes) is listed here, and so are the layers new to it.
 Every prunable width has a path, and `Architecture` and layers agree on them:
 
     g_a.1       trunk of the second level of g_a        h_mean.2     the third width of h_mean, P
@@ -287,11 +287,9 @@ class PriorPruner(torch_pruning.BasePruningFunc):
     """The prior's sets: every tensor of the bottleneck has a row for each rung and channel."""
 
     def prune_out_channels(self, layer: FactorizedPrior, idxs: list[int]) -> nn.Module:
-        bottleneck = layer.bottleneck
-        for sets in (bottleneck.matrices, bottleneck.biases, bottleneck.factors):
-            for number in range(len(sets)):
-                _remove(sets, str(number), 0, idxs)
-        _remove(bottleneck, "quantiles", 0, idxs)
+        for name, _ in list(layer.bottleneck.named_parameters()):
+            owner, _, last = name.rpartition(".")  # such as matrices.0, or quantiles of the bottleneck itself
+            _remove(layer.bottleneck.get_submodule(owner), last, 0, idxs)
         return layer
 
     prune_in_channels = prune_out_channels
@@ -364,7 +362,7 @@ def taylor(group: Group) -> Tensor:
             return torch.zeros_like(parameter)
         return (parameter * parameter.grad).detach()
 
-    return sum(part.sum(dim=1).abs() for member in group.members for part in _slices(member, effect))
+    return sum(abs(sum(part.sum(dim=1) for part in _slices(member, effect))) for member in group.members)
 
 
 IMPORTANCE = {"magnitude": magnitude, "taylor": taylor}

@@ -7,6 +7,7 @@ What to try next follows from the records of the rounds so far (`next_attempt`),
 on disk, so a run that was killed anywhere continues from its last complete piece.
 """
 
+import functools
 import json
 import math
 import time
@@ -116,9 +117,30 @@ def rounds(
     yield from records
     count = f"{scope}_macs_per_pixel"
     start = models.load(student).info[count]
+    measure = functools.cache(measure)  # every attempt from a base is compared with it again
     while attempt := next_attempt(records, start, rules):
         base = directory / attempt.base if attempt.base else student
-        record = _run(attempt, base, teacher_curve, directory, rules, count, prune_to, finetune, measure)
+        began = time.monotonic()
+        tuned = _prune_and_tune(attempt, base, directory / attempt.work, prune_to, finetune)
+        curve = measure(tuned)
+        against_teacher, against_base = _compare(teacher_curve, curve), _compare(measure(base), curve)
+        accepted = is_accepted(against_teacher, rules)
+        record = Round(
+            number=attempt.number,
+            budget=attempt.budget,
+            passes=attempt.passes,
+            macs_per_pixel=models.load(tuned).info[count],
+            bd_rate_percent=_percent(against_teacher),
+            bd_rate_percent_against_previous=_percent(against_base),
+            coverage=against_teacher.coverage if against_teacher else 0.0,
+            accepted=accepted,
+            seconds=time.monotonic() - began,
+            directory=f"{attempt.number:02d}" if accepted else str(tuned.relative_to(directory)),
+        )
+        models.add_figures(tuned, {"validation": _figure(curve, record)})
+        if accepted:
+            # Copied, not moved: if the run is killed here, the same command finds the work done and copies again.
+            models.copy(tuned, directory / record.directory)
         records.append(record)
         models.write_text(directory / RECORDS, json.dumps([item._asdict() for item in records], indent=1))
         yield record
@@ -130,38 +152,16 @@ def read_records(directory: Path) -> list[Round]:
     return [Round(**record) for record in json.loads(path.read_text())] if path.is_file() else []
 
 
-def _run(attempt, base, teacher_curve, directory, rules, count, prune_to, finetune, measure) -> Round:
-    began = time.monotonic()
-    work = directory / attempt.work
-    pruned = work / "pruned"
-    if not pruned.is_dir():
-        prune_to(base, attempt.budget, pruned)
-    tuned = pruned
+def _prune_and_tune(attempt: Attempt, base: Path, work: Path, prune_to: Callable, finetune: Callable) -> Path:
+    """The model directory of the attempt's last pass; what an earlier attempt or a killed run left is used again."""
+    model = work / "pruned"
+    if not model.is_dir():
+        prune_to(base, attempt.budget, model)
     for number in range(1, attempt.passes + 1):
-        before, tuned = tuned, work / f"pass-{number}"
-        if not tuned.is_dir():
-            finetune(before, tuned)
-    curve = measure(tuned)
-    result, step = _compare(teacher_curve, curve), _compare(measure(base), curve)
-    accepted = is_accepted(result, rules)
-    macs = models.load(tuned).info[count]
-    record = Round(
-        number=attempt.number,
-        budget=attempt.budget,
-        passes=attempt.passes,
-        macs_per_pixel=macs,
-        bd_rate_percent=_percent(result),
-        bd_rate_percent_against_previous=_percent(step),
-        coverage=result.coverage if result else 0.0,
-        accepted=accepted,
-        seconds=time.monotonic() - began,
-        directory=f"{attempt.number:02d}" if accepted else str(tuned.relative_to(directory)),
-    )
-    models.add_figures(tuned, {"validation": _figure(curve, record)})
-    if accepted:
-        # Copied, not moved: if the run is killed here, the same command finds the work done and copies again.
-        models.copy(tuned, directory / record.directory)
-    return record
+        before, model = model, work / f"pass-{number}"
+        if not model.is_dir():
+            finetune(before, model)
+    return model
 
 
 def _compare(anchor: Curve, test: Curve) -> BdRate | None:

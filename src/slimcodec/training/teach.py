@@ -4,7 +4,6 @@ The batch is the number of the step; crops, rungs and noise are functions of (se
 data-parallel run draws the same. `training/distill` adds terms to this step and changes nothing else.
 """
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,10 +58,9 @@ class Teach(lightning.LightningModule):
         self.codec, self.prior = codec, prior
         self.steps, self.batch, self.crop = steps, batch, crop
         self.learning_rate, self.seed = learning_rate, seed
-        rungs = codec.architecture.rungs
         self.register_buffer("lmbda", torch.tensor(codec.architecture.quality_ladder), persistent=False)
+        self.register_buffer("loss_mean", torch.zeros(len(self.lmbda)))  # running mean of the cost at each rung
         self.cache: data.PhotoCache | None = None
-        self.register_buffer("loss_mean", torch.zeros(rungs))  # running mean of the cost at each rung
 
     def on_fit_start(self) -> None:
         self.cache = self.trainer.datamodule.cache
@@ -75,9 +73,7 @@ class Teach(lightning.LightningModule):
 
     def loss_at(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a step's batch, and its detached figures for the log. Needs `cache`, a data.PhotoCache."""
-        x, quality = self.draw(step)
-        coded = self.codec(x, quality)
-        measured = self.rate_distortion(x, quality, coded, *self.noise(step, coded))
+        x, quality, coded, measured = self.coded_at(step)
         terms = {"rate_distortion": self.balanced(measured.cost, quality)} | self.terms(x, quality, coded)
         weighted = {name: self.weight(name) * value.mean() for name, value in terms.items()}
         loss = torch.stack(list(weighted.values())).sum()
@@ -86,6 +82,12 @@ class Teach(lightning.LightningModule):
             raise TrainingStopped(f"the loss is not finite at step {step} ({values}); try a lower learning rate")
         figures = weighted | {"bpp": (measured.bpp_r + measured.bpp_z).mean(), "mse": measured.mse.mean()}
         return loss, {f"train/{name}": value.detach() for name, value in figures.items()}
+
+    def coded_at(self, step: int) -> tuple[Tensor, Tensor, Coded, RateDistortion]:
+        """A step's batch x and quality, what the codec makes of it, and what that costs."""
+        x, quality = self.draw(step)
+        coded = self.codec(x, quality)
+        return x, quality, coded, self.rate_distortion(x, quality, coded, *self.noise(step, coded))
 
     def terms(self, x: Tensor, quality: Tensor, coded: Coded) -> dict[str, Tensor]:
         """Terms beside rate–distortion, each [B]; distillation has some."""
@@ -135,7 +137,7 @@ class Teach(lightning.LightningModule):
 
     def validation_step(self, photo: tuple[str, Tensor], _: int) -> None:
         """One picture x [3, H, W] at every rung, with rounded symbols."""
-        name, x = photo
+        _, x = photo
         rungs = torch.arange(1, len(self.lmbda) + 1, device=self.device)
         for rung in rungs.tolist():
             quality = torch.tensor([rung * QUALITY_ONE], device=self.device)
@@ -152,9 +154,9 @@ class Teach(lightning.LightningModule):
             }
             self.log_dict({key: value.mean() for key, value in figures.items()}, batch_size=1, sync_dist=True)
 
-    def on_train_batch_start(self, *_: Any) -> None:
-        # Lightning's validation puts back the mode of every module, and a frozen teacher must stay in eval mode.
-        self.codec.train()
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # max_time is for each run of the command: the time spent before would stop a resumed one at once.
+        checkpoint.get("callbacks", {}).pop("Timer", None)
 
     def configure_optimizers(self) -> dict[str, Any]:
         trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -173,14 +175,20 @@ class Teach(lightning.LightningModule):
         return self.trainer.global_rank * count, count
 
 
-def exponential_average(decay: float = 0.999) -> WeightAveraging:
+class ExponentialAverage(WeightAveraging):
     """EMA of the weights, in effect at validation and at the end; the decay warms up, so short runs average little."""
 
-    def update(average: list[Tensor], current: list[Tensor], steps: Tensor) -> None:
-        share = 1 - min(decay, (1 + int(steps)) / (10 + int(steps)))
-        torch._foreach_lerp_(average, current, share)
+    def __init__(self, decay: float = 0.999):
+        @torch.no_grad()
+        def update(average: list[Tensor], current: list[Tensor], steps: Tensor) -> None:
+            share = 1 - min(decay, (1 + int(steps)) / (10 + int(steps)))
+            torch._foreach_lerp_(average, current, share)
 
-    return WeightAveraging(multi_avg_fn=torch.no_grad()(update), use_buffers=False)
+        super().__init__(multi_avg_fn=update, use_buffers=False)
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        # A run resumed from its very last step trains nothing, and Lightning then skips on_train_end.
+        self.on_train_end(trainer, pl_module)
 
 
 def checkpoints(directory: Path) -> ModelCheckpoint:
@@ -195,31 +203,27 @@ def fit(
 ) -> lightning.Trainer:
     """Train to the module's last step, from the checkpoint in `directory` if there is one.
 
-    `make_trainer(directory, max_steps=…, callbacks=…)` gives a fresh Trainer. Raises TrainingStopped when it ends early.
+    `make_trainer(directory, max_steps=…, callbacks=…)` gives a fresh Trainer. Raises TrainingStopped if it ends early.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    trainer = make_trainer(directory, max_steps=module.steps, callbacks=[checkpoints(directory), exponential_average()])
+    trainer = make_trainer(directory, max_steps=module.steps, callbacks=[checkpoints(directory), ExponentialAverage()])
     checkpoint = directory / CHECKPOINT
     resume = checkpoint if checkpoint.is_file() else None
+    module.train()  # a codec that was loaded is in eval mode
     trainer.fit(module, datamodule=photos, ckpt_path=resume, weights_only=True if resume else None)
     if trainer.global_step < module.steps:
         raise TrainingStopped(f"stopped at step {trainer.global_step} of {module.steps}; the same command continues")
     return trainer
 
 
-def save_trained(
-    directory: Path, codec: HyperpriorCodec, prior: FactorizedPrior, *, work: Path | None = None, **fields: Any
-) -> Path:
-    """Write a model directory that can also be trained further; then remove the working directory of its training."""
+def save_trained(directory: Path, codec: HyperpriorCodec, prior: FactorizedPrior, **fields: Any) -> Path:
+    """Write a model directory that can also be trained further; `fields` as for models.save."""
     training = {f"prior.{name}": tensor for name, tensor in prior.state_dict().items()}
-    models.save(directory, codec, export_tables(prior), training=training, **fields)
-    if work:
-        shutil.rmtree(work, ignore_errors=True)
-    return directory
+    return models.save(directory, codec, export_tables(prior), training=training, **fields)
 
 
 def load_trained(name_or_directory: str | Path) -> tuple[HyperpriorCodec, FactorizedPrior, models.Model]:
-    """The codec and prior of a model directory, with float weights, ready to be trained further. Raises InvalidModel."""
+    """The codec and prior of a model directory, with float weights, to be trained further. Raises InvalidModel."""
     model = models.load(name_or_directory)
     state = models.load_training_state(model)
     prior = FactorizedPrior(model.codec.architecture.hypers, model.codec.architecture.rungs)
@@ -228,9 +232,13 @@ def load_trained(name_or_directory: str | Path) -> tuple[HyperpriorCodec, Factor
 
 
 def accumulate_gradients(module: Teach, cache: data.PhotoCache, batches: int) -> None:
-    """Sum the loss's gradients over some batches on the codec's parameters, for `taylor` importance."""
+    """Sum the balanced rate–distortion cost's gradients over some batches on the codec's parameters, for `taylor`.
+
+    Distillation's terms are left out: a new module's adapters are random, and so is what they ask of the features.
+    """
     module.cache = cache
     module.codec.train().requires_grad_(True)
     module.zero_grad()
     for step in range(batches):
-        module.loss_at(step)[0].backward()
+        _, quality, _, measured = module.coded_at(step)
+        module.balanced(measured.cost, quality).mean().backward()

@@ -1,0 +1,142 @@
+"""Small codecs with random but lively weights, and a few pictures. Untrained weights alone would round y to zero."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+
+from slimcodec.codec import inference
+from slimcodec.codec.network import QUALITY_ONE, Architecture, HyperpriorCodec
+from slimcodec.training.prior import FactorizedPrior
+from slimcodec.training.teach import save_trained
+
+# Every kind of part: both contexts, both upsamplings, stages of 1, 2 and 4, transforms that end at 1/1, 1/2 and 1/4.
+VARIANTS = {
+    "four stages": {
+        "latent_channels": 12,
+        "hyper_channels": 8,
+        "g_a": [
+            {"scale": 4, "channels": 12, "blocks": [{"kind": "depthwise", "hidden": 16}]},
+            {"scale": 16, "channels": 16},
+        ],
+        "g_s": [
+            {"scale": 16, "channels": 16, "blocks": [{"kind": "depthwise", "hidden": 24}]},
+            {"scale": 8, "channels": 12},
+            {"scale": 4, "channels": 8, "blocks": [{"kind": "depthwise", "hidden": 8}]},
+        ],
+        "h_a": [12, 12],
+        "h_scale": [12, 8, 12],
+        "h_mean": [12, 8, 12],
+        "stages": [[0], [3], [1], [2]],
+        "context": [12, 8, 12, 16],
+        "upsampling_kernel": 3,
+    },
+    "two stages": {
+        "latent_channels": [7, 1, 4, 2, 9],
+        "hyper_channels": [5, 0, 3],
+        "g_a": [
+            {"scale": 2, "channels": 8},
+            {"scale": 16, "channels": 12, "blocks": [{"kind": "residual", "hidden": 6}]},
+        ],
+        "g_s": [
+            {"scale": 16, "channels": 12, "blocks": [{"kind": "residual", "hidden": 8}]},
+            {"scale": 4, "channels": 10},
+            {"scale": 2, "channels": 6},
+        ],
+        "h_a": [8, 6],
+        "h_scale": [10, 6, 8],
+        "h_mean": [8, 6, 10],
+        "stages": [[0, 3], [2, 1]],
+        "context": [8, 10],
+        "context_kind": "full",
+        "upsampling": "transposed",
+        "head_kernel": 1,
+        "quality_ladder": [0.005, 0.02, 0.08],
+    },
+    "one stage": {
+        "latent_channels": 6,
+        "hyper_channels": 4,
+        "g_a": [{"scale": 1, "channels": 4}, {"scale": 16, "channels": 8}],
+        "g_s": [
+            {"scale": 16, "channels": 8},
+            {"scale": 1, "channels": 4, "blocks": [{"kind": "residual", "hidden": 4}]},
+        ],
+        "h_a": [6, 6],
+        "h_scale": [6, 4, 6],
+        "h_mean": [6, 4, 6],
+        "stages": [[2, 0, 3, 1]],
+        "context": [8],
+        "quality_ladder": [0.01],
+    },
+}
+
+
+def lively(architecture: Architecture, *, seed: int = 0) -> HyperpriorCodec:
+    """A random codec whose symbols, scale indices and pictures spread over their ranges; in eval mode."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        codec = HyperpriorCodec(architecture)
+        x = torch.rand(1, 3, 8, 8).repeat_interleave(32, 2).repeat_interleave(32, 3)
+        y = codec.g_a(x)
+        codec.g_a.head.weight *= 4 / y.std()
+        codec.g_a.head.bias -= 4 * y.mean() / y.std()
+        z = codec.h_a(codec.g_a(x))
+        codec.h_a[-1].weight *= 3 / z.std()
+        codec.log_gain += 2 * torch.randn(codec.log_gain.shape)
+        for c_k in codec.context:
+            c_k[-1].weight *= 4
+        for layer, spread in zip(codec.h_scale.layers, (4, 1.5, 1.5, 4), strict=True):
+            layer.weight.copy_(torch.randn(layer.weight.shape) * spread / layer.weight[0].numel() ** 0.5)
+            layer.bias += 0.3 * torch.randn(layer.bias.shape)
+        middle = torch.tensor([QUALITY_ONE * (architecture.rungs + 1) // 2])
+        x_hat = codec(x, middle).x_hat
+        codec.g_s.head.conv.weight *= 0.2 / x_hat.std()
+        codec.g_s.head.conv.bias += 0.5 - x_hat.mean() * 0.2 / x_hat.std()
+    return codec.eval()
+
+
+def save_lively(directory: Path, architecture: Architecture, *, seed: int = 0) -> Path:
+    """A model directory of a lively codec and a random prior."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        prior = FactorizedPrior(architecture.hypers, architecture.rungs)
+    return save_trained(directory, lively(architecture, seed=seed), prior, role="student")
+
+
+@pytest.fixture(scope="session")
+def architectures() -> dict[str, Architecture]:
+    return {name: Architecture.from_dict(values) for name, values in VARIANTS.items()}
+
+
+@pytest.fixture(scope="session", params=VARIANTS)
+def architecture(request, architectures) -> Architecture:
+    """Every variant in turn."""
+    return architectures[request.param]
+
+
+@pytest.fixture(scope="session")
+def model_directory(tmp_path_factory, architectures) -> Path:
+    """A saved lively model: not to be changed, copy it first."""
+    return save_lively(tmp_path_factory.mktemp("models") / "lively", architectures["four stages"])
+
+
+@pytest.fixture(scope="session")
+def codec(model_directory) -> inference.Codec:
+    return inference.load(model_directory)
+
+
+@pytest.fixture(scope="session")
+def pictures() -> dict[str, np.ndarray]:
+    """Name → uint8 [H, W, 3]: photos, noise, one colour, and sizes at the edges."""
+    astronaut, chelsea = skimage.data.astronaut(), skimage.data.chelsea()
+    return {
+        "astronaut 100x130": astronaut[80:180, 150:280],
+        "chelsea 64x64": chelsea[100:164, 120:184],
+        "noise 64x64": np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8),
+        "flat 70x50": np.full((70, 50, 3), (200, 30, 90), np.uint8),
+        "1x1": astronaut[200:201, 200:201],
+        "1x300": astronaut[200:201, 100:400],
+        "17x31": chelsea[100:117, 120:151],
+    }

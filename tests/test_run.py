@@ -1,0 +1,162 @@
+"""run.py: every experiment composes and runs, a killed run continues, another configuration is refused."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+import run
+import slimcodec
+from slimcodec import InvalidInput
+from slimcodec.training import data
+
+ROOT = Path(run.__file__).parent
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
+# Seconds instead of minutes: the models and crops of the smoke test, whatever the experiment.
+TINY = [
+    "teacher=tiny",
+    "student=tiny",
+    "teacher.training.steps=2",
+    "student.training.steps=2",
+    "prune.training.steps=1",
+    "teacher.training.steps_per_epoch=2",
+    "student.training.steps_per_epoch=2",
+    "prune.training.steps_per_epoch=1",
+    "prune.training.crop=64",
+    "prune.importance_batches=1",
+    "prune.target_macs_per_pixel=190",
+    "prune.shrink=0.5",
+    "prune.floors={latent:8,hyper:4}",
+    "validation.side=64",
+    "validation.qualities=[1,3,6,8]",
+    "evaluate.qualities=[1,3,6,8]",
+    "evaluate.limit=1",
+]
+
+
+def configuration(*overrides):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder with the embedded photos, as files."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("photos")
+    for split in ("train", "validation"):
+        for name, pixels in data.embedded(split):
+            Image.fromarray(pixels).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes_and_runs(experiment, tmp_path, photos):
+    overrides = [f"experiment={experiment}", f"run_dir={tmp_path}", *TINY]
+    if configuration(f"experiment={experiment}")["data"]["kind"] == "folder":
+        overrides += [f"data.root={photos}", "data.held_out=2"]
+    run.Run(configuration(*overrides))()
+    info = json.loads((tmp_path / "student" / "model.json").read_text())
+    assert info["decoder_macs_per_pixel"] <= 190
+    rows = list(csv.DictReader(next((tmp_path / "evaluation").glob("validation-student-*.csv")).open()))
+    assert len(rows) == 4
+    assert all(float(row["bytes"]) > 28 for row in rows)
+    for picture in ("rounds/rounds.png", "evaluation/validation.png"):
+        assert (tmp_path / picture).stat().st_size > 1000
+
+
+@pytest.mark.parametrize("group", ["teacher", "student", "distill", "prune", "trainer", "logger"])
+def test_every_configuration_composes(group):
+    for option in sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml")):
+        assert configuration(f"{group}={option}")[group]
+
+
+def test_complete_stages_are_skipped_and_another_configuration_is_refused(tmp_path, capsys):
+    overrides = ["experiment=smoke", f"run_dir={tmp_path}", *TINY]
+    first = run.Run(configuration(*overrides))
+    first()
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("weights.safetensors")}
+    capsys.readouterr()
+    again = run.Run(configuration(*overrides))
+    again()
+    printed = capsys.readouterr().out
+    assert printed.count("skipped") == 3  # teacher, distilled, evaluate
+    kept = {path: when for path, when in files.items() if path.parent.name != "student"}  # exported afresh
+    assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
+    with pytest.raises(InvalidInput, match=r"teacher\.training\.learning_rate=0\.001, not 0\.002"):
+        run.Run(configuration(*overrides, "teacher.training.learning_rate=0.002"))()
+
+
+def test_unknown_stage_and_missing_target_are_named(tmp_path):
+    with pytest.raises(InvalidInput, match="stages.*'train'"):
+        run.Run(configuration("stages=[train]"))
+    overrides = ["experiment=smoke", f"run_dir={tmp_path}", *TINY, "prune.scope=both"]
+    with pytest.raises(InvalidInput, match=r"prune\.encoder_target_macs_per_pixel"):
+        run.Run(configuration(*overrides))()
+
+
+def test_both_sides_are_pruned_each_to_its_target(tmp_path):
+    overrides = ["experiment=smoke", f"run_dir={tmp_path}", *TINY]
+    job = run.Run(configuration(*overrides, "prune.scope=both", "prune.encoder_target_macs_per_pixel=450"))
+    job()
+    info = json.loads((tmp_path / "student" / "model.json").read_text())
+    assert info["decoder_macs_per_pixel"] <= 190
+    assert 0.93 * 450 <= info["encoder_macs_per_pixel"] <= 450
+
+
+def test_wandb_offline_keeps_configuration_and_metrics(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    job = run.Run(configuration("experiment=smoke", f"run_dir={tmp_path}", *TINY, "logger=wandb", "stages=[teacher]"))
+    job()
+    run._finish_wandb()
+    (record,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    stored = record.read_bytes()
+    for expected in (b"learning_rate", b"train/rate_distortion", b"val/log_loss"):
+        assert expected in stored
+
+
+def _command(directory, *overrides):
+    return [sys.executable, str(ROOT / "run.py"), "experiment=smoke", f"run_dir={directory}", *overrides]
+
+
+# What exists while a stage is at work, in the order of the stages.
+SIGNS = {
+    "teacher": "teacher.work/last.ckpt",
+    "distill": "distilled.work/last.ckpt",
+    "prune": "rounds/*/pass-1.work/last.ckpt",
+    "evaluate": "evaluation/validation-teacher-*.csv",
+    "export": "evaluation/summary.json",
+}
+
+
+def test_a_run_killed_in_each_stage_continues(tmp_path):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    began = {}
+    for sign in SIGNS.values():
+        with open(tmp_path / "log.txt", "ab") as log:
+            process = subprocess.Popen(_command(tmp_path / "run"), cwd=ROOT, env=environment, stdout=log, stderr=log)
+            deadline = time.monotonic() + 120
+            while not list((tmp_path / "run").glob(sign)) and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        teacher = tmp_path / "run" / "teacher" / "weights.safetensors"
+        if teacher.exists():
+            began.setdefault("teacher", teacher.stat().st_mtime_ns)
+    finished = subprocess.run(_command(tmp_path / "run"), cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    assert "teacher: complete" in finished.stdout and "distilled: complete" in finished.stdout
+    assert teacher.stat().st_mtime_ns == began["teacher"]
+    assert not list((tmp_path / "run").glob("**/.*.partial"))
+    codec = slimcodec.load(tmp_path / "run" / "student")
+    name, pixels = data.embedded("validation")[0]
+    assert codec.decompress(codec.compress(pixels, 4)).size == (pixels.shape[1], pixels.shape[0])
