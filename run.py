@@ -7,6 +7,7 @@ interrupted continues, and one that was made with another configuration is never
 """
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -32,7 +33,7 @@ from slimcodec.training import data
 from slimcodec.training.distill import Distill, new_student, student_architecture
 from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.prune import prune
-from slimcodec.training.rounds import Round, Rules, read_records, rounds
+from slimcodec.training.rounds import Round, Rules, next_attempt, read_records, rounds
 from slimcodec.training.teach import Teach, accumulate_gradients, fit, load_trained, save_trained
 
 STAGES = ("teacher", "distill", "prune", "evaluate", "export")
@@ -42,6 +43,14 @@ DISTILL = (*TEACHER, "student", "distill")
 PRUNE = (*DISTILL, "prune", "validation")
 EVALUATE = ("evaluate", "data")
 GATE_QUALITIES_NEEDED = 4
+# Lightning and torch say these on every run; none asks for anything to be done.
+QUIET = (
+    ".*does not have many workers.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*smaller than the logging interval.*",
+    ".*LeafSpec.*is deprecated.*",
+    ".*torch.jit.script.*is deprecated.*",
+)
 
 console = Console()
 
@@ -99,12 +108,15 @@ class Run:
     def prune(self) -> None:
         settings = self.configuration["prune"]
         for scope in self.scopes:
-            directory = self.rounds_directory(scope)
+            directory, start = self.rounds_directory(scope), self.rounds_start(scope)
             self.require_same_configuration(directory, PRUNE)
-            teacher_curve = self.validation_curve(self.teacher_directory)
+            start_macs = models.load(start).info[f"{scope}_macs_per_pixel"]
+            if next_attempt(read_records(directory), start_macs, self.rules(scope)) is None:
+                console.print(f"prune: complete in {directory}, skipped")
+                continue
             for record in rounds(
-                self.rounds_start(scope),
-                teacher_curve,
+                start,
+                self.validation_curve(self.teacher_directory),
                 directory=directory,
                 scope=scope,
                 rules=self.rules(scope),
@@ -134,18 +146,25 @@ class Run:
 
     def export(self) -> None:
         """student/: the final student with its figures; on `promote`, copies of both models in the zoos."""
-        summary = json.loads((self.directory / "evaluation" / "summary.json").read_text())
-        target = self.directory / "student"
+        path = self.directory / "evaluation" / "summary.json"
+        if not path.is_file():
+            raise InvalidInput(f"{path}: missing; run the stage evaluate first")
+        summary = json.loads(path.read_text())
         if summary["inputs"]["models"]["student"] != models.load(self.student_directory).sha256:
-            raise InvalidInput("the evaluation is of another student; run the stage evaluate again")
-        copies = {target: (self.student_directory, "student")}
+            raise InvalidInput(f"{path}: is of another student; run the stage evaluate again")
+        student, teacher = (self.configuration[role]["name"] for role in ("student", "teacher"))
+        copies = {self.directory / "student": (self.student_directory, "student")}
         if self.configuration["promote"]:
-            copies[Path("students") / self.configuration["student"]["name"]] = (self.student_directory, "student")
+            copies[Path("students") / student] = (self.student_directory, "student")
             if not self.configuration["teacher"]["load"]:
-                copies[Path("teachers") / self.configuration["teacher"]["name"]] = (self.teacher_directory, "teacher")
+                copies[Path("teachers") / teacher] = (self.teacher_directory, "teacher")
         for copy, (source, role) in copies.items():
+            figures = {name: figures[role] for name, figures in summary["sets"].items()}
+            if _is_exported(copy, source, figures):
+                console.print(f"export: complete in {copy}, skipped")
+                continue
             models.copy(source, copy)
-            models.add_figures(copy, {name: figures[role] for name, figures in summary["sets"].items()})
+            models.add_figures(copy, figures)
             console.print(f"export: {copy}")
 
     # ------------------------------------------------------------------------------------------------ training
@@ -154,7 +173,7 @@ class Run:
         self, module: Teach, directory: Path, training: dict, sections: tuple[str, ...], *, role: str, **fields: Any
     ) -> None:
         """Fit in a working directory beside, then write the model directory and remove the working directory."""
-        work = directory.with_name(directory.name + ".work")
+        work = _work(directory)
         self.require_same_configuration(work, sections)
         photos = data.PhotoData(
             cache=self.cache, validation_photos=self.validation_crops, steps_per_epoch=training["steps_per_epoch"]
@@ -180,6 +199,7 @@ class Run:
     def distillation(
         self, codec: HyperpriorCodec, prior: FactorizedPrior, training: dict, *, freeze_share: float
     ) -> Distill:
+        lightning.seed_everything(self.configuration["seed"], verbose=False)  # for the adapters
         teacher, teacher_prior, _ = load_trained(self.teacher_directory)
         return Distill(
             codec,
@@ -228,7 +248,6 @@ class Run:
             max_epochs=-1,
             num_sanity_val_steps=0,
             enable_model_summary=False,
-            log_every_n_steps=10,
             **settings,
             _convert_="object",
         )
@@ -407,6 +426,7 @@ class Run:
         if not (directory / models.DESCRIPTION).is_file():
             return False
         _require_same(models.load(directory).info["configuration"], self.sections(sections), directory)
+        shutil.rmtree(_work(directory), ignore_errors=True)  # left if the run was killed just before removing it
         console.print(f"{directory.name}: complete in {directory}, skipped")
         return True
 
@@ -418,6 +438,18 @@ class Run:
             _require_same(json.loads(path.read_text()), self.sections(sections), directory)
         else:
             models.write_text(path, json.dumps(self.sections(sections), indent=1))
+
+
+def _work(directory: Path) -> Path:
+    """Where a model is trained that will become this model directory."""
+    return directory.with_name(directory.name + ".work")
+
+
+def _is_exported(copy: Path, source: Path, figures: dict[str, Any]) -> bool:
+    if not (copy / models.DESCRIPTION).is_file():
+        return False
+    info, plain = models.load(copy).info, json.loads(json.dumps(figures))
+    return info["weights_sha256"] == models.load(source).sha256 and plain.items() <= info["figures"].items()
 
 
 def _of_module(training: dict[str, Any]) -> dict[str, Any]:
@@ -525,7 +557,10 @@ def _finish_wandb() -> None:
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(configuration: DictConfig) -> float | None:
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    for message in QUIET:
+        warnings.filterwarnings("ignore", message=message)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     torch.set_float32_matmul_precision("high")
     try:
         return Run(OmegaConf.to_container(configuration, resolve=True, throw_on_missing=True))()

@@ -72,7 +72,6 @@ def test_a_loaded_model_computes_the_same(architecture, tmp_path):
     for name, before, after in zip(
         ("x_hat", "y", "mu", "residual", "index", "gain", "z"), codec(x, quality), loaded.codec(x, quality), strict=True
     ):
-        # The gains are stored in 1/16; what they multiply follows from s, which is the same integer.
         assert torch.equal(before, after), name
     assert torch.equal(codec.gain_shift(quality), loaded.codec.gain_shift(quality))
     assert {name: table.tolist() for name, table in loaded.tables.items()} == {

@@ -237,6 +237,7 @@ def threads(count):
         torch.set_num_threads(before)
 
 
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
 @torch.no_grad()
 def test_h_scale_is_the_same_in_every_setting(architecture):
     h_scale = lively(architecture).h_scale

@@ -6,6 +6,7 @@ import dataclasses
 import pytest
 import torch
 from torch import nn
+from training_parts import ARCHITECTURES, QUALITY, lively, photos, pictures
 
 from slimcodec import InvalidInput
 from slimcodec.codec import models
@@ -13,13 +14,15 @@ from slimcodec.codec.complexity import macs_per_pixel
 from slimcodec.codec.layers import DepthwiseBlock
 from slimcodec.training import prune
 from slimcodec.training.teach import Teach, accumulate_gradients, load_trained, save_trained
-from training_parts import ARCHITECTURES, QUALITY, lively, photos, pictures
 
 FLOORS = {"latent": 8, "hyper": 4}
 ENCODER = ("g_a", "h_a")
 CASES = [
-    pytest.param(name, scope, id=f"{name}-{scope}") for name in ARCHITECTURES for scope in ("decoder", "encoder")
-][:-2] + [pytest.param("one stage, full", "decoder", id="one stage, full-decoder")]
+    pytest.param(name, scope, id=f"{name}-{scope}")
+    for name in ARCHITECTURES
+    for scope in ("decoder", "encoder")
+    if scope == "decoder" or name == "teacher"  # all have the same encoder
+]
 
 
 @torch.no_grad()
@@ -31,7 +34,8 @@ def coded(codec, x):
 def zero(layer, channels):
     """Silence output channels of a layer, which may have a pixel shuffle of its own."""
     conv = getattr(layer, "conv", layer)
-    rows = [row * getattr(layer, "ratio", 1) ** 2 + k for row in channels for k in range(getattr(layer, "ratio", 1) ** 2)]
+    copies = getattr(layer, "ratio", 1) ** 2
+    rows = [row * copies + number for row in channels for number in range(copies)]
     weight = conv.weight.transpose(0, 1) if isinstance(conv, nn.ConvTranspose2d) else conv.weight
     weight[rows] = 0
     conv.bias[rows] = 0
@@ -189,7 +193,8 @@ def test_magnitude_sees_small_channels_whatever_the_layer():
             silence(shrunk[0], group.path, [2])
             scope = "encoder" if group.path[:3] in ENCODER else "decoder"
             scores = {g.path: prune.magnitude(g) for g in prune.groups(*shrunk, scope)}[group.path]
-            assert scores.argmin() == 2 and scores.mean().item() == pytest.approx(1, rel=1e-4), group.path
+            assert scores[2] < prune.magnitude(group)[2], group.path
+            assert scores.mean().item() == pytest.approx(1, rel=1e-4)
 
 
 # ------------------------------------------------------------------------------------------------------------- budgets
@@ -220,6 +225,9 @@ def test_widths_meet_the_budget_and_are_multiples(name, scope):
             assert width % prune.multiple(architecture, path) == 0
             assert before[path] / 2 <= width <= before[path]
             assert width >= FLOORS.get(path, 8) or width == before[path]
+            one_more = min(before[path], width + prune.multiple(architecture, path))
+            if one_more > width:
+                assert prune.COUNTS[scope](prune.resized(architecture, chosen | {path: one_more})) > budget
 
 
 def test_multiples_are_of_eight_where_channels_are_wide():
@@ -236,14 +244,14 @@ def test_cheap_loss_for_many_macs_goes_first():
     """Of two equally unimportant widths, the one whose channels cost more MAC/pixel is cut."""
     architecture = ARCHITECTURES["teacher"]
     importance = {path: torch.ones(width) for path, width in prune.widths(architecture).items() if path[:3] == "g_s"}
-    budget = 0.97 * prune.COUNTS["decoder"](architecture)
+    budget = 0.7 * prune.COUNTS["decoder"](architecture)
     chosen = prune.choose_widths(architecture, importance, scope="decoder", budget=budget, floors={})
     assert chosen["g_s.2"] < 24 and chosen["g_s.0.0"] == 32
 
 
 def test_an_impossible_budget_is_an_error():
     codec, prior = lively(ARCHITECTURES["student"])
-    with pytest.raises(InvalidInput, match="decoder cannot go from .* to 20 MAC/pixel"):
+    with pytest.raises(InvalidInput, match=r"decoder cannot go from .* to 20 MAC/pixel"):
         prune.prune(codec, prior, scope="decoder", budget=20, importance="magnitude", floors=FLOORS)
     with pytest.raises(InvalidInput, match="importance is one of"):
         prune.prune(codec, prior, scope="decoder", budget=200, importance="random", floors=FLOORS)

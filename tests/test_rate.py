@@ -95,4 +95,4 @@ def test_estimated_bits_of_z_are_those_of_the_tables(tables):
         chosen = frequencies.gather(1, (z[0].flatten(1) + 128).long())
         by_table = -torch.log2(chosen / 65536).sum()
         estimated = prior.bits(z, torch.tensor([quality])).sum()
-        assert float(estimated) == pytest.approx(float(by_table), rel=0.005)
+        assert estimated.item() == pytest.approx(float(by_table), rel=0.005)

@@ -78,7 +78,7 @@ def pictures(count: int = 2, size: int = 128) -> torch.Tensor:
     return photos().crops(seed=0, step=0, batch=count, size=size)
 
 
-def photo_data(steps_per_epoch: int, validation: int = 0) -> data.PhotoData:
+def photo_data(steps_per_epoch: int, validation: int = 1) -> data.PhotoData:
     crops = data.centre_crops(data.embedded("validation")[:validation], 64)
     return data.PhotoData(cache=photos(), validation_photos=crops, steps_per_epoch=steps_per_epoch)
 

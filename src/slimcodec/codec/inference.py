@@ -44,8 +44,11 @@ class Codec:
 
     def __init__(self, model: models.Model, device: str | torch.device = "cpu"):
         self.model = model
-        self.device = torch.device(device)
-        self.network = model.codec.eval().to(self.device, memory_format=torch.channels_last)
+        try:
+            self.device = torch.device(device)
+            self.network = model.codec.eval().to(self.device, memory_format=torch.channels_last)
+        except (RuntimeError, AssertionError) as error:
+            raise InvalidInput(f"device {device}: cannot be used here ({str(error).splitlines()[0]})") from error
         self.z_tables, self.r_tables = entropy_tables(model.tables)
         expected = self.network.architecture.rungs, self.network.architecture.hypers
         if model.tables["z_frequencies"].shape[:2] != expected:

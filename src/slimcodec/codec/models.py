@@ -253,19 +253,17 @@ def _build(architecture: Architecture, tensors: dict[str, Tensor], path: Path) -
         raise InvalidModel(f"{path}: tensor {missing[0]} is missing")
     if extra := sorted(set(tensors) - set(expected)):
         raise InvalidModel(f"{path}: tensor {extra[0]} is not part of this architecture")
-    for name, tensor in tensors.items():
-        if tensor.shape != expected[name].shape or tensor.dtype != expected[name].dtype:
-            found, wanted = (
-                f"{tuple(tensor.shape)} {tensor.dtype}",
-                f"{tuple(expected[name].shape)} {expected[name].dtype}",
-            )
-            raise InvalidModel(f"{path}: tensor {name} is {found}, the architecture needs {wanted}")
+    for name, wanted in expected.items():
+        tensor = tensors[name]
+        if tensor.shape != wanted.shape or tensor.dtype != wanted.dtype:
+            found, needed = (f"{tuple(t.shape)} {t.dtype}" for t in (tensor, wanted))
+            raise InvalidModel(f"{path}: tensor {name} is {found}, the architecture needs {needed}")
     floats = {name: t for name, t in tensors.items() if not name.startswith("h_scale.")}
     floats["log_gain"] = tensors["log_gain"] / GAIN_UNIT
     codec.to_empty(device="cpu").load_state_dict(floats, strict=False)
     for index, layer in enumerate(codec.h_scale.layers):
         layer.load_quantised(*(tensors[f"h_scale.layers.{index}.{part}"] for part in ("weight", "bias", "exponent")))
-    if changed := _difference(tensors, _shipped(codec)):
+    if changed := _difference(_shipped(codec), tensors):
         raise InvalidModel(f"{path}: tensor {changed} holds values that no trained model has; the file was edited")
     return codec
 

@@ -38,6 +38,7 @@ PLANES = 4
 MID_GREY = 0.5  # pictures are centred around it: without, the first steps are spent on learning the mean
 QUALITY_ONE = 256  # quality is 8.8 fixed point
 MAX_WIDTH = 2**16  # more is a mistake, found here rather than where memory runs out
+INITIAL_GAIN = 8.0  # y starts with a standard deviation of about 1: 8 quantisation steps
 GAIN_UNIT = 16  # log_gain is stored in 1/16 of a scale-index step
 LADDER = (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800)  # CompressAI's lmbda per quality
 
@@ -315,7 +316,7 @@ class ScaleNetwork(nn.Module):
                 IntegerConv2d(third, outputs, 1, input_bits=4, last=True),
             ]
         )
-        nn.init.constant_(self.layers[-1].bias, 24)  # index 24 is a scale of about 2: where a random g_a starts
+        nn.init.constant_(self.layers[-1].bias, 18)  # index 18 is a scale of about 1: where y starts
 
     def forward(self, z_hat: Tensor) -> Tensor:
         with torch.autocast(z_hat.device.type, enabled=False):
@@ -428,16 +429,16 @@ def from_planes(planes: Tensor) -> Tensor:
 
 
 def _initial_log_gain(architecture: Architecture) -> Tensor:
-    """The quantisation step that suits lmbda goes with lmbda^-½ at high rate; the middle rung starts at gain 1."""
+    """The quantisation step that suits lmbda goes with lmbda^-½ at high rate; the middle rung starts at INITIAL_GAIN."""
     ladder = architecture.quality_ladder
     middle = ladder[len(ladder) // 2]
-    steps = [0.5 * math.log(lmbda / middle) / rate.INDEX_STEP for lmbda in ladder]
+    steps = [math.log(INITIAL_GAIN * (lmbda / middle) ** 0.5) / rate.INDEX_STEP for lmbda in ladder]
     return torch.tensor(steps)[:, None].repeat(1, architecture.latents)
 
 
 @torch.no_grad()
 def _initialise(codec: HyperpriorCodec) -> None:
-    """Start with activations of even variance, blocks near the identity, mu near zero and y several steps wide.
+    """Start with activations of even variance, blocks near the identity, and mu near zero.
 
     With PyTorch's default, which shrinks the signal at every layer, the same loss took half as many steps again.
     """
@@ -453,6 +454,4 @@ def _initialise(codec: HyperpriorCodec) -> None:
             block.project.weight.mul_(0.3)
     for c_k in codec.context:
         c_k[-1].weight.mul_(0.1)
-    codec.g_a.head.weight.mul_(8)
-    codec.g_s.levels[0].enter.weight.div_(8)
     codec.g_s.head.conv.weight.mul_(0.3)

@@ -11,7 +11,7 @@ Every prunable width has a path, and `Architecture` and layers agree on them:
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -371,6 +371,15 @@ IMPORTANCE = {"magnitude": magnitude, "taylor": taylor}
 # -------------------------------------------------------------------------------------------------------- pruning step
 
 
+class Move(NamedTuple):
+    """A width that may be changed next, and what that would lead to; ordered by price."""
+
+    importance_per_mac: float
+    path: str
+    width: int
+    macs_per_pixel: float  # of the scope's side
+
+
 def choose_widths(
     architecture: Architecture,
     importance: dict[str, Tensor],
@@ -380,37 +389,42 @@ def choose_widths(
     floors: dict[str, int],
     lowest_share: float = 0.5,
 ) -> dict[str, int]:
-    """The widths that fit the scope's MAC/pixel budget, at least 93 % of it, losing the least importance per MAC.
+    """The widths that fit the scope's MAC/pixel budget, losing the least importance per MAC.
 
     Chunks of 8 or 4 channels go one by one, always the one of least importance per MAC/pixel that its removal saves
-    now. `floors` are absolute, by path or part; a step never takes more than 1 - `lowest_share` of a width.
+    now; one that would leave under 93 % of the budget goes only if no other can. Then chunks come back, the most
+    important per MAC first, as long as they fit the budget. `floors` are absolute, by path or part; a step never takes
+    more than 1 - `lowest_share` of a width.
     Raises InvalidInput when the budget cannot be reached.
     """
     count = COUNTS[scope]
-    current = {path: len(scores) for path, scores in importance.items()}
-    lost = {path: scores.sort().values.cumsum(0) for path, scores in importance.items()}
-    lowest = {path: max(_floor(path, floors), lowest_share * width) for path, width in current.items()}
-    macs = count(architecture)
-    while macs > budget:
-        best = None
+    full = {path: len(scores) for path, scores in importance.items()}
+    lowest = {path: max(_floor(path, floors), lowest_share * width) for path, width in full.items()}
+    # lost[path][n]: the importance of the n least important channels
+    lost = {path: [0.0, *scores.double().sort().values.cumsum(0).tolist()] for path, scores in importance.items()}
+    current, macs = dict(full), count(architecture)
+
+    def moves(down: bool) -> Iterator[Move]:
         for path, width in current.items():
-            chunk = width % multiple(architecture, path) or multiple(architecture, path)
-            if width - chunk < max(1, lowest[path]):
+            chunk = multiple(architecture, path)
+            new = width - (width % chunk or chunk) if down else min(width + chunk, full[path])
+            if new == width or new < max(1, lowest[path]):
                 continue
-            left = count(resized(architecture, current | {path: width - chunk}))
-            if left < LOWEST_SHARE_OF_BUDGET * budget:
-                continue
-            removed = len(importance[path]) - width
-            loss = lost[path][removed + chunk - 1] - (lost[path][removed - 1] if removed else 0)
-            price = float(loss) / (macs - left)
-            if best is None or price < best[0]:
-                best = price, path, width - chunk, left
-        if best is None:
+            moved = count(resized(architecture, current | {path: new}))
+            value = lost[path][full[path] - new] - lost[path][full[path] - width]
+            yield Move(value / (macs - moved), path, new, moved)
+
+    lands = LOWEST_SHARE_OF_BUDGET * budget
+    while macs > budget:
+        cut = min(moves(down=True), key=lambda move: (move.macs_per_pixel < lands, move), default=None)
+        if cut is None:
             raise InvalidInput(
-                f"prune: {scope} cannot go from {macs:.0f} to {budget:.0f} MAC/pixel in one round above the floors; "
-                "take smaller rounds (prune.shrink) or lower prune.floors"
+                f"prune: {scope} cannot go from {count(architecture):.0f} to {budget:.0f} MAC/pixel in one round above "
+                "the floors; take smaller rounds (prune.shrink) or lower prune.floors"
             )
-        _, path, current[path], macs = best
+        current[cut.path], macs = cut.width, cut.macs_per_pixel
+    while gift := max((move for move in moves(down=False) if move.macs_per_pixel <= budget), default=None):
+        current[gift.path], macs = gift.width, gift.macs_per_pixel
     return current
 
 

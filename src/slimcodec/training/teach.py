@@ -20,6 +20,8 @@ from slimcodec.training import data, losses
 from slimcodec.training.prior import FactorizedPrior, export_tables
 
 LOSS_MEAN_MOMENTUM = 0.98
+# log_gain is in index steps of 13 %. At the others' rate a rung would need a thousand steps to move by one of them.
+GAIN_LEARNING_RATE = 20
 CHECKPOINT = "last.ckpt"
 
 
@@ -159,8 +161,10 @@ class Teach(lightning.LightningModule):
         checkpoint.get("callbacks", {}).pop("Timer", None)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.Adam(trainable, lr=self.learning_rate)
+        gains = self.codec.log_gain
+        others = [parameter for parameter in self.parameters() if parameter.requires_grad and parameter is not gains]
+        groups = [{"params": others}, {"params": [gains], "lr": GAIN_LEARNING_RATE * self.learning_rate}]
+        optimizer = torch.optim.Adam(groups, lr=self.learning_rate)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -1,0 +1,270 @@
+"""Training lowers the loss, is a function of (seed, step), continues where it was, and stops with a reason."""
+
+import copy
+from datetime import timedelta
+from itertools import pairwise
+from types import SimpleNamespace
+
+import lightning
+import pytest
+import torch
+from training_parts import ARCHITECTURES, configured, lively, photo_data, photos, student, teacher, trainer_factory
+
+from slimcodec.training.distill import Distill, new_student
+from slimcodec.training.teach import CHECKPOINT, Teach, TrainingStopped, accumulate_gradients, fit
+
+pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+WEIGHTS = {"output": 0.2, "latent": 0.2, "hyper_latent": 0.2, "decoder": 0.05, "hyper": 0.02}
+SETTINGS = {"batch": 4, "crop": 64, "learning_rate": 1e-3}
+
+
+def teaching(seed=0, **changes) -> Teach:
+    codec, prior = lively(teacher(), seed)
+    module = Teach(codec, prior, **(SETTINGS | {"steps": 8} | changes))
+    module.cache = photos()
+    return module
+
+
+def distilling(*, inherit=True, **changes) -> Distill:
+    torch.manual_seed(0)
+    taught = lively(teacher(), 1)
+    pupil = new_student(student(), *taught, inherit_encoder=inherit)
+    settings = SETTINGS | {"steps": 8, "weights": WEIGHTS, "inherited_encoder": inherit} | changes
+    module = Distill(*pupil, *taught, **settings)
+    module.cache = photos()
+    return module
+
+
+def weights(module):
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def assert_equal(one, other):
+    assert one.keys() == other.keys()
+    different = [name for name in one if not torch.equal(one[name], other[name])]
+    assert not different
+
+
+# ----------------------------------------------------------------------------------------------------------- the step
+
+
+def test_training_lowers_the_cost_of_a_repeated_step():
+    module = teaching(learning_rate=3e-3).train()
+    optimizer = module.configure_optimizers()["optimizer"]
+    before = module.coded_at(3)[3].cost.mean().item()
+    for _ in range(12):
+        optimizer.zero_grad()
+        module.loss_at(3)[0].backward()
+        optimizer.step()
+    assert module.coded_at(3)[3].cost.mean().item() < 0.8 * before
+
+
+def test_the_batch_is_keyed_by_seed_and_step():
+    one, same, other = teaching(), teaching(), teaching(seed=0)
+    other.seed = 1
+    (x, quality), (x_same, quality_same) = one.draw(5), same.draw(5)
+    assert torch.equal(x, x_same) and torch.equal(quality, quality_same)
+    assert not torch.equal(x, one.draw(6)[0]) and not torch.equal(x, other.draw(5)[0])
+    coded = one.codec(x, quality)
+    noise_r, noise_z = one.noise(5, coded)
+    torch.rand(10)  # the global generator plays no part
+    assert all(map(torch.equal, one.noise(5, coded), same.noise(5, coded)))
+    assert noise_r.shape == coded.residual.shape and noise_z.shape == coded.z.shape
+    assert noise_r.abs().max() <= 0.5 and noise_r.std() == pytest.approx(12**-0.5, rel=0.05)
+    assert not torch.equal(noise_r, one.noise(6, coded)[0]) and not torch.equal(noise_r, other.noise(5, coded)[0])
+
+
+def test_processes_share_the_batch_and_its_noise():
+    whole = teaching()
+    x, quality = whole.draw(2)
+    coded = whole.codec(x, quality)
+    parts = []
+    for rank in range(2):
+        module = teaching()
+        module._trainer = SimpleNamespace(world_size=2, global_rank=rank)
+        x_part, quality_part = module.draw(2)
+        part = module.codec(x_part, quality_part)
+        parts.append((x_part, quality_part, *module.noise(2, part)))
+    for found, expected in zip(zip(*parts, strict=True), (x, quality, *whole.noise(2, coded)), strict=True):
+        assert torch.equal(torch.cat(found), expected)
+
+
+def test_each_rung_s_cost_is_balanced_by_its_running_mean():
+    module = teaching()
+    quality = 256 * torch.tensor([1, 1, 3, 8])
+    first = module.balanced(torch.tensor([1.0, 3.0, 10.0, 100.0]), quality)
+    assert first.tolist() == pytest.approx([0.5, 1.5, 1, 1])
+    assert module.loss_mean.tolist() == pytest.approx([2, 0, 10, 0, 0, 0, 0, 100])
+    cost = torch.tensor([5.0, 5.0, 20.0], requires_grad=True)
+    second = module.balanced(cost, 256 * torch.tensor([1, 3, 3]))
+    # One of rung 1: 0.98·2 + 0.02·5; two of rung 3, of mean 12.5: 0.98·10 + 0.02·12.5; rung 8 unseen.
+    assert module.loss_mean.tolist() == pytest.approx([2.06, 0, 10.05, 0, 0, 0, 0, 100])
+    assert second.tolist() == pytest.approx([5 / 2.06, 5 / 10.05, 20 / 10.05])
+    second.sum().backward()
+    assert cost.grad.tolist() == pytest.approx([1 / 2.06, 1 / 10.05, 1 / 10.05])  # the mean is detached
+
+
+def test_the_learning_rate_warms_up_stays_and_falls_to_zero():
+    module = teaching(steps=300)
+    configured_optimizer = module.configure_optimizers()
+    optimizer, scheduler = configured_optimizer["optimizer"], configured_optimizer["lr_scheduler"]["scheduler"]
+    rates = []
+    for _ in range(301):
+        rates.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    assert rates[:6] == pytest.approx([1e-3 * step / 6 for step in range(1, 7)])
+    assert rates[6:200] == pytest.approx([1e-3] * 194)
+    assert rates[250] == pytest.approx(0.5e-3) and rates[300] == 0 and rates[299] > 0
+    assert all(later < earlier for earlier, later in pairwise(rates[200:]))
+
+
+def test_gradients_for_taylor_are_sums_over_batches_of_the_rate_distortion_cost():
+    module = distilling()
+    module.codec.g_a.requires_grad_(False)
+    accumulate_gradients(module, photos(), 2)
+    found = [parameter.grad.clone() for parameter in module.codec.parameters()]
+    assert all(adapter.grad is None for adapter in module.adapters.parameters())
+
+    again = distilling()
+    again.train()
+    costs = []
+    for step in range(2):
+        _, quality, _, measured = again.coded_at(step)
+        costs.append(again.balanced(measured.cost, quality).mean())
+    expected = torch.autograd.grad(sum(costs), list(again.codec.parameters()))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+# ------------------------------------------------------------------------------------------------------------- fitting
+
+
+class Killed(Exception):
+    pass
+
+
+class KillAt(lightning.Callback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == self.step:
+            raise Killed
+
+
+@pytest.mark.parametrize("make", [teaching, distilling])
+def test_a_killed_run_continues_to_the_very_same_weights(tmp_path, make):
+    """Killed in the second epoch, it goes on from the end of the first: optimizer, schedule, EMA, running means."""
+    more = {"freeze_share": 0.75} if make is distilling else {}
+    whole = make(**more)
+    fit(whole, photo_data(4), tmp_path / "whole", trainer_factory())
+
+    with pytest.raises(Killed):
+        fit(make(**more), photo_data(4), tmp_path / "killed", trainer_factory(KillAt(6)))
+    assert torch.load(tmp_path / "killed" / CHECKPOINT, weights_only=True)["global_step"] == 4
+    resumed = make(**more)
+    fit(resumed, photo_data(4), tmp_path / "killed", trainer_factory())
+    assert_equal(weights(resumed), weights(whole))
+
+
+def test_killed_after_its_last_step_it_still_ends_with_the_average(tmp_path):
+    whole = teaching(steps=4)
+    fit(whole, photo_data(2), tmp_path, trainer_factory())
+    resumed = teaching(steps=4)
+    fit(resumed, photo_data(2), tmp_path, trainer_factory())
+    assert_equal(weights(resumed), weights(whole))
+
+
+class Recorder(lightning.Callback):
+    """The weights after every step, before averaging puts its own in their place."""
+
+    def __init__(self, of):
+        self.of, self.seen = of, []
+
+    def on_train_batch_end(self, trainer, module, *_):
+        self.seen.append([parameter.detach().clone() for parameter in self.of(module)])
+
+
+def test_the_result_is_the_exponential_average(tmp_path):
+    recorder = Recorder(lambda module: module.codec.g_s.parameters())
+    module = teaching(steps=5)
+    fit(module, photo_data(5), tmp_path, trainer_factory(recorder))
+    average = recorder.seen[0]
+    for step, current in enumerate(recorder.seen[1:], start=1):
+        decay = (1 + step) / (10 + step)  # still below 0.999
+        average = [decay * old + (1 - decay) * new for old, new in zip(average, current, strict=True)]
+    for found, expected, last in zip(module.codec.g_s.parameters(), average, recorder.seen[-1], strict=True):
+        torch.testing.assert_close(found.detach(), expected)
+        assert not torch.equal(found, last)
+
+
+def test_time_is_up_and_the_same_command_continues(tmp_path):
+    """max_time is for each run: the time spent by the runs before does not count."""
+    limited = trainer_factory(max_time=timedelta(microseconds=1))
+    for step in (1, 2):
+        with pytest.raises(TrainingStopped, match=f"stopped at step {step} of 3; the same command continues"):
+            fit(teaching(steps=3), photo_data(8), tmp_path / "limited", limited)
+    resumed, whole = teaching(steps=3), teaching(steps=3)
+    fit(resumed, photo_data(8), tmp_path / "limited", limited)
+    fit(whole, photo_data(8), tmp_path / "whole", trainer_factory())
+    assert_equal(weights(resumed), weights(whole))
+
+
+def test_a_loss_that_is_not_a_number_stops_and_names_the_step(tmp_path):
+    class Break(lightning.Callback):
+        def on_train_batch_start(self, trainer, module, *_):
+            if trainer.global_step == 2:
+                module.codec.g_s.head.conv.weight.data[0, 0] = float("nan")
+
+    with pytest.raises(TrainingStopped, match=r"not finite at step 2 \(rate_distortion nan\)"):
+        fit(teaching(steps=4), photo_data(4), tmp_path, trainer_factory(Break()))
+
+
+def test_a_loaded_codec_trains_in_training_mode(tmp_path, recwarn):
+    module = distilling(steps=2)
+    module.eval()
+
+    class Modes(lightning.Callback):
+        def on_train_batch_start(self, trainer, module, *_):
+            assert all(part.training for part in module.modules())
+            assert not any(part.training for part in module.teacher.modules())
+
+    fit(module, photo_data(1), tmp_path, trainer_factory(Modes()))
+    assert not [warning for warning in recwarn if "eval mode" in str(warning.message)]
+
+
+# --------------------------------------------------------------------------------------------------- inherited encoder
+
+
+def encoder(codec):
+    return [parameter for part in (codec.g_a, codec.h_a) for parameter in part.parameters() if parameter.ndim > 1]
+
+
+def test_an_inherited_encoder_is_the_teacher_s_and_frozen_for_a_third(tmp_path):
+    recorder = Recorder(lambda module: encoder(module.codec))
+    module = distilling(steps=6)
+    inherited = [parameter.detach().clone() for parameter in encoder(module.teacher)]
+    assert all(map(torch.equal, encoder(module.codec), inherited))
+    assert torch.equal(module.codec.log_gain, module.teacher.log_gain)
+    decoder = copy.deepcopy(module.codec.g_s.state_dict())
+    fit(module, photo_data(3), tmp_path, trainer_factory(recorder))
+    for step, seen in enumerate(recorder.seen):
+        moved = [not torch.equal(now, then) for now, then in zip(seen, inherited, strict=True)]
+        assert not any(moved) if step < 2 else all(moved), step
+    assert all(map(torch.equal, encoder(module.teacher), inherited))
+    assert not any(torch.equal(decoder[name], tensor) for name, tensor in module.codec.g_s.state_dict().items())
+
+
+def test_without_inheritance_the_encoder_is_new_and_moves_at_once(tmp_path):
+    recorder = Recorder(lambda module: encoder(module.codec))
+    module = distilling(inherit=False, steps=1)
+    before = [parameter.detach().clone() for parameter in encoder(module.codec)]
+    assert not any(map(torch.equal, before, encoder(module.teacher)))
+    fit(module, photo_data(1), tmp_path, trainer_factory(recorder))
+    assert not any(map(torch.equal, recorder.seen[0], before))
+
+
+def test_a_student_may_leave_out_the_encoder():
+    assert "g_a" not in configured("student/tiny")
+    assert student().g_a == teacher().g_a and student().latent_channels == ARCHITECTURES["teacher"].latent_channels
