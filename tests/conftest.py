@@ -80,8 +80,8 @@ def lively(architecture: Architecture, *, seed: int = 0) -> HyperpriorCodec:
         codec = HyperpriorCodec(architecture)
         x = torch.rand(1, 3, 8, 8).repeat_interleave(32, 2).repeat_interleave(32, 3)
         y = codec.g_a(x)
-        codec.g_a.head.weight *= 4 / y.std()
-        codec.g_a.head.bias -= 4 * y.mean() / y.std()
+        codec.g_a.head.weight *= 0.5 / y.std()  # the middle rung's gain makes four steps of it
+        codec.g_a.head.bias -= 0.5 * y.mean() / y.std()
         z = codec.h_a(codec.g_a(x))
         codec.h_a[-1].weight *= 3 / z.std()
         codec.log_gain += 2 * torch.randn(codec.log_gain.shape)
@@ -93,7 +93,7 @@ def lively(architecture: Architecture, *, seed: int = 0) -> HyperpriorCodec:
         middle = torch.tensor([QUALITY_ONE * (architecture.rungs + 1) // 2])
         x_hat = codec(x, middle).x_hat
         codec.g_s.head.conv.weight *= 0.2 / x_hat.std()
-        codec.g_s.head.conv.bias += 0.5 - x_hat.mean() * 0.2 / x_hat.std()
+        codec.g_s.head.conv.bias -= (x_hat.mean() - 0.5) * 0.2 / x_hat.std()
     return codec.eval()
 
 

@@ -57,10 +57,13 @@ ARCHITECTURES = {
 
 
 def lively(architecture: Architecture, seed: int = 0) -> tuple[HyperpriorCodec, FactorizedPrior]:
-    """A codec and prior of random weights whose y and z are not all rounded to zero and whose gains differ."""
+    """A codec and prior of random weights, biases and gains, whose y and z are not all rounded to zero."""
     torch.manual_seed(seed)
     codec, prior = HyperpriorCodec(architecture), FactorizedPrior(architecture.hypers, architecture.rungs)
     with torch.no_grad():
+        for name, parameter in codec.named_parameters():
+            if name.endswith("bias"):
+                parameter.add_(0.1 * torch.randn_like(parameter))
         codec.g_a.head.weight.mul_(40)
         codec.h_a[-1].weight.mul_(12)
         codec.log_gain.add_(torch.randn_like(codec.log_gain))
