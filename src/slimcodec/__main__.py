@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from slimcodec import InvalidFile, InvalidInput, SlimcodecError, __version__
+from slimcodec.codec.bitstream import MAX_PIXELS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,7 +50,7 @@ def decompress(options: argparse.Namespace) -> None:
     # An output name that Pillow does not know is found before the work, not after it.
     if options.output.suffix.lower() not in Image.registered_extensions():
         raise InvalidInput(f"{options.output}: no picture format ends in {options.output.suffix!r}; try .png")
-    picture = load(options.model or _model_of(data)).decompress(data)
+    picture = load(options.model or _model_of(data, options.max_pixels)).decompress(data, max_pixels=options.max_pixels)
     partial = options.output.with_name(f".{os.getpid()}.{options.output.name}")
     try:
         picture.save(partial)
@@ -86,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("input", type=Path, metavar="IN")
     verb.add_argument("output", type=Path, metavar="OUT")
     verb.add_argument("--model", help="name or directory; default: the installed model that made the file")
+    verb.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help="refuse larger pictures (default: %(default)s)")
 
     verb = verbs.add_parser("info", help="what a model is and what was measured of it")
     verb.set_defaults(verb=info)
@@ -104,12 +106,12 @@ def _only_student() -> Path:
     return students[0]
 
 
-def _model_of(data: bytes) -> Path:
+def _model_of(data: bytes, max_pixels: int) -> Path:
     """The installed model whose weights' hash the file names."""
     from slimcodec.codec.bitstream import unpack
     from slimcodec.codec.models import list_models, read_description
 
-    wanted = unpack(data)[0].model_hash.hex()
+    wanted = unpack(data, max_pixels=max_pixels)[0].model_hash.hex()
     for directory in list_models():
         if read_description(directory)["weights_sha256"].startswith(wanted):
             return directory
