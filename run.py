@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import time
 import warnings
+import zlib
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from slimcodec.training.distill import Distill, new_student, student_architectur
 from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.prune import prune
 from slimcodec.training.rounds import Round, Rules, next_attempt, read_records, rounds
+from slimcodec.training.start import start_from_photos
 from slimcodec.training.teach import Teach, accumulate_gradients, fit, load_trained, save_trained
 
 STAGES = ("teacher", "distill", "prune", "evaluate", "export")
@@ -43,6 +45,7 @@ DISTILL = (*TEACHER, "student", "distill")
 PRUNE = (*DISTILL, "prune", "validation")
 EVALUATE = ("evaluate", "data")
 GATE_QUALITIES_NEEDED = 4
+STARTING_CROPS = 64
 # Lightning and torch say these on every run; none asks for anything to be done.
 QUIET = (
     ".*does not have many workers.*",
@@ -89,6 +92,7 @@ class Run:
         architecture = Architecture.from_dict(settings["architecture"])
         codec = HyperpriorCodec(architecture)
         prior = FactorizedPrior(architecture.hypers, architecture.rungs)
+        start_from_photos(codec, self.first_crops(settings["training"]))
         module = Teach(codec, prior, seed=self.configuration["seed"], **_of_module(settings["training"]))
         self.train(module, self.directory / "teacher", settings["training"], TEACHER, role="teacher")
 
@@ -96,13 +100,15 @@ class Run:
         if self.is_complete(self.directory / "distilled", DISTILL):
             return
         settings = self.configuration["student"]
-        lightning.seed_everything(self.configuration["seed"] + 1, verbose=False)
+        seed = self.configuration["seed"] + 1
+        lightning.seed_everything(seed, verbose=False)
         inherit = settings["inherit_encoder"]
         teacher, teacher_prior, _ = load_trained(self.teacher_directory)
         architecture = student_architecture(settings["architecture"], teacher.architecture, inherit_encoder=inherit)
         codec, prior = new_student(architecture, teacher, teacher_prior, inherit_encoder=inherit)
+        start_from_photos(codec, self.first_crops(settings["training"]), keep_encoder=inherit)
         freeze_share = self.configuration["distill"]["freeze_share"]
-        module = self.distillation(codec, prior, settings["training"], freeze_share=freeze_share)
+        module = self.distillation(codec, prior, settings["training"], seed=seed, freeze_share=freeze_share)
         self.train(module, self.directory / "distilled", settings["training"], DISTILL, role="student")
 
     def prune(self) -> None:
@@ -113,18 +119,18 @@ class Run:
             start_macs = models.load(start).info[f"{scope}_macs_per_pixel"]
             if next_attempt(read_records(directory), start_macs, self.rules(scope)) is None:
                 console.print(f"prune: complete in {directory}, skipped")
-                continue
-            for record in rounds(
-                start,
-                self.validation_curve(self.teacher_directory),
-                directory=directory,
-                scope=scope,
-                rules=self.rules(scope),
-                prune_to=lambda base, budget, out, scope=scope: self.prune_to(scope, base, budget, out),
-                finetune=lambda before, out: self.finetune(before, out, settings["training"]),
-                measure=self.validation_curve,
-            ):
-                console.print(_sentence(record))
+            else:
+                for record in rounds(
+                    start,
+                    self.validation_curve(self.teacher_directory),
+                    directory=directory,
+                    scope=scope,
+                    rules=self.rules(scope),
+                    prune_to=lambda base, budget, out, scope=scope: self.prune_to(scope, base, budget, out),
+                    finetune=lambda before, out: self.finetune(before, out, settings["training"]),
+                    measure=self.validation_curve,
+                ):
+                    console.print(_sentence(record))
             self.plot_rounds(scope)
 
     def evaluate(self) -> None:
@@ -197,9 +203,9 @@ class Run:
         shutil.rmtree(work)
 
     def distillation(
-        self, codec: HyperpriorCodec, prior: FactorizedPrior, training: dict, *, freeze_share: float
+        self, codec: HyperpriorCodec, prior: FactorizedPrior, training: dict, *, seed: int, freeze_share: float
     ) -> Distill:
-        lightning.seed_everything(self.configuration["seed"], verbose=False)  # for the adapters
+        lightning.seed_everything(seed, verbose=False)  # for the adapters
         teacher, teacher_prior, _ = load_trained(self.teacher_directory)
         return Distill(
             codec,
@@ -209,7 +215,7 @@ class Run:
             weights=self.configuration["distill"]["weights"],
             inherited_encoder=self.configuration["student"]["inherit_encoder"],
             freeze_share=freeze_share,
-            seed=self.configuration["seed"],
+            seed=seed,
             **_of_module(training),
         )
 
@@ -217,7 +223,7 @@ class Run:
         settings = self.configuration["prune"]
         codec, prior, _ = load_trained(base)
         if settings["importance"] == "taylor":
-            module = self.distillation(codec, prior, settings["training"], freeze_share=0)
+            module = Teach(codec, prior, seed=self.configuration["seed"], **_of_module(settings["training"]))
             accumulate_gradients(module.to(self.cache.device), self.cache, settings["importance_batches"])
         codec, prior = prune(
             codec,
@@ -231,7 +237,9 @@ class Run:
 
     def finetune(self, before: Path, out: Path, training: dict) -> None:
         codec, prior, _ = load_trained(before)
-        module = self.distillation(codec, prior, training, freeze_share=0)
+        # Every pass of every round sees other crops.
+        seed = self.configuration["seed"] + zlib.crc32(str(out.relative_to(self.directory)).encode()) % 2**16
+        module = self.distillation(codec, prior, training, seed=seed, freeze_share=0)
         self.train(module, out, training, PRUNE, role="student")
 
     def trainer(self, directory: Path, *, callbacks: list, **settings: Any) -> lightning.Trainer:
@@ -415,6 +423,11 @@ class Run:
     def cache(self) -> data.PhotoCache:
         on_gpu = self.configuration["trainer"]["accelerator"] == "gpu"
         return data.PhotoCache(self.photos[0], device="cuda" if on_gpu else "cpu")
+
+    def first_crops(self, training: dict[str, Any]) -> torch.Tensor:
+        """What a new codec starts from: more crops than a batch, for its covariances."""
+        seed, size = self.configuration["seed"], training["crop"]
+        return self.cache.crops(seed=seed, step=0, batch=STARTING_CROPS, size=size).cpu()
 
     # ------------------------------------------------------------------------------------------- configuration
 

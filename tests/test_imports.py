@@ -42,6 +42,7 @@ ALLOWED = {
     "training/distill": None,
     "training/prune": None,
     "training/rounds": None,
+    "training/start": None,
 }
 RUN_ONLY = {"hydra", "omegaconf", "wandb"}
 ABOVE = {"codec": {"evaluation", "training"}, "evaluation": {"training"}}

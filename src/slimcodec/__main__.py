@@ -87,7 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("input", type=Path, metavar="IN")
     verb.add_argument("output", type=Path, metavar="OUT")
     verb.add_argument("--model", help="name or directory; default: the installed model that made the file")
-    verb.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help="refuse larger pictures (default: %(default)s)")
+    verb.add_argument(
+        "--max-pixels", type=int, default=MAX_PIXELS, help="refuse larger pictures (default: %(default)s)"
+    )
 
     verb = verbs.add_parser("info", help="what a model is and what was measured of it")
     verb.set_defaults(verb=info)

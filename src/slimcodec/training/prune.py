@@ -392,10 +392,9 @@ def choose_widths(
     """The widths that fit the scope's MAC/pixel budget, losing the least importance per MAC.
 
     Chunks of 8 or 4 channels go one by one, always the one of least importance per MAC/pixel that its removal saves
-    now; one that would leave under 93 % of the budget goes only if no other can. Then chunks come back, the most
-    important per MAC first, as long as they fit the budget. `floors` are absolute, by path or part; a step never takes
-    more than 1 - `lowest_share` of a width.
-    Raises InvalidInput when the budget cannot be reached.
+    now; if every chunk would leave less than 93 % of the budget, the one that leaves most. Then chunks come back, the
+    most important per MAC first, as long as they fit the budget. `floors` are absolute, by path or part; a step never
+    takes more than 1 - `lowest_share` of a width. Raises InvalidInput when the budget cannot be reached.
     """
     count = COUNTS[scope]
     full = {path: len(scores) for path, scores in importance.items()}
@@ -414,9 +413,9 @@ def choose_widths(
             value = lost[path][full[path] - new] - lost[path][full[path] - width]
             yield Move(value / (macs - moved), path, new, moved)
 
-    lands = LOWEST_SHARE_OF_BUDGET * budget
+    lowest_macs = LOWEST_SHARE_OF_BUDGET * budget
     while macs > budget:
-        cut = min(moves(down=True), key=lambda move: (move.macs_per_pixel < lands, move), default=None)
+        cut = min(moves(down=True), key=lambda move: (max(0, lowest_macs - move.macs_per_pixel), move), default=None)
         if cut is None:
             raise InvalidInput(
                 f"prune: {scope} cannot go from {count(architecture):.0f} to {budget:.0f} MAC/pixel in one round above "

@@ -1,0 +1,95 @@
+"""Start a codec as the linear transform that the photos themselves suggest: training then refines it, not finds it.
+
+The trunk of g_a and of g_s is linear, and their blocks add to it. Level by level, the downsampling convolutions become
+the principal components of the patches they see, and the upsampling ones the transposes of such components: an
+orthonormal hierarchical transform, as JPEG's is, with y its strongest coefficients. The blocks start switched off.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from slimcodec.codec import rate
+from slimcodec.codec.layers import SubPixelConv
+from slimcodec.codec.network import MID_GREY, PLANES, HyperpriorCodec
+
+RIDGE = 1e-6  # of the mean variance, so that regressing on silent latents is well posed
+
+
+@torch.no_grad()
+def start_from_photos(codec: HyperpriorCodec, x: Tensor, *, keep_encoder: bool = False) -> None:
+    """Set the weights of g_a (unless it was inherited) and g_s, and h_scale's biases, from crops x [B, 3, H, W]."""
+    if not keep_encoder:
+        _start_analysis(codec, x - MID_GREY)
+    y = codec.g_a(x)
+    _start_synthesis(codec, x - MID_GREY, y)
+    deviation = y.std(dim=(0, 2, 3)).clamp_min(rate.SCALE_MIN / 8)
+    index = (deviation / rate.SCALE_MIN).log() / rate.INDEX_STEP
+    codec.h_scale.layers[-1].bias.copy_(index.repeat(PLANES))  # mu starts near zero: the residual is y
+
+
+def _start_analysis(codec: HyperpriorCodec, features: Tensor) -> None:
+    scale = 1
+    for level in codec.g_a.levels:
+        conv, ratio = level.enter, level.enter.stride[0]
+        scale *= ratio
+        components = _principal_components(F.pixel_unshuffle(features, ratio), conv.out_channels)
+        nn.init.zeros_(conv.weight)
+        # The 2·ratio + 1 window begins `ratio` pixels before the patch that is this output's own.
+        own = slice(ratio, 2 * ratio)
+        conv.weight[: len(components), :, own, own] = components.view(len(components), -1, ratio, ratio)
+        _switch_off(level.blocks)
+        features = conv(features)
+    nn.init.eye_(codec.g_a.head.weight.view(codec.g_a.head.weight.shape[:2]))  # the strongest components
+
+
+def _start_synthesis(codec: HyperpriorCodec, features: Tensor, y: Tensor) -> None:
+    """From the picture to the latent: each upsampler undoes the principal components of its own level."""
+    levels = codec.g_s.levels
+    upsamplers = [level.enter for level in levels[1:]] + [codec.g_s.head]
+    for upsampler, level in zip(reversed(upsamplers), reversed(levels), strict=True):
+        ratio = upsampler.ratio if isinstance(upsampler, SubPixelConv) else upsampler.stride[0]
+        patches = F.pixel_unshuffle(features, ratio)
+        width = upsampler.conv.in_channels if isinstance(upsampler, SubPixelConv) else upsampler.in_channels
+        components = _principal_components(patches, width)
+        _set_upsampler(upsampler, components, ratio)
+        _switch_off(level.blocks)
+        components = F.pad(components, (0, 0, 0, width - len(components)))  # channels beyond the patch's dimensions
+        features = F.conv2d(patches, components[:, :, None, None])
+    enter = levels[0].enter
+    nn.init.zeros_(enter.bias)
+    enter.weight.copy_(_regression(y, features)[:, :, None, None])
+
+
+def _set_upsampler(upsampler: nn.Module, components: Tensor, ratio: int) -> None:
+    """The transpose of the components: channel c adds them, times its value, to its own ratio × ratio patch."""
+    count = len(components)
+    if isinstance(upsampler, SubPixelConv):
+        weight, centre = upsampler.conv.weight, upsampler.conv.kernel_size[0] // 2
+        nn.init.zeros_(weight)
+        weight[:, :count, centre, centre] = components.t()
+        return
+    nn.init.zeros_(upsampler.weight)
+    own = slice(upsampler.padding[0], upsampler.padding[0] + ratio)
+    upsampler.weight[:count, :, own, own] = components.view(count, -1, ratio, ratio)
+
+
+def _principal_components(patches: Tensor, count: int) -> Tensor:
+    """The `count` strongest (or as many as there are) directions of patches [B, D, h, w] around zero: [count, D]."""
+    columns = patches.transpose(0, 1).flatten(1).double()
+    _, vectors = torch.linalg.eigh(columns @ columns.t() / columns.shape[1])  # ascending
+    return vectors.flip(1)[:, :count].t().float()
+
+
+def _regression(y: Tensor, features: Tensor) -> Tensor:
+    """The matrix [C, M] that best predicts features [B, C, h, w] from y [B, M, h, w], by least squares."""
+    inputs, targets = (tensor.transpose(0, 1).flatten(1).double() for tensor in (y, features))
+    covariance = inputs @ inputs.t()
+    ridge = RIDGE * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=torch.float64)
+    return torch.linalg.solve(covariance + ridge, inputs @ targets.t()).t().float()
+
+
+def _switch_off(blocks: nn.Sequential) -> None:
+    for block in blocks:
+        nn.init.zeros_(block.project.weight)
+        nn.init.zeros_(block.project.bias)
