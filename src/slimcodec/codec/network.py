@@ -429,7 +429,7 @@ def from_planes(planes: Tensor) -> Tensor:
 
 
 def _initial_log_gain(architecture: Architecture) -> Tensor:
-    """The quantisation step that suits lmbda goes with lmbda^-½ at high rate; the middle rung starts at INITIAL_GAIN."""
+    """The quantisation step that suits lmbda goes with lmbda^-½ at high rate; the middle one starts at INITIAL_GAIN."""
     ladder = architecture.quality_ladder
     middle = ladder[len(ladder) // 2]
     steps = [math.log(INITIAL_GAIN * (lmbda / middle) ** 0.5) / rate.INDEX_STEP for lmbda in ladder]

@@ -1,0 +1,57 @@
+"""Starting from the photos' principal components: a codec that works before it is trained."""
+
+import pytest
+import torch
+from training_parts import ARCHITECTURES
+
+from slimcodec.codec.network import HyperpriorCodec
+from slimcodec.training import data
+from slimcodec.training.start import start_from_photos
+
+
+@pytest.fixture(scope="module")
+def crops():
+    return data.PhotoCache(data.embedded("train")).crops(seed=1, step=0, batch=16, size=128)
+
+
+def error_db(codec, x):
+    """Of the transforms alone: no rounding, no context."""
+    with torch.no_grad():
+        return float(-10 * (codec.g_s(codec.g_a(x)) - x).square().mean().log10())
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_linear_transform_keeps_what_its_latents_can(name, crops):
+    codec = HyperpriorCodec(ARCHITECTURES[name])
+    before = error_db(codec, crops)
+    start_from_photos(codec, crops)
+    assert error_db(codec, crops) > max(22, before + 8)
+    # y are the strongest components, so their variances fall and they are not correlated.
+    y = codec.g_a(crops).detach().transpose(0, 1).flatten(1)
+    power = y.square().mean(dim=1)
+    assert (power.diff() <= 1e-4 * power[0]).all()
+    correlation = (y @ y.t() / y.shape[1]) / (power[:, None] * power[None]).sqrt()
+    assert (correlation - torch.eye(len(y))).abs().max() < 0.02
+
+
+def test_it_is_fitted_to_the_photos_it_is_given(crops):
+    fitted, other = HyperpriorCodec(ARCHITECTURES["teacher"]), HyperpriorCodec(ARCHITECTURES["teacher"])
+    start_from_photos(fitted, crops)
+    start_from_photos(other, torch.rand_like(crops))
+    assert error_db(fitted, crops) > error_db(other, crops) + 3
+
+
+def test_an_inherited_encoder_is_kept_and_g_s_is_fitted_to_it(crops):
+    codec = HyperpriorCodec(ARCHITECTURES["student"])
+    inherited = {name: tensor.clone() for name, tensor in codec.g_a.state_dict().items()}
+    before = error_db(codec, crops)
+    start_from_photos(codec, crops, keep_encoder=True)
+    assert all(torch.equal(tensor, inherited[name]) for name, tensor in codec.g_a.state_dict().items())
+    assert error_db(codec, crops) > before + 5
+
+
+def test_the_scale_of_y_is_known_from_the_start(crops):
+    codec = HyperpriorCodec(ARCHITECTURES["teacher"])
+    start_from_photos(codec, crops)
+    bias = codec.h_scale.layers[-1].bias.view(4, -1)
+    assert torch.equal(bias[0], bias[3]) and bias[0, 0] > bias[0, -1]  # the first coefficient varies most
