@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_tensors
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise_tensors
 from torch import Tensor
 
 import slimcodec
@@ -83,11 +83,12 @@ def save(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     tensors = {name: tensor.contiguous().cpu() for name, tensor in _shipped(codec).items()}
-    save_file(tensors | {TABLES + name: table.contiguous().cpu() for name, table in tables.items()}, partial / WEIGHTS)
+    tensors |= {TABLES + name: table.contiguous().cpu() for name, table in tables.items()}
+    (partial / WEIGHTS).write_bytes(serialise_tensors(tensors))  # save_file would make it readable by its owner alone
     if training:
         masters = {SCALE_MASTERS + name: tensor for name, tensor in codec.h_scale.state_dict().items()}
         state = {name: tensor.detach().contiguous().cpu() for name, tensor in (training | masters).items()}
-        save_file(state, partial / TRAINING)
+        (partial / TRAINING).write_bytes(serialise_tensors(state))
     info = {
         "format_version": FORMAT_VERSION,
         "slimcodec_version": slimcodec.__version__,
@@ -216,6 +217,10 @@ def _figure_lines(figure: Any) -> list[str]:
 
 
 def _number(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_number(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return " to ".join(_number(item) for item in value)
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
