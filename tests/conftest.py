@@ -1,6 +1,12 @@
 """Small codecs with random but lively weights, and a few pictures. Untrained weights alone would round y to zero."""
 
+import contextlib
+import os
 from pathlib import Path
+
+# One thread, here and in the processes that tests start: these networks are tiny, and on a machine that does anything
+# else two threads wait for each other. Before torch is imported, or it is too late.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pytest
@@ -71,6 +77,17 @@ VARIANTS = {
         "quality_ladder": [0.01],
     },
 }
+
+
+@contextlib.contextmanager
+def threads(count):
+    """Torch on `count` threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def lively(architecture: Architecture, *, seed: int = 0) -> HyperpriorCodec:

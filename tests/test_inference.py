@@ -5,7 +5,6 @@ that breaks them makes old files unreadable. After such a change, made on purpos
 `python tests/test_inference.py` writes them anew.
 """
 
-import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import save_lively
+from conftest import save_lively, threads
 from PIL import Image
 
 from slimcodec import InvalidFile, InvalidInput, InvalidModel
@@ -127,16 +126,6 @@ def test_padding_repeats_the_edges(codec):
 
 
 # --- the same integers everywhere -----------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def threads(count):
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,11 @@
 """The network: validation, shapes, order of planes, gains, and above all an integer scale path that is exact."""
 
-import contextlib
 import json
 
 import numpy as np
 import pytest
 import torch
-from conftest import VARIANTS, lively
+from conftest import VARIANTS, lively, threads
 from safetensors.numpy import load_file
 
 from slimcodec import InvalidModel
@@ -225,16 +224,6 @@ def test_scale_index_is_plain_integer_arithmetic(codec, model_directory):
         expected = np.clip((at_gain_one + s[:, None, None] + 8) >> 4, 0, 63)
         assert len(np.unique(expected)) > 20
         assert np.array_equal(codec.scale_index(z, quality), expected)
-
-
-@contextlib.contextmanager
-def threads(count):
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @pytest.mark.filterwarnings("ignore:TF32 acceleration")
