@@ -38,6 +38,7 @@ from slimcodec.training.rounds import Round, Rules, next_attempt, read_records, 
 from slimcodec.training.start import start_from_photos
 from slimcodec.training.teach import Teach, accumulate_gradients, fit, load_trained, save_trained
 
+HERE = Path(__file__).parent
 STAGES = ("teacher", "distill", "prune", "evaluate", "export")
 # What a stage's result depends on: sections of the configuration. Evaluation depends on the models' hashes besides.
 TEACHER = ("seed", "data", "teacher")
@@ -161,9 +162,9 @@ class Run:
         student, teacher = (self.configuration[role]["name"] for role in ("student", "teacher"))
         copies = {self.directory / "student": (self.student_directory, "student")}
         if self.configuration["promote"]:
-            copies[Path("students") / student] = (self.student_directory, "student")
+            copies[HERE / "students" / student] = (self.student_directory, "student")
             if not self.configuration["teacher"]["load"]:
-                copies[Path("teachers") / teacher] = (self.teacher_directory, "teacher")
+                copies[HERE / "teachers" / teacher] = (self.teacher_directory, "teacher")
         for copy, (source, role) in copies.items():
             figures = {name: figures[role] for name, figures in summary["sets"].items()}
             if _is_exported(copy, source, figures):
@@ -175,9 +176,7 @@ class Run:
 
     # ------------------------------------------------------------------------------------------------ training
 
-    def train(
-        self, module: Teach, directory: Path, training: dict, sections: tuple[str, ...], *, role: str, **fields: Any
-    ) -> None:
+    def train(self, module: Teach, directory: Path, training: dict, sections: tuple[str, ...], *, role: str) -> None:
         """Fit in a working directory beside, then write the model directory and remove the working directory."""
         work = _work(directory)
         self.require_same_configuration(work, sections)
@@ -185,8 +184,6 @@ class Run:
             cache=self.cache, validation_photos=self.validation_crops, steps_per_epoch=training["steps_per_epoch"]
         )
         fit(module, photos, work, self.trainer)
-        if role == "student":
-            fields["teacher"] = self.teacher_identity
         logs = directory.with_name(directory.name + ".log")
         shutil.rmtree(logs, ignore_errors=True)
         if (work / "log").is_dir():
@@ -196,9 +193,9 @@ class Run:
             module.codec.cpu(),
             module.prior.cpu(),
             role=role,
+            teacher=self.teacher_identity if role == "student" else None,
             configuration=self.sections(sections),
             git_commit=_git_commit(),
-            **fields,
         )
         shutil.rmtree(work)
 
@@ -533,9 +530,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _git_commit() -> str | None:
-    result = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent
-    )
+    result = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=HERE)
     return result.stdout.strip() or None
 
 
