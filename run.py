@@ -572,7 +572,9 @@ def main(configuration: DictConfig) -> float | None:
     torch.set_float32_matmul_precision("high")
     try:
         return Run(OmegaConf.to_container(configuration, resolve=True, throw_on_missing=True))()
-    except (SlimcodecError, MissingMandatoryValue) as error:
+    except MissingMandatoryValue as error:
+        raise SystemExit(f"slimcodec: {error.full_key} has no default: add {error.full_key}=…") from None
+    except SlimcodecError as error:
         raise SystemExit(f"slimcodec: {error}") from None
     finally:
         _finish_wandb()
