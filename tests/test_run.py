@@ -121,9 +121,13 @@ def test_wandb_without_a_key_is_offline_and_keeps_configuration_and_metrics(tmp_
     run._finish_wandb()
     assert "kept offline" in capsys.readouterr().out
     (record,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    expected = (b"learning_rate", b"train/rate_distortion", b"val/log_loss")
+    # W&B writes from a process of its own, and on a busy machine that may end after `finish` has returned.
+    deadline = time.monotonic() + 30
+    while not all(name in record.read_bytes() for name in expected) and time.monotonic() < deadline:
+        time.sleep(0.1)
     stored = record.read_bytes()
-    for expected in (b"learning_rate", b"train/rate_distortion", b"val/log_loss"):
-        assert expected in stored
+    assert [name for name in expected if name not in stored] == []
 
 
 def _command(directory, *overrides):
