@@ -31,7 +31,7 @@ from slimcodec.codec.inference import Codec
 from slimcodec.codec.network import Architecture, HyperpriorCodec
 from slimcodec.evaluation import anchors, curves, report
 from slimcodec.training import data
-from slimcodec.training.distill import Distill, new_student, student_architecture
+from slimcodec.training.distill import Distill, inherited_parts, new_student, student_architecture
 from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.prune import prune
 from slimcodec.training.rounds import Round, Rules, next_attempt, read_records, rounds
@@ -107,7 +107,8 @@ class Run:
         teacher, teacher_prior, _ = load_trained(self.teacher_directory)
         architecture = student_architecture(settings["architecture"], teacher.architecture, inherit_encoder=inherit)
         codec, prior = new_student(architecture, teacher, teacher_prior, inherit_encoder=inherit)
-        start_from_photos(codec, self.first_crops(settings["training"]), keep_encoder=inherit)
+        kept = inherited_parts(architecture, teacher.architecture, inherit_encoder=inherit)
+        start_from_photos(codec, self.first_crops(settings["training"]), keep=kept)
         freeze_share = self.configuration["distill"]["freeze_share"]
         module = self.distillation(codec, prior, settings["training"], seed=seed, freeze_share=freeze_share)
         self.train(module, self.directory / "distilled", settings["training"], DISTILL, role="student")

@@ -43,10 +43,12 @@ def test_it_is_fitted_to_the_photos_it_is_given(crops):
 
 def test_an_inherited_encoder_is_kept_and_g_s_is_fitted_to_it(crops):
     codec = HyperpriorCodec(ARCHITECTURES["student"])
-    inherited = {name: tensor.clone() for name, tensor in codec.g_a.state_dict().items()}
+    parts = codec.g_a, codec.h_scale
+    inherited = [tensor.clone() for part in parts for tensor in part.state_dict().values()]
     before = error_db(codec, crops)
-    start_from_photos(codec, crops, keep_encoder=True)
-    assert all(torch.equal(tensor, inherited[name]) for name, tensor in codec.g_a.state_dict().items())
+    start_from_photos(codec, crops, keep=("g_a", "h_scale"))
+    kept = [tensor for part in parts for tensor in part.state_dict().values()]
+    assert all(torch.equal(*pair) for pair in zip(kept, inherited, strict=True))
     assert error_db(codec, crops) > before + 5
 
 

@@ -1,6 +1,7 @@
 """Training lowers the loss, is a function of (seed, step), continues where it was, and stops with a reason."""
 
 import copy
+import dataclasses
 from datetime import timedelta
 from itertools import pairwise
 from types import SimpleNamespace
@@ -10,11 +11,12 @@ import pytest
 import torch
 from training_parts import ARCHITECTURES, configured, lively, photo_data, photos, student, teacher, trainer_factory
 
-from slimcodec.training.distill import Distill, new_student
+from slimcodec.training.distill import Distill, inherited_parts, new_student
 from slimcodec.training.teach import CHECKPOINT, Teach, TrainingStopped, accumulate_gradients, fit
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 WEIGHTS = {"output": 0.2, "latent": 0.2, "hyper_latent": 0.2, "decoder": 0.05, "hyper": 0.02}
+SAME_WIDTHS = ("h_scale", "h_mean", "stages", "context", "context_kind")
 SETTINGS = {"batch": 4, "crop": 64, "learning_rate": 1e-3}
 
 
@@ -268,3 +270,15 @@ def test_without_inheritance_the_encoder_is_new_and_moves_at_once(tmp_path):
 def test_a_student_may_leave_out_the_encoder():
     assert "g_a" not in configured("student/tiny")
     assert student().g_a == teacher().g_a and student().latent_channels == ARCHITECTURES["teacher"].latent_channels
+
+
+def test_the_entropy_model_is_inherited_where_its_widths_are_the_teachers():
+    taught = lively(teacher())
+    same = dataclasses.replace(student(), **{name: getattr(teacher(), name) for name in SAME_WIDTHS})
+    other = dataclasses.replace(same, h_scale=(12, 8, 16))
+    for architecture, inherited in ((same, True), (other, False)):
+        codec, _ = new_student(architecture, *taught, inherit_encoder=True)
+        assert ("h_mean" in inherited_parts(architecture, teacher(), inherit_encoder=True)) is inherited
+        assert torch.equal(codec.h_mean[0].weight, taught[0].h_mean[0].weight) is inherited
+        assert torch.equal(codec.context[0][0].weight, taught[0].context[0][0].weight) is inherited
+    assert inherited_parts(same, teacher(), inherit_encoder=False) == ()

@@ -12,6 +12,7 @@ from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.teach import Teach
 
 INHERITED = ("g_a", "h_a", "latent_channels", "hyper_channels", "quality_ladder")
+ENTROPY_MODEL = ("h_scale", "h_mean", "context")
 FEATURE_TERMS = ("encoder", "decoder", "hyper")
 
 
@@ -161,15 +162,28 @@ def student_architecture(values: dict[str, Any], teacher: Architecture, *, inher
     return Architecture.from_dict(values | of_teacher if inherit_encoder else of_teacher | values)
 
 
+def inherited_parts(student: Architecture, teacher: Architecture, *, inherit_encoder: bool) -> tuple[str, ...]:
+    """The parts that a new student takes from the teacher: its encoder, and its entropy model if the widths agree.
+
+    Latents in the teacher's units have the teacher's distributions, so what models these need not be learned again.
+    """
+    if not inherit_encoder:
+        return ()
+    same = all(
+        getattr(student, field) == getattr(teacher, field) for field in (*ENTROPY_MODEL, "stages", "context_kind")
+    )
+    return ("g_a", "h_a", *(ENTROPY_MODEL if same else ()))
+
+
 def new_student(
     architecture: Architecture, teacher: HyperpriorCodec, teacher_prior: FactorizedPrior, *, inherit_encoder: bool
 ) -> tuple[HyperpriorCodec, FactorizedPrior]:
-    """A student to be trained: random but for g_a, h_a, the gains and the prior, if it inherits the encoder."""
+    """A student to be trained: random but for what it inherits; with the encoder come the gains and the prior."""
     codec = HyperpriorCodec(architecture)
     prior = FactorizedPrior(architecture.hypers, architecture.rungs)
+    for part in inherited_parts(architecture, teacher.architecture, inherit_encoder=inherit_encoder):
+        getattr(codec, part).load_state_dict(getattr(teacher, part).state_dict())
     if inherit_encoder:
-        codec.g_a.load_state_dict(teacher.g_a.state_dict())
-        codec.h_a.load_state_dict(teacher.h_a.state_dict())
         codec.log_gain.data.copy_(teacher.log_gain.data)
         prior.load_state_dict(teacher_prior.state_dict())
     return codec, prior

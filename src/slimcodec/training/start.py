@@ -5,6 +5,8 @@ the principal components of the patches they see, and the upsampling ones the tr
 orthonormal hierarchical transform, as JPEG's is, with y its strongest coefficients. The blocks start switched off.
 """
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,15 +19,19 @@ RIDGE = 1e-6  # of the mean variance, so that regressing on silent latents is we
 
 
 @torch.no_grad()
-def start_from_photos(codec: HyperpriorCodec, x: Tensor, *, keep_encoder: bool = False) -> None:
-    """Set the weights of g_a (unless it was inherited) and g_s, and h_scale's biases, from crops x [B, 3, H, W]."""
-    if not keep_encoder:
+def start_from_photos(codec: HyperpriorCodec, x: Tensor, *, keep: Collection[str] = ()) -> None:
+    """Set the weights of g_a and g_s and the biases of h_scale from crops x [B, 3, H, W].
+
+    `keep` names parts that are left as they are: g_a or h_scale, where they were inherited.
+    """
+    if "g_a" not in keep:
         _start_analysis(codec, x - MID_GREY)
     y = codec.g_a(x)
     _start_synthesis(codec, x - MID_GREY, y)
-    deviation = y.std(dim=(0, 2, 3)).clamp_min(rate.SCALE_MIN / 8)
-    index = (deviation / rate.SCALE_MIN).log() / rate.INDEX_STEP
-    codec.h_scale.layers[-1].bias.copy_(index.repeat(PLANES))  # mu starts near zero: the residual is y
+    if "h_scale" not in keep:
+        deviation = y.std(dim=(0, 2, 3)).clamp_min(rate.SCALE_MIN / 8)
+        index = (deviation / rate.SCALE_MIN).log() / rate.INDEX_STEP
+        codec.h_scale.layers[-1].bias.copy_(index.repeat(PLANES))  # mu starts near zero: the residual is y
 
 
 def _start_analysis(codec: HyperpriorCodec, features: Tensor) -> None:
