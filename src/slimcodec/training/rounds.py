@@ -20,6 +20,7 @@ from slimcodec.codec import models
 from slimcodec.evaluation.curves import BdRate, Curve, bd_rate
 
 RECORDS = "rounds.json"
+NEAR_TARGET = 1.1
 MINIMUM_COVERAGE = 0.95  # of the teacher's range from the lowest to the highest quality
 
 
@@ -70,7 +71,9 @@ def next_attempt(records: Sequence[Round], start_macs_per_pixel: float, rules: R
     number, base = len(accepted) + 1, accepted[-1].directory if accepted else None
     failures = [record for record in records if record.number == number]
     if not failures:
-        budget = max(rules.target_macs_per_pixel, rules.shrink * macs)
+        budget = rules.shrink * macs
+        if budget < NEAR_TARGET * rules.target_macs_per_pixel:  # no round of its own for the last few per cent
+            budget = rules.target_macs_per_pixel
         return Attempt(number, base, macs, budget, passes=1)
     last = failures[-1]
     if last.passes < rules.max_passes:
