@@ -55,6 +55,12 @@ def test_a_start_below_the_target_needs_no_round():
     assert next_attempt([], 500, RULES) is None
 
 
+def test_the_last_few_per_cent_are_no_round_of_their_own():
+    rules = RULES._replace(target_macs_per_pixel=500, shrink=0.75)
+    assert next_attempt([], 732, rules).budget == 500  # 549 would leave a round of 49
+    assert next_attempt([], 734, rules).budget == 550.5
+
+
 def test_one_pass_and_no_halving_stop_at_the_first_failure():
     assert next_attempt(FAILED_ONCE, 1000, RULES._replace(max_passes=1, max_halvings=0)) is None
     assert next_attempt(FAILED_ONCE, 1000, RULES._replace(max_passes=1)) == Attempt(1, None, 1000, 875, 1)
