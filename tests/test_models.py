@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from slimcodec.codec.network import QUALITY_ONE, Architecture, HyperpriorCodec
 from slimcodec.training.prior import FactorizedPrior, export_tables
 from slimcodec.training.teach import load_trained, save_trained
 
+ROOT = Path(__file__).parents[1]
 CURVE = {"quality": [1, 2.5], "bpp": [0.1, 0.25], "psnr_db": [28.5, 31.25]}
 
 
@@ -382,3 +384,14 @@ def test_a_training_state_of_other_weights_is_refused(directory, architectures, 
     shutil.copy(other / models.TRAINING, directory)
     message = refusal(models.load_training_state, models.load(directory))
     assert "the two files are of different models" in message
+
+
+ZOO = sorted(path.parent for zoo in ("students", "teachers") for path in ROOT.glob(f"{zoo}/*/model.json"))
+
+
+@pytest.mark.parametrize("directory", ZOO, ids=lambda directory: f"{directory.parent.name}/{directory.name}")
+def test_what_the_repository_ships_loads_and_its_card_says_what_model_json_says(directory):
+    model = models.load(directory)
+    assert (directory / models.CARD).read_text(encoding="utf-8") == models.render_card(directory.name, model.info)
+    assert model.info["decoder_macs_per_pixel"] == decoder_macs_per_pixel(model.codec.architecture)
+    assert "kodak" in model.info["figures"]
