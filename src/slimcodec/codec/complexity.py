@@ -9,7 +9,6 @@ from itertools import pairwise
 from slimcodec.codec.network import ALIGNMENT, LATENT_SCALE, PLANES, Architecture, Block
 
 PLANE_SCALE = 2 * LATENT_SCALE  # planes of y, p and the context are at 1/32
-ENCODER_ONLY = ("g_a", "h_a")
 DECODER = ("h_scale", "h_mean", "context", "g_s", "gain")
 
 
