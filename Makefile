@@ -11,7 +11,7 @@ test: lint
 	$(BIN)/python -m pytest
 
 test-slow: .venv/.installed
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -s
 
 lint: .venv/.installed
 	$(BIN)/ruff check

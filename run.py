@@ -193,6 +193,7 @@ class Run:
             directory,
             module.codec.cpu(),
             module.prior.cpu(),
+            self.first_crops(training),
             role=role,
             teacher=self.teacher_identity if role == "student" else None,
             configuration=self.sections(sections),

@@ -1,47 +1,158 @@
-"""The .slim header: pinned bytes, and one clear line for whatever is wrong with a file."""
+"""The .slim file: pinned bytes, tiles, chunks, and one clear line for whatever is wrong with a file."""
+
+import tracemalloc
+import zlib
 
 import pytest
 
 from slimcodec import InvalidFile, InvalidInput
-from slimcodec.codec.bitstream import HEADER_BYTES, Header, pack, unpack
+from slimcodec.codec import bitstream
+from slimcodec.codec.bitstream import HEADER_BYTES, Contents, Header, pack, unpack
 
 HEADER = Header(model_hash=bytes(range(8)), width=768, height=512, quality=4 * 256 + 128)
 PAYLOAD = b"payload"
-GOLDEN = bytes.fromhex("534c494d01000001020304050607000300000002000080044684c1107061796c6f6164")
+GOLDEN = bytes.fromhex(
+    "534c494d 02 00 0001020304050607"  # SLIM, version, flags, model hash
+    "0003 0002 8004 00 a54c4e53"  # 768 x 512, quality 4.5, untiled, checksum
+    "07000000 7061796c6f6164"  # the size of the only stream, and it
+)
+
+# Everything there can be, with chunks as zlib "compresses" them at level 0: other zlibs compress to other bytes.
+FULL_HEADER = Header(bytes(8), width=3, height=65, quality=256, tile=1, grey=True)
+FULL_STREAMS = [b"first", b"second"]
+ICC, EXIF, ALPHA = b"icc", b"", bytes(range(195))
+FULL = bytes.fromhex(
+    "534c494d 02 0f 0000000000000000 0300 4100 0001 01 e0196c73"
+    "0e000000 0b000000 ce000000 05000000 06000000"  # sizes of ICC, EXIF, alpha, two streams
+    "7801 01 0300fcff 696363 02670130"  # ICC: one stored block
+    "7801 01 0000ffff 00000001"  # EXIF: an empty one
+    f"7801 01 c3003cff {ALPHA.hex()} dd1549e4"
+    "6669727374 7365636f6e64"
+)
+FIRST_STREAM = len(FULL) - 11
+
+SMALL = HEADER._replace(width=3, height=2)
 
 
-def with_byte(at, value):
-    return GOLDEN[:at] + bytes([value]) + GOLDEN[at + 1 :]
+def with_bytes(data, at, new):
+    return data[:at] + new + data[at + len(new) :]
+
+
+def sealed(data):
+    """The same file with the right checksum."""
+    checksum = zlib.crc32(data[HEADER_BYTES:], zlib.crc32(data[: HEADER_BYTES - 4]))
+    return with_bytes(data, HEADER_BYTES - 4, checksum.to_bytes(4, "little"))
+
+
+def with_chunk(name, compressed):
+    """A picture of 3 x 2 pixels whose chunk holds these bytes, compressed by somebody else."""
+    data = pack(SMALL, [b""])
+    flag = bytes([{"icc": 2, "exif": 4, "alpha": 8}[name]])
+    sizes = len(compressed).to_bytes(4, "little") + bytes(4)
+    return sealed(with_bytes(data[:HEADER_BYTES], 5, flag) + sizes + compressed)
+
+
+def peak_bytes(call, *arguments, **keywords):
+    """What a call that raises InvalidFile allocates at most."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidFile):
+            call(*arguments, **keywords)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+# ---- the format
 
 
 def test_golden_file():
-    assert pack(HEADER, PAYLOAD).hex() == GOLDEN.hex()
-    assert unpack(GOLDEN) == (HEADER, PAYLOAD)
+    assert pack(HEADER, [PAYLOAD]).hex() == GOLDEN.hex()
+    assert unpack(GOLDEN) == Contents(HEADER, [PAYLOAD], {}, True)
 
 
-def test_header_is_at_most_40_bytes():
-    assert len(pack(HEADER, b"")) == HEADER_BYTES <= 40
-    assert unpack(pack(HEADER, b"")) == (HEADER, b"")
+def test_golden_file_with_everything():
+    contents = unpack(FULL)
+    assert contents.header == FULL_HEADER and contents.complete
+    assert contents.streams == FULL_STREAMS
+    assert [contents.chunk(name) for name in ("icc", "exif", "alpha")] == [ICC, EXIF, ALPHA]
+    own = pack(FULL_HEADER, FULL_STREAMS, icc=ICC, exif=EXIF, alpha=ALPHA)
+    assert own[:21] == FULL[:21] and unpack(own).header == FULL_HEADER
+
+
+def test_an_untiled_picture_pays_at_most_40_bytes():
+    assert len(pack(HEADER, [b""])) == HEADER_BYTES + 4 == 29 <= 40
+
+
+@pytest.mark.parametrize("present", [(), ("icc",), ("exif", "alpha"), ("icc", "exif", "alpha")])
+@pytest.mark.parametrize("grey", [False, True])
+def test_chunks_round_trip(present, grey):
+    given = {"icc": bytes(3000), "exif": b"Exif\0\0", "alpha": bytes(range(6))}
+    header = SMALL._replace(grey=grey)
+    contents = unpack(pack(header, [PAYLOAD], **{name: given[name] for name in present}))
+    assert contents.header == header and contents.streams == [PAYLOAD] and tuple(contents.chunks) == present
+    for name, data in given.items():
+        assert contents.chunk(name) == (data if name in present else None)
 
 
 def test_the_largest_values_round_trip():
-    header = Header(b"\xff" * 8, (1 << 32) - 1, (1 << 32) - 1, (1 << 16) - 1)
-    assert unpack(pack(header, PAYLOAD), max_pixels=1 << 64) == (header, PAYLOAD)
+    header = Header(b"\xff" * 8, (1 << 16) - 1, (1 << 16) - 1, (1 << 16) - 1, 255, True)
+    streams = [bytes([number]) for number in range(25)]
+    assert unpack(pack(header, streams), max_pixels=1 << 32)[:2] == (header, streams)
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_whatever_holds_bytes_is_taken(kind):
+    contents = unpack(kind(FULL))
+    assert contents == unpack(FULL) and all(type(stream) is bytes for stream in contents.streams)
+
+
+@pytest.mark.parametrize(
+    "width, height, tile, cells, tiles",
+    [
+        (1, 1, 0, (1, 1), (1, 1)),
+        (1, 1, 255, (1, 1), (1, 1)),
+        (64, 65, 1, (2, 1), (2, 1)),
+        (640, 64 * 7, 3, (7, 10), (3, 4)),
+        (640, 64 * 7, 0, (7, 10), (1, 1)),
+        (1, 65535, 1, (1024, 1), (1024, 1)),
+        (65535, 1, 255, (1, 1024), (1, 5)),
+        (65535, 65535, 1, (1024, 1024), (1024, 1024)),
+        (65535, 65535, 0, (1024, 1024), (1, 1)),
+    ],
+)
+def test_grids(width, height, tile, cells, tiles):
+    header = HEADER._replace(width=width, height=height, tile=tile)
+    assert (header.cells, header.tiles) == (cells, tiles)
+
+
+def test_a_column_of_1024_tiles_round_trips():
+    header = HEADER._replace(width=1, height=65535, tile=1)
+    streams = [str(number).encode() * (number % 3) for number in range(1024)]
+    assert unpack(pack(header, streams)) == Contents(header, streams, {}, True)
+
+
+# ---- what is no file
 
 
 @pytest.mark.parametrize(
     "data, message",
     [
-        (b"", "0 bytes, the header alone has 28"),
-        (GOLDEN[:27], "27 bytes, the header alone has 28"),
-        (b"\x89PNG" + GOLDEN[4:], "not a .slim file"),
-        (with_byte(4, 9), "format version 9, this slimcodec reads version 1"),
-        (with_byte(5, 0x80), "flags 0x80"),
-        (GOLDEN[:14] + bytes(4) + GOLDEN[18:], "0 x 512 pixels"),
-        (GOLDEN[:18] + bytes(4) + GOLDEN[22:], "768 x 0 pixels"),
-        (with_byte(17, 1), "16777984 x 512 pixels.*pass a larger max_pixels"),
-        (with_byte(6, 99), "checksum"),
-        (GOLDEN + b"\0", "checksum"),
+        (b"", "not a .slim file: it begins with b''"),
+        (b"\x89PNG" + GOLDEN[4:], "not a .slim file: it begins with b'.x89PNG' instead of b'SLIM'"),
+        (GOLDEN[:24], "truncated: 24 bytes, the header alone has 25"),
+        (with_bytes(GOLDEN, 4, b"\1"), "format version 1, this slimcodec reads version 2"),
+        (with_bytes(GOLDEN, 5, b"\x80"), "flags 0x80, version 2 of the format knows 0x0f"),
+        (with_bytes(GOLDEN, 14, bytes(2)), "0 x 512 pixels"),
+        (with_bytes(GOLDEN, 16, bytes(2)), "768 x 0 pixels"),
+        (with_bytes(GOLDEN, 14, b"\xff" * 4), "65535 x 65535 pixels, more than the limit of 200,000,000; pass"),
+        (GOLDEN[:28], "truncated: 28 bytes, its table of sizes ends at 29"),
+        (GOLDEN[:30], r"truncated: 30 of 36 bytes; allow_partial=True \(decompress --partial\)"),
+        (pack(HEADER, [bytes(5649)])[:1234], "is truncated: 1,234 of 5,678 bytes;"),
+        (FULL[:60], "truncated: 60 of 287 bytes, and the picture itself only begins at 276"),
+        (GOLDEN + b"\0", "damaged: 37 bytes, 1 more than it says"),
+        (with_bytes(GOLDEN, 6, b"\x63"), "damaged: its checksum does not match"),
+        (with_bytes(GOLDEN, 35, b"\x63"), "damaged: its checksum does not match"),
     ],
 )
 def test_what_is_wrong_is_named(data, message):
@@ -51,22 +162,106 @@ def test_what_is_wrong_is_named(data, message):
 
 
 def test_max_pixels_is_inclusive():
-    assert unpack(GOLDEN, max_pixels=768 * 512) == (HEADER, PAYLOAD)
+    assert unpack(GOLDEN, max_pixels=768 * 512).header == HEADER
     with pytest.raises(InvalidFile, match="max_pixels"):
         unpack(GOLDEN, max_pixels=768 * 512 - 1)
 
 
-def test_every_truncation_is_refused():
-    for length in range(len(GOLDEN)):
+@pytest.mark.parametrize("data", [GOLDEN, FULL])
+def test_every_truncation_is_refused(data):
+    for length in range(len(data)):
         with pytest.raises(InvalidFile):
-            unpack(GOLDEN[:length])
+            unpack(data[:length])
 
 
-def test_every_damaged_bit_is_refused():
-    for at in range(len(GOLDEN)):
-        for bit in range(8):
+@pytest.mark.parametrize("data", [GOLDEN, FULL])
+def test_every_damaged_byte_is_refused(data):
+    for at in range(len(data)):
+        for value in {data[at] ^ 1 << bit for bit in range(8)} | {0, 255} - {data[at]}:
             with pytest.raises(InvalidFile):
-                unpack(with_byte(at, GOLDEN[at] ^ 1 << bit), max_pixels=1 << 64)
+                unpack(with_bytes(data, at, bytes([value])), max_pixels=1 << 32)
+
+
+@pytest.mark.parametrize("allow_partial", [False, True])
+def test_a_huge_grid_in_a_small_file_allocates_nothing(allow_partial):
+    header = Header(bytes(8), 65535, 65535, 256, tile=1)
+    data = pack(header._replace(width=1, height=1), [b""])
+    data = sealed(with_bytes(data, 14, b"\xff" * 4))
+    assert peak_bytes(unpack, data, max_pixels=1 << 32, allow_partial=allow_partial) < 100_000
+
+
+def test_a_stream_that_claims_4_gib_allocates_nothing():
+    data = sealed(with_bytes(GOLDEN, HEADER_BYTES, b"\xff" * 4))
+    assert peak_bytes(unpack, data) < 100_000
+    assert unpack(data, allow_partial=True).streams == [PAYLOAD]
+
+
+# ---- partial files
+
+
+def test_every_partial_file_gives_what_is_there():
+    stream_bytes = b"".join(FULL_STREAMS)
+    for length in range(len(FULL)):
+        if length < FIRST_STREAM:
+            with pytest.raises(InvalidFile):
+                unpack(FULL[:length], allow_partial=True)
+            continue
+        contents = unpack(FULL[:length], allow_partial=True)
+        there = stream_bytes[: length - FIRST_STREAM]
+        assert contents.streams == [there[:5], there[5:]] and not contents.complete
+        assert contents.header == FULL_HEADER and contents.chunk("alpha") == ALPHA
+
+
+def test_allow_partial_accepts_a_whole_file_only_if_it_is_intact():
+    assert unpack(FULL, allow_partial=True) == unpack(FULL)
+    for damaged in (with_bytes(FULL, len(FULL) - 1, b"\0"), FULL + b"\0"):
+        with pytest.raises(InvalidFile, match="damaged"):
+            unpack(damaged, allow_partial=True)
+
+
+def test_a_partial_files_damaged_chunk_is_noticed_when_it_is_read():
+    at = FULL.index(ALPHA)
+    contents = unpack(with_bytes(FULL, at, b"\xff")[:-1], allow_partial=True)
+    assert contents.chunk("icc") == ICC
+    with pytest.raises(InvalidFile, match="alpha chunk is damaged"):
+        contents.chunk("alpha")
+
+
+# ---- chunks of others
+
+
+@pytest.mark.parametrize("name", ["icc", "exif", "alpha"])
+def test_damaged_chunks_are_refused(name):
+    whole = zlib.compress(bytes(6))
+    assert unpack(with_chunk(name, whole)).chunk(name) == bytes(6)
+    for damaged in (b"", b"no zlib stream", whole[:-1], whole[:-1] + b"\xff", whole + b"\0"):
+        with pytest.raises(InvalidFile, match=f"the file's {name} chunk is damaged"):
+            unpack(with_chunk(name, damaged)).chunk(name)
+
+
+@pytest.mark.parametrize("pixels", [0, 5, 7, 600])
+def test_alpha_has_one_byte_a_pixel(pixels):
+    with pytest.raises(InvalidFile, match="alpha chunk"):
+        unpack(with_chunk("alpha", zlib.compress(bytes(pixels)))).chunk("alpha")
+
+
+@pytest.mark.parametrize("name, most_bytes", [("icc", 8 << 20), ("exif", 8 << 20), ("alpha", 6)])
+def test_a_bomb_does_not_fill_the_memory(name, most_bytes):
+    contents = unpack(with_chunk(name, zlib.compress(bytes(64 << 20))))
+    assert peak_bytes(contents.chunk, name) < 2.5 * most_bytes + 300_000
+    with pytest.raises(InvalidFile, match=f"holds more than {most_bytes:,} bytes"):
+        contents.chunk(name)
+
+
+def test_a_profile_may_have_8_mib():
+    profile = bytes(8 << 20)
+    assert unpack(pack(HEADER, [b""], icc=profile)).chunk("icc") == profile
+    for name in ("icc", "exif"):
+        with pytest.raises(InvalidInput, match=f"{name} has 8,388,609 bytes, at most 8,388,608"):
+            pack(HEADER, [b""], **{name: profile + b"\0"})
+
+
+# ---- what cannot be written
 
 
 @pytest.mark.parametrize(
@@ -75,13 +270,43 @@ def test_every_damaged_bit_is_refused():
         ("model_hash", b"short"),
         ("model_hash", "01234567"),
         ("width", 0),
-        ("width", 1 << 32),
+        ("width", 1 << 16),
         ("height", -1),
         ("height", 2.0),
         ("quality", 1 << 16),
         ("quality", -1),
+        ("tile", 256),
+        ("tile", -1),
+        ("tile", None),
+        ("grey", 2),
     ],
 )
 def test_fields_out_of_range_are_refused(field, value):
     with pytest.raises(InvalidInput, match=field):
-        pack(HEADER._replace(**{field: value}), PAYLOAD)
+        pack(HEADER._replace(**{field: value}), [PAYLOAD])
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_every_tile_needs_its_stream(count):
+    with pytest.raises(InvalidInput, match=f"{count} streams for 1 x 2 tiles"):
+        pack(HEADER._replace(height=1, tile=6), [b""] * count)
+
+
+@pytest.mark.parametrize("size", [0, 5, 7])
+def test_alpha_of_another_size_is_not_written(size):
+    with pytest.raises(InvalidInput, match=f"alpha has {size} bytes for 6 pixels"):
+        pack(SMALL, [b""], alpha=bytes(size))
+
+
+def test_streams_of_4_gib_are_not_written():
+    class Huge(bytes):
+        def __len__(self):
+            return 1 << 32
+
+    with pytest.raises(InvalidInput, match="4 GiB"):
+        pack(HEADER, [Huge()])
+
+
+def test_the_limits_are_those_documented():
+    assert (bitstream.MAGIC, bitstream.VERSION, bitstream.EXTENSION) == (b"SLIM", 2, ".slim")
+    assert (bitstream.CELL, bitstream.MAX_PIXELS) == (64, 200_000_000)

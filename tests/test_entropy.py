@@ -1,15 +1,18 @@
 """The entropy coder: exact round trips, pinned bytes, size, and refusal of what is damaged."""
 
+from bisect import bisect_right
+
 import numpy as np
 import pytest
 
 from slimcodec import InvalidFile, InvalidInput, InvalidModel
+from slimcodec.codec import entropy
 from slimcodec.codec.entropy import Decoder, Encoder, build_tables, information_bits, quantise
 
 GOLDEN = bytes.fromhex("67876ac6ea120000de110c75182d00005cf22e45f40198ff")
 
 
-def gaussian_tables(scales, *, escape=True):
+def gaussian_tables(scales, *, escape=True, skip=0):
     """Tables of zero-mean Gaussians, 3 scales wide on either side; the escape takes the tails."""
     frequencies, minimum = [], []
     for scale in scales:
@@ -17,7 +20,7 @@ def gaussian_tables(scales, *, escape=True):
         density = np.exp(-0.5 * (np.arange(-reach, reach + 1) / scale) ** 2)
         frequencies.append(quantise(np.append(density, 0.003 * density.sum()) if escape else density))
         minimum.append(-reach)
-    return build_tables(np.concatenate(frequencies), list(map(len, frequencies)), minimum, escape=escape)
+    return build_tables(np.concatenate(frequencies), list(map(len, frequencies)), minimum, escape=escape, skip=skip)
 
 
 def random_tables(rng, *, count=5, escape=False):
@@ -50,37 +53,52 @@ def small_stream():
     return symbols, table_index, tables
 
 
+class UndeterminedError(Exception):
+    """A symbol depends on a word that is not there."""
+
+
 def decode_by_the_specification(data, table_index, tables):
-    """The stream layout of the module's docstring, transcribed."""
-    states = [int.from_bytes(data[:8], "little"), int.from_bytes(data[8:16], "little")]
-    words = [int.from_bytes(data[at : at + 4], "little") for at in range(16, len(data), 4)]
+    """The stream layout of the module's docstring, transcribed. Returns the values that any beginning determines."""
+    states = [int.from_bytes(data[at : at + 8], "little") if len(data) >= at + 8 else None for at in (0, 8)]
+    words = [int.from_bytes(data[at : at + 4], "little") for at in range(16, len(data) - 3, 4)]
     coded = 0
 
     def advance(start_and_frequency):
         nonlocal coded
         x = states[coded % 2]
+        if x is None:
+            raise UndeterminedError
         slot = x % 2**16
         start, frequency = start_and_frequency(slot)
         x = frequency * (x >> 16) + slot - start
-        states[coded % 2] = x if x >= 2**31 else (x << 32) + words.pop(0)
+        if x < 2**31:
+            x = (x << 32) + words.pop(0) if words else None
+        states[coded % 2] = x
         coded += 1
         return start
 
-    values = []
-    for table in table_index:
+    def decode(table):
+        if table < tables.skip:
+            return 0
         slots = tables.cumulative[tables.start[table] : tables.start[table + 1]].tolist()
 
-        def owner(slot, slots=slots):
-            symbol = max(s for s in range(len(slots) - 1) if slots[s] <= slot)
+        def owner(slot):
+            symbol = bisect_right(slots, slot) - 1
             return slots[symbol], slots[symbol + 1] - slots[symbol]
 
         symbol = slots.index(advance(owner))
         if tables.escape and symbol == len(slots) - 2:
             value = advance(lambda slot: (slot, 1))
-            values.append(value - 2**16 if value >= 2**15 else value)
-        else:
-            values.append(int(tables.minimum[table]) + symbol)
-    assert words == [] and states == [2**31, 2**31]
+            return value - 2**16 if value >= 2**15 else value
+        return int(tables.minimum[table]) + symbol
+
+    values = []
+    for table in table_index.ravel():
+        try:
+            values.append(decode(table))
+        except UndeterminedError:
+            return values
+    assert words == [] and (None in states or states == [2**31, 2**31])
     return values
 
 
@@ -112,7 +130,7 @@ def test_puts_with_different_tables_and_shapes():
     decoder = Decoder(encode(*puts))
     for symbols, table_index, tables in puts:
         decoded = decoder.get(table_index, tables)
-        assert decoded.dtype == np.int32 and decoded.shape == table_index.shape
+        assert decoded.dtype == np.int16 and decoded.shape == table_index.shape
         np.testing.assert_array_equal(decoded, symbols)
     decoder.finish()
 
@@ -135,6 +153,42 @@ def test_strided_arrays_are_taken_in_c_order():
     np.testing.assert_array_equal(Decoder(data).get(table_index, tables), symbols)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint32, np.int64, ">i4"])
+def test_integers_of_every_kind_are_taken(dtype):
+    symbols, table_index, tables = small_stream()
+    table_index = table_index.astype(dtype)
+    assert encode((symbols.astype(np.int64), table_index, tables)) == GOLDEN
+    assert encode((symbols.astype(">i2"), table_index, tables)) == GOLDEN
+    np.testing.assert_array_equal(Decoder(GOLDEN).get(table_index, tables), symbols)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32])
+def test_arguments_stay_as_they_were(dtype):
+    symbols, table_index, tables = small_stream()
+    symbols, table_index = symbols.astype(np.int16), table_index.astype(dtype)
+    encoder = Encoder()
+    encoder.put(symbols, table_index, tables)
+    assert symbols.flags.writeable and table_index.flags.writeable
+    symbols[:] = 0  # a put is not affected by what happens to its arrays
+    assert encoder.finish() == GOLDEN
+    Decoder(GOLDEN).get(table_index, tables)
+    assert table_index.flags.writeable
+
+
+def test_no_loop_is_compiled_more_than_twice():
+    """For indices of 8 and of 32 bits: not for read-only arrays, other strides or other types."""
+    symbols, table_index, tables = small_stream()
+    for dtype in (np.uint8, np.int16, np.int32, np.uint32, np.int64):
+        for writeable in (True, False):
+            index = table_index.astype(dtype)
+            index.flags.writeable = writeable
+            for step in (1, -1):
+                data = encode((symbols[::step], index[::step], tables))
+                Decoder(data, partial=writeable).get(index[::step], tables)
+    assert len(entropy._look_up.signatures) <= 2 and len(entropy._decode.signatures) <= 2
+    assert len(entropy._encode.signatures) == 1
+
+
 def test_every_int16_value_survives_the_escape():
     tables = gaussian_tables([0.3])
     symbols = np.arange(-(1 << 15), 1 << 15, dtype=np.int32)
@@ -155,6 +209,59 @@ def test_empty_stream_is_the_two_initial_states():
     data = encode()
     assert data == (2**31).to_bytes(8, "little") * 2
     Decoder(data).finish()
+
+
+# ---- skipped tables
+
+
+def skipping_stream(*, count=60, escape=True):
+    """Table 0 is skipped; no other symbol is 0, so that zeros show what was not decoded."""
+    rng = np.random.default_rng(count)
+    scales = np.array([0.2, 0.6, 3.0, 40.0])
+    tables = gaussian_tables(scales, escape=escape, skip=1)
+    table_index = rng.integers(0, len(scales), count, dtype=np.uint8)
+    reach = -tables.minimum[table_index]
+    symbols = np.rint(rng.normal(size=count) * scales[table_index]).clip(-reach, reach).astype(np.int16)
+    symbols[symbols == 0] = 1
+    symbols[::13] = 9 if escape else 1
+    symbols[table_index == 0] = 0
+    return symbols, table_index, tables
+
+
+@pytest.mark.parametrize("escape", [False, True])
+def test_skipped_symbols_are_not_in_the_stream(escape):
+    symbols, table_index, tables = skipping_stream(escape=escape)
+    there = table_index >= 1
+    assert 0 < there.sum() < len(symbols)
+    put, without = (symbols, table_index, tables), (symbols[there], table_index[there], tables._replace(skip=0))
+    data = encode(put)
+    assert data == encode(without) and information_bits(*put) == information_bits(*without)
+    decoder = Decoder(data)
+    np.testing.assert_array_equal(decoder.get(table_index, tables), symbols)
+    decoder.finish()
+    assert decode_by_the_specification(data, table_index, tables) == symbols.tolist()
+
+
+def test_all_tables_may_be_skipped():
+    tables = gaussian_tables([0.5, 1.0], skip=2)
+    nothing, table_index = np.zeros(1000, np.int16), np.tile([0, 1], 500)
+    assert encode((nothing, table_index, tables)) == encode() and information_bits(nothing, table_index, tables) == 0
+    decoder = Decoder(encode())
+    assert not decoder.get(table_index, tables).any()
+    decoder.finish()
+
+
+def test_a_skipped_symbol_must_be_0():
+    tables = gaussian_tables([0.5, 1.0], skip=1)
+    for code in (Encoder().put, information_bits):
+        with pytest.raises(InvalidInput, match="skipped table 0 has no symbol for the value -1"):
+            code([3, 0, -1], [1, 0, 0], tables)
+
+
+@pytest.mark.parametrize("skip", [-1, 3, 1.0])
+def test_only_tables_that_exist_can_be_skipped(skip):
+    with pytest.raises(InvalidModel, match=f"{skip} of 2 tables"):
+        gaussian_tables([0.5, 1.0], skip=skip)
 
 
 # ---- the format and its size
@@ -241,6 +348,76 @@ def test_a_decoder_that_ran_out_of_bytes_keeps_refusing():
     for _ in range(3):
         with pytest.raises(InvalidFile, match="ends before its last symbol"):
             decoder.get(np.tile(table_index, 50), tables)
+
+
+# ---- beginnings of streams
+
+
+def escapes_only():
+    tables = gaussian_tables([0.3])
+    symbols = np.arange(100, 130, dtype=np.int16)
+    return symbols, np.zeros(30, np.uint8), tables
+
+
+def nearly_free():
+    """Many symbols in few words: most leave their state without a refill."""
+    tables = build_tables([65000, 300, 236], [3], [-1], escape=True)
+    symbols = np.where(np.arange(2000) % 97 == 0, 500, -1).astype(np.int16)
+    return symbols, np.zeros(2000, np.int32), tables
+
+
+STREAMS = {
+    "skips and escapes": skipping_stream,
+    "skips": lambda: skipping_stream(count=90, escape=False),
+    "escapes only": escapes_only,
+    "nearly free": nearly_free,
+    "empty": lambda: skipping_stream(count=0),
+}
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_every_beginning_gives_the_first_symbols_and_zeros(stream):
+    symbols, table_index, tables = STREAMS[stream]()
+    data = encode((symbols, table_index, tables))
+    before = 0
+    for cut in range(len(data) + 1):
+        decoder = Decoder(data[:cut], partial=True)
+        decoded = decoder.get(table_index, tables)
+        decoder.finish()
+        length = int(np.flatnonzero(decoded).max(initial=-1)) + 1
+        np.testing.assert_array_equal(decoded[:length], symbols[:length])
+        determined = decode_by_the_specification(data[:cut], table_index, tables)
+        assert before <= length <= len(determined)
+        assert np.count_nonzero(decoded[: len(determined)] != determined) <= 1  # at most one is given up
+        assert decoder.exhausted == (cut < len(data))
+        before = length
+    np.testing.assert_array_equal(decoded, symbols)
+
+
+def test_a_beginning_may_be_read_in_pieces():
+    symbols, table_index, tables = skipping_stream()
+    data = encode((symbols, table_index, tables))
+    for cut in range(len(data) + 1):
+        decoder = Decoder(data[:cut], partial=True)
+        pieces = [decoder.get(piece, tables) for piece in np.split(table_index, [0, 7, 8, 30])]
+        whole = Decoder(data[:cut], partial=True).get(table_index, tables)
+        np.testing.assert_array_equal(np.concatenate(pieces), whole)
+        decoder.finish()
+        assert not decoder.exhausted or not decoder.get(table_index, tables).any()
+
+
+def test_a_whole_stream_is_still_checked_by_a_partial_decoder():
+    symbols, table_index, tables = small_stream()
+    decoder = Decoder(GOLDEN, partial=True)
+    np.testing.assert_array_equal(decoder.get(table_index, tables), symbols)
+    assert not decoder.exhausted
+    decoder.finish()
+    decoder = Decoder(GOLDEN + bytes(4), partial=True)
+    decoder.get(table_index, tables)
+    with pytest.raises(InvalidFile, match="did not end where it should"):
+        decoder.finish()
+    with pytest.raises(InvalidFile, match="impossible state"):
+        Decoder(bytes(16), partial=True)
 
 
 # ---- what cannot be coded

@@ -1,10 +1,11 @@
 """Real files: exact integers in every setting, the picture that the encoder foresaw, honest estimates, clear refusals.
 
-tests/golden holds a tiny model, a file and the integers in it. They pin the format and the integer scale path: a change
-that breaks them makes old files unreadable. After such a change, made on purpose and with a new format version,
-`python tests/test_inference.py` writes them anew.
+tests/golden holds a tiny model and two files with the integers in them and the picture they give. They pin the format
+and the integer scale path: a change that breaks them makes old files unreadable. After such a change, made on purpose
+and with a new format version, `python tests/test_inference.py` writes them anew.
 """
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -12,16 +13,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import save_lively, threads
+from conftest import lively, threads
 from PIL import Image
+from torch.nn import functional as F
 
 from slimcodec import InvalidFile, InvalidInput, InvalidModel
-from slimcodec.codec import bitstream, entropy, inference, models
+from slimcodec.codec import bitstream, inference, models
 from slimcodec.codec.network import ALIGNMENT, PLANES, Architecture
 from slimcodec.codec.rate import SCALE_COUNT
+from slimcodec.codec.symbols import Symbols
+from slimcodec.codec.tiling import Window, whole
 
 GOLDEN = Path(__file__).with_name("golden")
-GOLDEN_MODEL, GOLDEN_FILE, GOLDEN_SYMBOLS = GOLDEN / "model", GOLDEN / "picture.slim", GOLDEN / "symbols.npz"
+GOLDEN_MODEL = GOLDEN / "model"
+GOLDEN_FILES = {"picture": {"quality": 1.9}, "tiled": {"quality": 1.3, "tile": 2}}  # the latter with alpha and ICC
 GOLDEN_ARCHITECTURE = {
     "latent_channels": 4,
     "hyper_channels": 3,
@@ -35,6 +40,9 @@ GOLDEN_ARCHITECTURE = {
     "head_kernel": 1,
     "quality_ladder": [0.01, 0.1],
 }
+GOLDEN_SKIP = 12
+THINNED = slice(None, None, 5), slice(None, None, 5)  # rows and columns of the golden pictures that are stored
+PROFILE = b"\0" * 16 + b"RGB " + b"\0" * 108  # the header of an ICC profile, and nothing else
 PICTURES = ["astronaut 100x130", "chelsea 64x64", "noise 64x64", "flat 70x50", "1x1", "1x300", "17x31"]
 QUALITIES = [1, 2.3, 4, 6.50390625, 8]
 
@@ -44,18 +52,18 @@ def picture(request, pictures):
     return pictures[request.param]
 
 
-def parts(data):
-    header, payload = bitstream.unpack(data)
-    return header, payload
-
-
-def read(codec, data):
-    header, payload = parts(data)
-    return codec.read_symbols(payload, header.width, header.height, header.quality)
+def read(codec, data, window=None):
+    return codec.coder.read(bitstream.unpack(data), window)
 
 
 def same(one, other):
-    return np.array_equal(one.z, other.z) and np.array_equal(one.r, other.r)
+    return all(np.array_equal(mine, others) for mine, others in zip(one, other, strict=True))
+
+
+def repacked(data, *, streams=None, **fields):
+    """The same file with other streams or header fields, under a right checksum."""
+    contents = bitstream.unpack(data)
+    return bitstream.pack(contents.header._replace(**fields), contents.streams if streams is None else streams)
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -65,26 +73,30 @@ def same(one, other):
 def test_a_file_decodes_to_what_the_encoder_foresaw(codec, picture, quality):
     """The same integers, the same pixels, the estimated size."""
     data = codec.compress(picture, quality)
-    header, payload = parts(data)
-    assert (header.width, header.height) == (picture.shape[1], picture.shape[0])
+    contents = bitstream.unpack(data)
+    header, (stream,) = contents.header, contents.streams
+    assert (header.width, header.height, header.tile) == (picture.shape[1], picture.shape[0], 0)
     assert header.quality == round(256 * quality)
-    symbols, _ = codec.encode(picture, header.quality)
-    assert same(read(codec, data), symbols)
+    encoding = codec.encoding(picture)
+    y = encoding.y
+    symbols, _ = codec.quantise(y, codec.hyper_latents(y, header.quality), header.quality)
+    assert same(codec.coder.read(contents), symbols)
     estimate = codec.estimate(picture, quality)
     decoded = np.asarray(codec.decompress(data))
     assert decoded.dtype == np.uint8 and decoded.shape == picture.shape
     assert np.array_equal(decoded, estimate.pixels)
-    assert abs(estimate.bits / 8 - len(payload)) <= 0.005 * len(payload) + 32
-    assert len(data) - len(payload) <= 40
+    assert abs(estimate.bits / 8 - len(stream)) <= 0.005 * len(stream) + 32
+    assert len(data) - len(stream) <= 40
 
 
 def test_the_symbols_are_not_trivial(codec, pictures):
     """What the other tests say about files they say about many values, tables, escapes and colours."""
-    symbols, _ = codec.encode(pictures["astronaut 100x130"], 2048)
-    index = codec.scale_index(symbols.z, 2048)
+    symbols = read(codec, codec.compress(pictures["astronaut 100x130"], 8))
+    index = symbols.index
     assert len(np.unique(symbols.z)) > 8 and len(np.unique(symbols.r)) > 20
     assert len(np.unique(index)) > 25 and index.min() == 0 and index.max() == SCALE_COUNT - 1
-    reach = (codec.r_tables.start[1:] - codec.r_tables.start[:-1] - 3) // 2
+    r_tables = codec.coder.r_tables
+    reach = (r_tables.start[1:] - r_tables.start[:-1] - 3) // 2
     escaped = np.abs(symbols.r) > reach[index]
     assert 0 < escaped.mean() < 0.5
     picture = codec.estimate(pictures["astronaut 100x130"], 8).pixels
@@ -98,98 +110,206 @@ def test_quality_raises_rate_and_changes_the_picture(codec, pictures):
     assert not np.array_equal(estimates[0].pixels, estimates[-1].pixels)
 
 
-def test_the_payload_is_z_and_then_the_stages_in_order(codec, pictures):
-    """Written by hand from the parts: z, planes 0, 3, 1, 2."""
-    symbols, _ = codec.encode(pictures["17x31"], 700)
-    encoder = entropy.Encoder()
-    channels = np.arange(8)[:, None, None] + 8 * 2  # 700 / 256 is nearest to rung 3
-    encoder.put(symbols.z, np.broadcast_to(channels, symbols.z.shape), codec.z_tables)
-    index = codec.scale_index(symbols.z, 700)
-    for plane in (0, 3, 1, 2):
-        encoder.put(symbols.r[plane], index[plane], codec.r_tables)
-    assert codec.write_symbols(symbols, 700) == encoder.finish()
+def test_an_encoding_gives_every_quality_from_the_same_latents(codec, pictures):
+    """Whatever was asked before: a cached quality is not taken for another one."""
+    picture = pictures["17x31"]
+    encoding = codec.encoding(picture)
+    for quality in (1024, 256, 2000, 256):
+        assert encoding.file(quality) == codec.compress(picture, quality / 256)
+        estimate = codec.estimate(picture, quality / 256)
+        assert encoding.bits(quality) == estimate.bits
+        assert np.array_equal(encoding.decoded(quality), estimate.pixels)
+    assert encoding.pixel_count == 17 * 31
 
 
-@pytest.mark.parametrize("quality, rung", [(256, 0), (383, 0), (384, 1), (1024, 3), (1919, 6), (1920, 7), (2048, 7)])
-def test_z_uses_the_tables_of_the_nearest_rung(codec, quality, rung):
-    index = codec._z_index((8, 1, 2), quality)
-    assert index.shape == (8, 1, 2)
-    assert index[:, 0, 1].tolist() == list(range(8 * rung, 8 * rung + 8))
+def test_psnr_is_that_of_the_decoded_picture(codec, pictures):
+    picture = pictures["astronaut 100x130"]
+    decoded = np.asarray(codec.decompress(codec.compress(picture, 4)))
+    mse = np.mean((decoded.astype(float) - picture) ** 2)
+    assert codec.encoding(picture).psnr_db(1024) == pytest.approx(10 * np.log10(255**2 / mse))
 
 
 def test_padding_repeats_the_edges(codec):
     pixels = np.arange(2 * 65 * 3, dtype=np.uint16).reshape(2, 65, 3).astype(np.uint8)
-    padded = codec._padded(pixels)
-    assert padded.shape == (1, 3, ALIGNMENT, 2 * ALIGNMENT)
-    back = (padded[0] * 255).round().byte().permute(1, 2, 0).numpy()
-    assert np.array_equal(back, np.pad(pixels, ((0, 62), (0, 63), (0, 0)), mode="edge"))
+    expected = np.pad(pixels, ((0, 62), (0, 63), (0, 0)), mode="edge")
+    for window in (whole((ALIGNMENT, 2 * ALIGNMENT)), Window(0, 0, 2, 65), Window(16, 48, 64, 112)):
+        padded = codec.padded(pixels, window)
+        assert padded.shape == (1, 3, *window.shape)
+        assert np.array_equal((padded[0] * 255).round().byte().permute(1, 2, 0).numpy(), expected[*window.slices])
+
+
+def test_what_comes_with_a_picture_comes_back(codec, pictures):
+    image = Image.fromarray(pictures["17x31"]).convert("RGBA")
+    image.putalpha(Image.fromarray(pictures["17x31"][:, :, 0]))
+    exif = Image.Exif()
+    exif[0x010F] = "camera"
+    image.info |= {"icc_profile": PROFILE, "exif": exif.tobytes()}
+    decoded = codec.decompress(codec.compress(image))
+    assert decoded.mode == "RGBA"
+    assert np.array_equal(np.asarray(decoded)[:, :, 3], pictures["17x31"][:, :, 0])
+    assert decoded.info["icc_profile"] == PROFILE and decoded.getexif()[0x010F] == "camera"
+    stripped = codec.decompress(codec.compress(image, strip=True))
+    assert stripped.mode == "RGBA" and not stripped.info
+    assert np.array_equal(np.asarray(stripped), np.asarray(decoded))
 
 
 # --- the same integers everywhere -----------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def contiguous_codec(model_directory):
-    """The same model with its weights as NCHW."""
-    other = inference.load(model_directory)
-    other.network.to(memory_format=torch.contiguous_format)
-    return other
+def golden(name):
+    """A golden file's bytes, its integers, and some pixels of the picture that was made of it once."""
+    stored = np.load(GOLDEN / f"{name}.npz")
+    return (
+        (GOLDEN / f"{name}.slim").read_bytes(),
+        Symbols(*(stored[part] for part in Symbols._fields)),
+        stored["pixels"],
+    )
+
+
+def load_in(memory_format, *arguments):
+    """A codec whose weights have another layout in memory than usual."""
+    codec = inference.load(*arguments)
+    codec.network.to(memory_format=memory_format)
+    for layer in codec.network.h_scale.layers:
+        layer.pack()
+    return codec
+
+
+@contextlib.contextmanager
+def inexact_convolutions(error):
+    """As with libraries whose algorithms compute with fractions: every result in float64 is off by up to `error`."""
+    generator = torch.Generator().manual_seed(0)
+
+    def inexact(x, *arguments, exact=F.conv2d, **keywords):
+        out = exact(x, *arguments, **keywords)
+        noise = 2 * torch.rand(out.shape, generator=generator, dtype=out.dtype) - 1
+        return out + error * noise if out.dtype == torch.float64 else out
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(F, "conv2d", inexact)
+        yield
+
+
+SETTINGS = {
+    "one thread": ("float32", lambda: threads(1)),
+    "two threads": ("float32", lambda: threads(2)),
+    "without oneDNN": ("float32", lambda: torch.backends.mkldnn.flags(enabled=False)),
+    "inexact convolutions": ("float32", lambda: inexact_convolutions(0.49)),
+    "bfloat16": ("bfloat16", contextlib.nullcontext),
+    "bfloat16 without oneDNN": ("bfloat16", lambda: torch.backends.mkldnn.flags(enabled=False)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
+@pytest.mark.parametrize("name", GOLDEN_FILES)
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format], ids=str)
+def test_golden_files_decode_to_the_stored_integers_in_every_setting(name, setting, memory_format):
+    """Read at once and part by part; at the same precision pixels are within one level of the stored ones."""
+    data, expected, pixels = golden(name)
+    precision, context = SETTINGS[setting]
+    codec = load_in(memory_format, GOLDEN_MODEL, "cpu", precision)
+    with context():
+        assert same(read(codec, data), expected)
+        for window in (Window(0, 0, 1, 1), Window(1, 1, 3, 3), Window(2, 3, 3, 4), Window(0, 2, 3, 4)):
+            z, planes = window.slices, window.finer(2).slices
+            part = Symbols(expected.z[:, *z], expected.index[:, :, *planes], expected.r[:, :, *planes])
+            assert same(read(codec, data, window), part)
+        difference = np.abs(np.asarray(codec.decompress(data))[THINNED].astype(int) - pixels)
+    if precision == "bfloat16":
+        assert difference.max() <= 8 and difference.mean() < 1
+    else:
+        assert difference.max() <= 1 and (difference > 0).mean() < 0.01
+
+
+@pytest.mark.parametrize("name", GOLDEN_FILES)
+def test_golden_files_are_written_as_they_were(name):
+    """The integers give the very same streams; the pictures and what comes with them are there."""
+    codec = inference.load(GOLDEN_MODEL)
+    data, symbols, pixels = golden(name)
+    contents = bitstream.unpack(data)
+    header = contents.header
+    assert (header.width, header.height, header.tile) == (230, 160, GOLDEN_FILES[name].get("tile", 0))
+    assert codec.coder.write(symbols, header) == contents.streams
+    assert np.array_equal(codec.coder.scale_index(symbols.z, header.quality, header.tile), symbols.index)
+    if name == "tiled":
+        assert len(contents.streams) == 4 and contents.chunk("icc") == PROFILE
+        assert np.array_equal(
+            np.frombuffer(contents.chunk("alpha"), np.uint8).reshape(160, 230)[THINNED], pixels[:, :, 3]
+        )
+    else:
+        assert bitstream.pack(header, contents.streams) == data
+
+
+@pytest.mark.parametrize("name", GOLDEN_FILES)
+def test_golden_files_are_not_trivial(name):
+    codec = inference.load(GOLDEN_MODEL)
+    _, symbols, pixels = golden(name)
+    assert codec.coder.r_tables.skip == GOLDEN_SKIP and codec.quantiser.offsets.unique().numel() > 8
+    skipped = symbols.index < GOLDEN_SKIP
+    assert 0.02 < skipped.mean() < 0.5 and not symbols.r[skipped].any()
+    assert len(np.unique(symbols.z)) > 5 and len(np.unique(symbols.r)) > 10 and len(np.unique(symbols.index)) > 15
+    assert len(np.unique(pixels[:, :, :3])) > 100
 
 
 @pytest.mark.filterwarnings("ignore:TF32 acceleration")
 @pytest.mark.parametrize("quality", [1, 5.2])
-def test_files_decode_to_the_same_integers_in_every_setting(codec, contiguous_codec, picture, quality):
+def test_files_decode_to_the_same_integers_and_pixels_in_every_setting(codec, model_directory, picture, quality):
     data = codec.compress(picture, quality)
-    expected = read(codec, data)
-    for count in (1, 2):
-        with threads(count):
-            assert same(read(codec, data), expected)
-    assert same(read(contiguous_codec, data), expected)
-    with torch.backends.mkldnn.flags(enabled=False):
-        assert same(read(codec, data), expected)
+    expected, pixels = read(codec, data), np.asarray(codec.decompress(data)).astype(int)
+    other = load_in(torch.contiguous_format, model_directory)
+    without = torch.backends.mkldnn.flags(enabled=False)
+    for context, one in ((threads(1), codec), (threads(2), codec), (contextlib.nullcontext(), other), (without, codec)):
+        with context:
+            assert same(read(one, data), expected)
+            assert np.abs(np.asarray(one.decompress(data)) - pixels).max() <= 1
+
+
+@pytest.mark.parametrize("quality", [1, 5.2])
+def test_precision_changes_pixels_only(codec, model_directory, picture, quality):
+    """A file made at either precision has the same integers at both; the encoder foresees the picture at its own."""
+    rough = inference.load(model_directory, precision="bfloat16")
+    for writer in (codec, rough):
+        data = writer.compress(picture, quality)
+        assert same(read(codec, data), read(rough, data))
+        assert np.array_equal(np.asarray(writer.decompress(data)), writer.estimate(picture, quality).pixels)
 
 
 def test_a_batch_has_the_indices_of_its_pictures(codec, pictures):
     """Four pictures at four qualities through the network at once, NCHW and channels-last."""
     names, qualities = ("chelsea 64x64", "noise 64x64", "1x1", "17x31"), (256, 777, 1500, 2048)
-    z = [codec.encode(pictures[name], quality)[0].z for name, quality in zip(names, qualities, strict=True)]
-    expected = [codec.scale_index(one, quality) for one, quality in zip(z, qualities, strict=True)]
+    files = [codec.compress(pictures[name], quality / 256) for name, quality in zip(names, qualities, strict=True)]
+    z, expected, _ = (np.stack(parts) for parts in zip(*(read(codec, data) for data in files), strict=True))
     network = codec.network
     with torch.inference_mode():
         shift = network.gain_shift(torch.tensor(qualities))
         for memory_format in (torch.contiguous_format, torch.channels_last):
-            batch = torch.from_numpy(np.stack(z)).contiguous(memory_format=memory_format)
+            batch = torch.from_numpy(z).contiguous(memory_format=memory_format)
             index = (network.scale_index(batch, shift) + 0.5).floor().clamp(0, SCALE_COUNT - 1)
-            assert np.array_equal(index.int().numpy(), np.stack(expected))
-
-
-def test_golden_file():
-    """A file written long ago holds these integers, and they are written as these bytes."""
-    codec = inference.load(GOLDEN_MODEL)
-    data = GOLDEN_FILE.read_bytes()
-    expected = np.load(GOLDEN_SYMBOLS)
-    symbols = read(codec, data)
-    assert np.array_equal(symbols.z, expected["z"]) and np.array_equal(symbols.r, expected["r"])
-    assert len(np.unique(symbols.z)) > 5 and len(np.unique(symbols.r)) > 10
-    header, _ = parts(data)
-    assert np.array_equal(codec.scale_index(symbols.z, header.quality), expected["index"])
-    assert len(np.unique(expected["index"])) > 15
-    assert bitstream.pack(header, codec.write_symbols(symbols, header.quality)) == data
-    assert codec.decompress(data).size == (230, 160)
+            assert np.array_equal(index.int().numpy(), expected)
 
 
 def write_golden() -> None:
-    """Write tests/golden anew: a random tiny model, a drawn picture, its file, and the integers in it."""
-    save_lively(GOLDEN_MODEL, Architecture.from_dict(GOLDEN_ARCHITECTURE), seed=1)
-    (GOLDEN_MODEL / models.TRAINING).unlink()
+    """Write tests/golden anew: a random tiny model, and two drawn pictures with their files and integers."""
+    from slimcodec.training.prior import FactorizedPrior, export_tables
+
+    torch.manual_seed(1)
+    architecture = Architecture.from_dict(GOLDEN_ARCHITECTURE)
+    tables = export_tables(FactorizedPrior(architecture.hypers, architecture.rungs))
+    tables["r_offsets"] = (40 * torch.sin(torch.arange(SCALE_COUNT) / 4)).round().to(torch.int16)
+    tables["r_skip"] = torch.tensor([GOLDEN_SKIP], dtype=torch.int32)
+    models.save(GOLDEN_MODEL, lively(architecture, seed=1), tables, role="student")
     codec = inference.load(GOLDEN_MODEL)
     row, column = np.mgrid[:160, :230]
     waves = [128 + 120 * np.sign(np.sin(row / a + column / b)) for a, b in ((5, 9), (17, -4), (-8, 30))]
-    data = codec.compress(np.stack(waves, axis=2).astype(np.uint8), 1.9)
-    GOLDEN_FILE.write_bytes(data)
-    symbols = read(codec, data)
-    index = codec.scale_index(symbols.z, parts(data)[0].quality)
-    np.savez_compressed(GOLDEN_SYMBOLS, z=symbols.z, r=symbols.r, index=index)
+    rgb = np.stack(waves, axis=2).astype(np.uint8)
+    rgba = Image.fromarray(np.dstack([rgb, (row + column) % 256]).astype(np.uint8))
+    rgba.info["icc_profile"] = PROFILE
+    for name, picture in (("picture", rgb), ("tiled", rgba)):
+        data = codec.compress(picture, **GOLDEN_FILES[name])
+        (GOLDEN / f"{name}.slim").write_bytes(data)
+        pixels = np.asarray(codec.decompress(data))[THINNED]
+        np.savez_compressed(GOLDEN / f"{name}.npz", pixels=pixels, **read(codec, data)._asdict())
 
 
 # --- pictures and settings ------------------------------------------------------------------------------------------
@@ -199,7 +319,20 @@ def write_golden() -> None:
 def test_pil_pictures_of_8_bits_are_accepted(codec, pictures, mode):
     picture = Image.fromarray(pictures["chelsea 64x64"]).convert(mode)
     assert picture.mode == mode
-    assert codec.compress(picture, 3) == codec.compress(np.array(picture.convert("RGB")), 3)
+    standard = {"1": "L", "P": "RGB", "CMYK": "RGB", "YCbCr": "RGB"}.get(mode, mode)
+    data = codec.compress(picture, 3)
+    assert data == codec.compress(picture.convert(standard), 3)
+    assert codec.decompress(data).mode == standard
+
+
+def test_arrays_are_pictures_too(codec, pictures):
+    pixels = pictures["chelsea 64x64"]
+    rgba = np.dstack([pixels, pixels[:, :, :1]])
+    for array in (pixels, pixels[:, :, 0], rgba):
+        assert codec.compress(array, 3) == codec.compress(Image.fromarray(array), 3)
+    frozen = pixels[::-1, ::-1].copy()
+    frozen.setflags(write=False)
+    assert codec.compress(pixels[::-1, ::-1]) == codec.compress(frozen) == codec.compress(np.asfortranarray(frozen))
 
 
 @pytest.mark.parametrize(
@@ -207,8 +340,7 @@ def test_pil_pictures_of_8_bits_are_accepted(codec, pictures, mode):
     [
         np.zeros((8, 8, 3), np.float32),
         np.zeros((8, 8, 3), np.uint16),
-        np.zeros((8, 8), np.uint8),
-        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((8, 8, 2), np.uint8),
         np.zeros((3, 8, 8), np.uint8),
         np.zeros((0, 8, 3), np.uint8),
         np.zeros((8, 0, 3), np.uint8),
@@ -216,14 +348,12 @@ def test_pil_pictures_of_8_bits_are_accepted(codec, pictures, mode):
         None,
         "picture.png",
         Image.new("RGB", (0, 4)),
-        Image.new("I;16", (8, 8)),
-        Image.new("I", (8, 8)),
         Image.new("F", (8, 8)),
     ],
     ids=str,
 )
 def test_other_pictures_are_refused(codec, picture):
-    for call in (codec.compress, codec.estimate):
+    for call in (codec.compress, codec.estimate, codec.encoding):
         with pytest.raises(InvalidInput, match="picture"):
             call(picture)
 
@@ -232,25 +362,37 @@ def test_a_truncated_picture_file_is_refused(codec, pictures, tmp_path):
     Image.fromarray(pictures["noise 64x64"]).save(tmp_path / "noise.png")
     data = (tmp_path / "noise.png").read_bytes()
     (tmp_path / "noise.png").write_bytes(data[: len(data) // 2])
-    with Image.open(tmp_path / "noise.png") as picture, pytest.raises(InvalidInput, match="cannot be read"):
+    with Image.open(tmp_path / "noise.png") as picture, pytest.raises(InvalidInput, match=r"noise\.png: .*damaged"):
         codec.compress(picture)
 
 
-def test_arrays_of_any_layout_are_accepted(codec, pictures):
-    pixels = pictures["chelsea 64x64"]
-    frozen = pixels[::-1, ::-1].copy()
-    frozen.setflags(write=False)
-    assert codec.compress(pixels[::-1, ::-1]) == codec.compress(frozen) == codec.compress(np.asfortranarray(frozen))
-
-
-@pytest.mark.parametrize("quality", [0, 0.99, 8.01, -1, 9, float("nan"), float("inf"), "4", None, 1j])
+@pytest.mark.parametrize("quality", [0, 0.99, 8.01, -1, 9, float("nan"), float("inf"), "4", 1j, True])
 def test_a_quality_out_of_range_is_refused(codec, pictures, quality):
-    with pytest.raises(InvalidInput, match=r"quality .*must be a number from 1 to 8"):
-        codec.compress(pictures["1x1"], quality)
+    for call in (codec.compress, codec.estimate):
+        with pytest.raises(InvalidInput, match=r"quality .*must be a number from 1 to 8"):
+            call(pictures["1x1"], quality)
 
 
 def test_a_quality_may_be_any_real_number(codec, pictures):
-    assert codec.compress(pictures["1x1"], np.float32(4)) == codec.compress(pictures["1x1"], 4)
+    picture = pictures["1x1"]
+    assert codec.compress(picture) == codec.compress(picture, 4) == codec.compress(picture, np.float32(4))
+
+
+@pytest.mark.parametrize("name", ["effort", "tile"])
+@pytest.mark.parametrize("value", [-1, 256, 0.5, "1", float("nan")])
+def test_other_settings_out_of_range_are_refused(codec, pictures, name, value):
+    with pytest.raises(InvalidInput, match=f"^{name} .*must be a whole number"):
+        codec.compress(pictures["1x1"], **{name: value})
+
+
+def test_progress_rises_to_1_and_changes_nothing(codec, pictures, monkeypatch):
+    monkeypatch.setattr(inference, "TRANSFORM_TILE", 3)
+    picture, compressing, decompressing = pictures["astronaut 100x130"], [], []
+    data = codec.compress(picture, progress=compressing.append)
+    assert data == codec.compress(picture)
+    codec.decompress(data, progress=decompressing.append)
+    for shares in (compressing, decompressing):
+        assert len(shares) > 4 and shares[0] > 0 and shares == sorted(shares) and shares[-1] == 1
 
 
 def test_a_device_that_is_not_there_is_refused(model_directory):
@@ -259,13 +401,19 @@ def test_a_device_that_is_not_there_is_refused(model_directory):
             inference.load(model_directory, device)
 
 
-def test_broken_weights_are_the_models_fault(model_directory, pictures):
-    for part in ("g_a.head", "h_mean.0", "context.1.0"):
-        codec = inference.load(model_directory)
-        codec.network.get_submodule(part).bias.data.fill_(float("inf"))
-        codec.network.get_submodule(part).bias.data[0] = float("nan")
-        with pytest.raises(InvalidModel, match="not finite"):
-            codec.compress(pictures["17x31"])
+@pytest.mark.parametrize("precision", ["float16", "", None])
+def test_a_precision_that_is_not_there_is_refused(model_directory, precision):
+    with pytest.raises(InvalidInput, match=r"precision .*float32, bfloat16"):
+        inference.load(model_directory, precision=precision)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("part", ["g_a.head", "h_mean.0", "context.1.0", "context.3.3"])
+def test_broken_weights_are_the_models_fault(model_directory, pictures, part, value):
+    codec = inference.load(model_directory)
+    codec.network.get_submodule(part).bias.data[0] = value
+    with pytest.raises(InvalidModel, match="not finite"):
+        codec.compress(pictures["17x31"])
 
 
 # --- files that cannot be decoded -----------------------------------------------------------------------------------
@@ -300,14 +448,14 @@ def test_every_damaged_byte_is_refused(codec, small_file):
 
 
 def test_damage_under_a_right_checksum_ends_in_a_picture_or_a_refusal(codec, small_file):
-    header, payload = parts(small_file)
+    (stream,) = bitstream.unpack(small_file).streams
     rng = np.random.default_rng(0)
     refused = 0
     for _ in range(60):
-        damaged = bytearray(payload)
-        damaged[rng.integers(len(payload))] ^= int(rng.integers(1, 256))
+        damaged = bytearray(stream)
+        damaged[rng.integers(len(stream))] ^= int(rng.integers(1, 256))
         try:
-            assert codec.decompress(bitstream.pack(header, bytes(damaged))).size == (31, 17)
+            assert codec.decompress(repacked(small_file, streams=[bytes(damaged)])).size == (31, 17)
         except InvalidFile:
             refused += 1
     assert refused >= 55
@@ -315,27 +463,109 @@ def test_damage_under_a_right_checksum_ends_in_a_picture_or_a_refusal(codec, sma
 
 @pytest.mark.parametrize("quality", [0, 255, 2049, 65535])
 def test_a_quality_that_the_model_lacks_is_refused(codec, small_file, quality):
-    header, payload = parts(small_file)
     with pytest.raises(InvalidFile, match="quality"):
-        codec.decompress(bitstream.pack(header._replace(quality=quality), payload))
+        codec.decompress(repacked(small_file, quality=quality))
 
 
 def test_a_declared_size_is_limited_by_max_pixels_only(codec, small_file):
-    header, payload = parts(small_file)
     with pytest.raises(InvalidFile, match="max_pixels"):
-        codec.decompress(bitstream.pack(header._replace(width=2**20, height=2**20), payload))
+        codec.decompress(repacked(small_file, width=65535, height=65535))
     with pytest.raises(InvalidFile, match="limit of 526"):
         codec.decompress(small_file, max_pixels=17 * 31 - 1)
     assert codec.decompress(small_file, max_pixels=17 * 31).size == (31, 17)
 
 
 def test_a_large_flat_picture_in_few_bytes_is_decoded(codec):
-    """However small a payload is, a picture of the size that it declares may be what it holds."""
+    """However small a stream is, a picture of the size that it declares may be what it holds."""
     architecture = codec.network.architecture
-    z = np.zeros((architecture.hypers, 8, 8), np.int32)
-    symbols = inference.Symbols(z, np.zeros((PLANES, architecture.latents, 16, 16), np.int32))
-    data = bitstream.pack(bitstream.Header(codec.model_hash, 512, 512, 256), codec.write_symbols(symbols, 256))
+    z = np.zeros((architecture.hypers, 8, 8), np.int8)
+    index = codec.coder.scale_index(z, 256)
+    symbols = Symbols(z, index, np.zeros((PLANES, architecture.latents, 16, 16), np.int16))
+    header = bitstream.Header(codec.model_hash, 512, 512, 256)
+    data = bitstream.pack(header, codec.coder.write(symbols, header))
     assert codec.decompress(data).size == (512, 512)
+
+
+# --- files that end early -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def student():
+    """A trained model: only such a one makes a better picture of more bytes."""
+    return inference.load("slim")
+
+
+@pytest.fixture(scope="module")
+def photo():
+    import skimage.data
+
+    return skimage.data.astronaut()[40:240, 120:420]
+
+
+def psnr_db(one, other):
+    return 10 * np.log10(255**2 / np.mean((np.asarray(one).astype(float) - other) ** 2))
+
+
+@pytest.mark.parametrize("tile", [0, 2])
+def test_a_partial_file_gives_a_picture_that_improves_with_its_length(student, photo, tile):
+    data = student.compress(photo, 4, tile=tile)
+    begin = len(data) - sum(map(len, bitstream.unpack(data).streams))
+    quality = []
+    for length in np.linspace(begin, len(data), 24).astype(int):
+        if length < len(data):
+            with pytest.raises(InvalidFile, match=r"truncated: .*allow_partial"):
+                student.decompress(data[:length])
+        decoded = student.decompress(data[:length], allow_partial=True)
+        assert decoded.size == (300, 200) and decoded.mode == "RGB"
+        quality.append(psnr_db(decoded, photo))
+    assert quality[-1] == max(quality) > quality[0] + 10
+    assert (np.diff(quality) > -0.5).all()
+    assert np.array_equal(np.asarray(decoded), np.asarray(student.decompress(data)))
+
+
+def test_a_partial_tiled_file_keeps_its_first_tiles(codec, pictures):
+    """The integers of all complete tiles, and zeros for the others."""
+    data = codec.compress(pictures["astronaut 100x130"], tile=1)
+    streams = bitstream.unpack(data).streams
+    assert len(streams) == 6
+    expected = read(codec, data)
+    cut = data[: len(data) - sum(map(len, streams[4:]))]
+    found = codec.coder.read(bitstream.unpack(cut, allow_partial=True))
+    for tile, cell in enumerate(whole((2, 3)).tiles(1)):
+        rows, columns = cell.finer(2).slices
+        if tile < 4:
+            assert np.array_equal(found.z[:, *cell.slices], expected.z[:, *cell.slices])
+            assert np.array_equal(found.r[:, :, rows, columns], expected.r[:, :, rows, columns])
+        else:
+            assert not found.z[:, *cell.slices].any() and not found.r[:, :, rows, columns].any()
+
+
+def test_any_beginning_decodes_to_some_picture(codec, small_file):
+    begin = len(small_file) - len(bitstream.unpack(small_file).streams[0])
+    for length in range(len(small_file)):
+        if length < begin:
+            with pytest.raises(InvalidFile):
+                codec.decompress(small_file[:length], allow_partial=True)
+        else:
+            assert codec.decompress(small_file[:length], allow_partial=True).size == (31, 17)
+
+
+def test_a_region_of_a_partial_file_is_that_of_its_picture(student, photo):
+    data = student.compress(photo, 4, tile=2)
+    for length in (len(data) // 2, len(data) - 1):
+        partial = np.asarray(student.decompress(data[:length], allow_partial=True)).astype(int)
+        region = student.decompress(data[:length], allow_partial=True, region=(100, 60, 90, 80))
+        assert np.abs(partial[60:140, 100:190] - np.asarray(region)).max() <= 1
+
+
+def test_a_partial_file_may_be_damaged_without_more_than_a_refusal(codec, small_file):
+    rng = np.random.default_rng(0)
+    begin = len(small_file) - len(bitstream.unpack(small_file).streams[0])
+    for _ in range(60):
+        damaged = bytearray(small_file[: rng.integers(begin + 1, len(small_file))])
+        damaged[rng.integers(begin, len(damaged))] ^= int(rng.integers(1, 256))
+        with contextlib.suppress(InvalidFile):
+            assert codec.decompress(bytes(damaged), allow_partial=True).size == (31, 17)
 
 
 # --- what a user needs installed ------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ import torch
 from conftest import VARIANTS, lively
 from safetensors.torch import load_file, save_file
 
-from slimcodec import InvalidModel
-from slimcodec.codec import inference, models
+from slimcodec import InvalidFile, InvalidInput, InvalidModel
+from slimcodec.codec import inference, models, zoo
 from slimcodec.codec.complexity import decoder_macs_per_pixel, macs_per_pixel
 from slimcodec.codec.network import QUALITY_ONE, Architecture, HyperpriorCodec
 from slimcodec.training.prior import FactorizedPrior, export_tables
@@ -203,35 +203,51 @@ def test_an_accumulator_that_could_overflow_is_refused(tmp_path):
 
 
 @pytest.fixture
-def zoo(model_directory, tmp_path, monkeypatch):
+def installed(model_directory, tmp_path, monkeypatch):
     """Two folders of models in place of those of the package; the first has precedence."""
     zoos = [tmp_path / "students", tmp_path / "teachers"]
     shutil.copytree(model_directory, zoos[0] / "slim")
     shutil.copytree(model_directory, zoos[0] / ".slim.partial")
     shutil.copytree(model_directory, zoos[1] / "large")
     (zoos[1] / "empty").mkdir()
-    monkeypatch.setattr(models, "zoos", lambda: zoos)
+    monkeypatch.setattr(zoo, "zoos", lambda: zoos)
     return tmp_path
 
 
-def test_models_are_found_by_name(zoo, tmp_path, monkeypatch):
-    assert models.load("slim").directory == zoo / "students/slim"
-    assert inference.load("large").model.directory == zoo / "teachers/large"
-    assert [path.name for path in models.list_models()] == ["slim", "large"]  # and not the half-written one
+def test_models_are_found_by_name(installed, tmp_path, monkeypatch):
+    assert models.load("slim").directory == installed / "students/slim"
+    assert inference.load("large").model.directory == installed / "teachers/large"
+    assert [path.name for path in zoo.list_models()] == ["slim", "large"]  # and not the half-written one
     monkeypatch.chdir(tmp_path)
     (tmp_path / "slim").mkdir()  # a folder that happens to bear the name hides nothing
-    assert models.find("slim") == zoo / "students/slim"
-    assert models.find("teachers/large") == models.Path("teachers/large")
+    assert zoo.find("slim") == installed / "students/slim"
+    assert zoo.find("teachers/large") == Path("teachers/large")
 
 
 @pytest.mark.parametrize("name", ["slimm", "empty", "", "students/empty", "a\0b", "x" * 5000])
-def test_an_unknown_name_lists_the_known_ones(zoo, name):
+def test_an_unknown_name_lists_the_known_ones(installed, name):
     message = refusal(models.load, name)
     assert message.startswith(name) and message.endswith("known names: large, slim")
 
 
+def test_a_model_is_found_by_the_hash_that_a_file_names(installed):
+    digest = zoo.read_description(installed / "students/slim")["weights_sha256"]
+    (installed / "students/another").mkdir()
+    (installed / "students/another" / zoo.DESCRIPTION).write_text("damaged, and first in line")
+    assert zoo.by_hash(digest[:16]) == installed / "students/slim"
+    with pytest.raises(InvalidFile, match=r"model 0123456789abcdef, which is not installed.*--model"):
+        zoo.by_hash("0123456789abcdef")
+
+
+def test_the_default_is_the_only_student(installed):
+    assert zoo.default_student() == installed / "students/slim"
+    shutil.copytree(installed / "students/slim", installed / "students/other")
+    with pytest.raises(InvalidInput, match=r"--model.*: the students installed are other, slim"):
+        zoo.default_student()
+
+
 def test_the_zoos_of_this_package_exist():
-    assert {"students", "teachers"} >= {path.name for path in models.zoos()} != set()
+    assert {"students", "teachers"} >= {path.name for path in zoo.zoos()} != set()
 
 
 # --- damage ---------------------------------------------------------------------------------------------------------
@@ -244,8 +260,8 @@ def test_the_zoos_of_this_package_exist():
         ('{"format_version": 1', "is not JSON"),
         ("[1]", "format_version is None"),
         ("{}", "format_version is None"),
-        ('{"format_version": 99}', "format_version is 99, this slimcodec reads 1"),
-        ('{"format_version": 1}', "slimcodec_version is missing"),
+        ('{"format_version": 99}', f"format_version is 99, this slimcodec reads {models.FORMAT_VERSION}"),
+        (json.dumps({"format_version": models.FORMAT_VERSION}), "slimcodec_version is missing"),
         (b"\xff\xfe", "is not JSON"),
     ],
 )
@@ -337,8 +353,11 @@ def replaced(name, change):
         (replaced("h_scale.layers.3.exponent", lambda t: t * 0 - 1), "tensor h_scale.layers.3."),
         (lambda tensors: tensors.pop("tables.r_sizes"), "tables.r_sizes is missing"),
         (lambda tensors: tensors.pop("tables.z_frequencies"), "tables.z_frequencies is missing"),
-        (replaced("tables.z_frequencies", lambda t: t.float()), "tables.z_frequencies is missing or not integers"),
-        (replaced("tables.z_frequencies", lambda t: t[0].clone()), "tables.z_frequencies is missing or not integers"),
+        (replaced("tables.z_frequencies", lambda t: t.float()), "tables.z_frequencies is missing or not torch.uint16"),
+        (
+            replaced("tables.z_frequencies", lambda t: t[0].clone()),
+            "tables.z_frequencies is missing or not torch.uint16",
+        ),
         (replaced("tables.z_frequencies", lambda t: t[:, :-1].clone()), "tables.z_frequencies must begin with (8, 8)"),
         (replaced("tables.z_frequencies", lambda t: t[:-1].clone()), "tables.z_frequencies must begin with (8, 8)"),
         (
@@ -348,9 +367,10 @@ def replaced(name, change):
         (replaced("tables.r_frequencies", lambda t: t[:-1].clone()), "probability tables: the sizes do not add up"),
         (
             replaced("tables.r_sizes", lambda t: t[:-1].clone()),
-            "tables.r_sizes is missing or not integers of shape (64,)",
+            "tables.r_sizes is missing or not torch.int32 of shape (64,)",
         ),
-        (replaced("tables.r_sizes", lambda t: t - 1), "probability tables: the sizes do not add up"),
+        (replaced("tables.r_sizes", lambda t: t - 1), "every table of r holds an odd number"),
+        (replaced("tables.r_sizes", lambda t: t - 2), "probability tables: the sizes do not add up"),
     ],
 )
 def test_weights_that_do_not_fit(directory, change, named):

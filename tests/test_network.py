@@ -223,7 +223,7 @@ def test_scale_index_is_plain_integer_arithmetic(codec, model_directory):
         s = (steps[rung] * (256 - f) + steps[min(rung + 1, len(steps) - 1)] * f + 128) >> 8
         expected = np.clip((at_gain_one + s[:, None, None] + 8) >> 4, 0, 63)
         assert len(np.unique(expected)) > 20
-        assert np.array_equal(codec.scale_index(z, quality), expected)
+        assert np.array_equal(codec.coder.scale_index(z, quality), expected)
 
 
 @pytest.mark.filterwarnings("ignore:TF32 acceleration")

@@ -73,6 +73,7 @@ def test_tables_are_complete_and_cost_what_the_prior_says(prior):
     assert len(sizes) == 64 and sum(sizes) == len(tables["r_frequencies"])
     for table in tables["r_frequencies"].long().split(sizes):
         assert table.sum() == 65536 and table.min() >= 1
+    assert not tables["r_offsets"].any() and tables["r_offsets"].shape == (64,) and tables["r_skip"].tolist() == [0]
     # Symbols drawn from the prior itself: the tables' rounding costs under half a per cent.
     for rung in range(RUNGS):
         drawn = torch.multinomial(prior.pmf()[rung].detach().clamp_min(0), 4000, replacement=True) - 128

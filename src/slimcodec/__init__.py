@@ -4,6 +4,8 @@
     codec = slimcodec.load("slim")                  # a name in students/ or teachers/, or a model directory
     data = codec.compress(picture, quality=4)       # PIL picture -> bytes
     picture = codec.decompress(data)                # bytes -> PIL picture
+    slimcodec.compress_file("photo.jpg", "photo.slim", quality=4)
+    slimcodec.decompress_file("photo.slim", "photo.png")
 
 Importing the package is light: torch and numba are imported when a model is first loaded.
 """
@@ -11,7 +13,16 @@ Importing the package is light: torch and numba are imported when a model is fir
 from importlib import import_module
 
 __version__ = "0.1.0"
-__all__ = ["Codec", "InvalidFile", "InvalidInput", "InvalidModel", "SlimcodecError", "load"]
+__all__ = [
+    "Codec",
+    "InvalidFile",
+    "InvalidInput",
+    "InvalidModel",
+    "SlimcodecError",
+    "compress_file",
+    "decompress_file",
+    "load",
+]
 
 
 class SlimcodecError(Exception):
@@ -30,7 +41,12 @@ class InvalidModel(SlimcodecError):
     """A model directory that is missing, damaged, edited or of another format version."""
 
 
-_LAZY = {"Codec": "slimcodec.codec.inference", "load": "slimcodec.codec.inference"}
+_LAZY = {
+    "Codec": "slimcodec.codec.inference",
+    "load": "slimcodec.codec.inference",
+    "compress_file": "slimcodec.codec.files",
+    "decompress_file": "slimcodec.codec.files",
+}
 
 
 def __getattr__(name):

@@ -1,133 +1,388 @@
-"""The command line: slimcodec compress | decompress | info.  Exit codes: 0 done, 2 bad input, 1 our fault."""
+"""The command line: slimcodec compress | decompress | info | models.
+
+Exit codes: 0 done, 1 our fault, 2 bad input, 130 stopped by Ctrl-C, 141 nobody read to the end of what was written.
+"""
 
 import argparse
+import contextlib
 import json
 import os
 import sys
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple, TextIO
 
-from slimcodec import InvalidFile, InvalidInput, SlimcodecError, __version__
-from slimcodec.codec.bitstream import MAX_PIXELS
+from slimcodec import InvalidFile, InvalidInput, InvalidModel, SlimcodecError, __version__
+from slimcodec.codec import bitstream, zoo
+
+BAD_INPUT, STOPPED, NOBODY_READS = 2, 130, 141
+BAR_AFTER_SECONDS = 1.0
+STREAM = "-"  # stdin as IN, stdout as OUT
+
+EXAMPLES = {
+    "compress": """examples:
+  slimcodec compress photo.jpg photo.slim -q 5
+  slimcodec compress *.jpg slim/ --bpp 0.5 --effort 5
+  cat photo.png | slimcodec compress - - --strip > photo.slim""",
+    "decompress": """examples:
+  slimcodec decompress photo.slim photo.png
+  slimcodec decompress *.slim pictures/
+  slimcodec decompress huge.slim corner.png --region 0,0,640,480""",
+    "info": """examples:
+  slimcodec info photo.slim
+  slimcodec info slim
+  slimcodec info slim --json""",
+    "models": """examples:
+  slimcodec models
+  slimcodec models --json
+  slimcodec info NAME""",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; bad input ends in one line on stderr and exit code 2."""
-    options = _parser().parse_args(arguments)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text
+    options = _options(arguments)
     try:
-        options.verb(options)
-    except SlimcodecError as error:
-        print(f"slimcodec: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"slimcodec: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            code = options.verb(options)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at the end
+        return NOBODY_READS
+    except (SlimcodecError, OSError) as error:
+        print(f"slimcodec: {_line(error)}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        return STOPPED
+
+
+def compress(options: argparse.Namespace) -> int:
+    from slimcodec import compress_file
+
+    model = options.model or zoo.default_student()
+    settings = {name: getattr(options, name) for name in ("effort", "strip", "device")}
+    targets = {name: getattr(options, name) for name in ("quality", "target_bpp", "max_bytes", "target_psnr_db")}
+    settings |= {name: value for name, value in targets.items() if value is not None}
+
+    def work(source: Any, target: Any, progress: Callable[[float], None]) -> str:
+        done = compress_file(source, target, model=model, progress=progress, **settings)
+        return f"{done.bytes:,} bytes, {done.bpp:.3f} bpp, quality {done.quality:g}"
+
+    return _each(_jobs(options.inputs, options.output, bitstream.EXTENSION), work)
+
+
+def decompress(options: argparse.Namespace) -> int:
+    from slimcodec import decompress_file
+
+    settings = {name: getattr(options, name) for name in ("model", "device", "max_pixels", "allow_partial")}
+    if options.region is not None:
+        settings["region"] = options.region
+
+    def work(source: Any, target: Any, progress: Callable[[float], None]) -> str:
+        done = decompress_file(source, target, progress=progress, **settings)
+        return f"{done.width}x{done.height} {done.mode}"
+
+    return _each(_jobs(options.inputs, options.output, ".png"), work)
+
+
+def info(options: argparse.Namespace) -> int:
+    name = options.name
+    if os.path.isfile(name) or name.endswith(bitstream.EXTENSION):
+        report = _report(name)
+        print(json.dumps(report, indent=1) if options.json else _file_lines(report))
+        return 0
+    directory = zoo.find(name)
+    description = zoo.read_description(directory)
+    if options.json:
+        print(json.dumps(description, indent=1, ensure_ascii=False))
+    else:
+        print(zoo.render_card(directory.resolve().name, description), end="")
     return 0
 
 
-def compress(options: argparse.Namespace) -> None:
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    from slimcodec.codec.inference import load
-
-    try:
-        with Image.open(options.input) as file:
-            picture = ImageOps.exif_transpose(file)
-            picture.load()
-    except (UnidentifiedImageError, SyntaxError, ValueError) as error:
-        raise InvalidInput(f"{options.input}: is not a picture that can be read ({error})") from error
-    data = load(options.model or _only_student()).compress(picture, options.quality)
-    _write(options.output, data)
-    bpp = 8 * len(data) / (picture.width * picture.height)
-    print(f"{options.output}: {len(data):,} bytes, {bpp:.3f} bpp")
+def models(options: argparse.Namespace) -> int:
+    found, code = [], 0
+    for directory in zoo.list_models():
+        try:
+            description = zoo.read_description(directory)
+        except InvalidModel as error:
+            print(f"slimcodec: {error}", file=sys.stderr)
+            code = BAD_INPUT
+        else:
+            fields = "role", "decoder_macs_per_pixel", "encoder_macs_per_pixel", "parameters", "weights_sha256"
+            found.append({"name": directory.name, "directory": str(directory)} | {f: description[f] for f in fields})
+    print(json.dumps(found, indent=1) if options.json else _model_lines(found))
+    return code
 
 
-def decompress(options: argparse.Namespace) -> None:
-    from PIL import Image
-
-    from slimcodec.codec.inference import load
-
-    data = options.input.read_bytes()
-    # An output name that Pillow does not know is found before the work, not after it.
-    if options.output.suffix.lower() not in Image.registered_extensions():
-        raise InvalidInput(f"{options.output}: no picture format ends in {options.output.suffix!r}; try .png")
-    picture = load(options.model or _model_of(data, options.max_pixels)).decompress(data, max_pixels=options.max_pixels)
-    partial = options.output.with_name(f".{os.getpid()}.{options.output.name}")
-    try:
-        picture.save(partial)
-        os.replace(partial, options.output)
-    finally:
-        partial.unlink(missing_ok=True)
-    print(f"{options.output}: {picture.width}x{picture.height}")
+# --- several files --------------------------------------------------------------------------------------------------
 
 
-def info(options: argparse.Namespace) -> None:
-    from slimcodec.codec.models import find, load, render_card
+class Job(NamedTuple):
+    source: str
+    target: str
 
-    found = load(find(options.model)).info
-    if options.json:
-        print(json.dumps(found, indent=1))
+
+def _jobs(inputs: list[str], output: str, suffix: str) -> list[Job]:
+    """Which file becomes which. Raises InvalidInput before anything is written."""
+    several = len(inputs) > 1
+    if output == STREAM and (several or sys.stdout.isatty()):
+        raise InvalidInput(f"{STREAM}: stdout is for one picture, and not for a terminal; name a file or a folder")
+    if not several and not os.path.isdir(output) and not output.endswith(os.sep):
+        jobs = [Job(inputs[0], output)]
     else:
-        print(render_card(str(options.model), found), end="")
+        jobs = _jobs_in_folder(inputs, output, suffix)
+    _check_targets(jobs, suffix)
+    return jobs
+
+
+def _jobs_in_folder(inputs: list[str], folder: str, suffix: str) -> list[Job]:
+    if STREAM in inputs:
+        raise InvalidInput(f"{STREAM}: stdin has no name to write its picture under; make it the only IN and name OUT")
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise InvalidInput(f"{folder}: is not a folder, and there are {len(inputs)} pictures to write to it")
+    sources = {}
+    for source in inputs:
+        target = os.path.join(folder, Path(source).stem + suffix)
+        if target in sources:
+            raise InvalidInput(f"{target}: both {sources[target]} and {source} would be written to it; use two folders")
+        sources[target] = source
+    os.makedirs(folder, exist_ok=True)
+    return [Job(source, target) for target, source in sources.items()]
+
+
+def _check_targets(jobs: list[Job], suffix: str) -> None:
+    """A forgotten OUT must not cost a picture: `compress *.png` where there are two."""
+    sources = {os.path.realpath(job.source) for job in jobs if job.source != STREAM}
+    for _, target in jobs:
+        if os.path.realpath(target) in sources:
+            raise InvalidInput(f"{target}: is an input as well; name another OUT")
+        if suffix == bitstream.EXTENSION and os.path.isfile(target) and not target.endswith(suffix):
+            raise InvalidInput(
+                f"{target}: is there already and no {suffix} file; the last name is OUT, was it forgotten?"
+            )
+
+
+def _each(jobs: list[Job], work: Callable[[Any, Any, Callable[[float], None]], str]) -> int:
+    """Do all that can be done, with a line each. A missing or damaged model stops everything."""
+    code = 0
+    messages = sys.stderr if jobs[0].target == STREAM else sys.stdout
+    with _progress(len(jobs)) as (show, say):
+        for index, job in enumerate(jobs):
+            source = sys.stdin.buffer if job.source == STREAM else job.source
+            target = sys.stdout.buffer if job.target == STREAM else job.target
+            try:
+                line = work(source, target, lambda share, index=index: show(index + share))
+            except (InvalidModel, BrokenPipeError):
+                raise
+            except (SlimcodecError, OSError) as error:
+                say(f"slimcodec: {_line(error)}", sys.stderr)
+                code = BAD_INPUT
+            else:
+                say(f"{'stdout' if job.target == STREAM else job.target}: {line}", messages)
+            show(index + 1)
+    return code
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[tuple[Callable[[float], None], Callable[[str, TextIO], None]]]:
+    """`show(files done)` and `say(line, stream)`: on a terminal a bar, where the work takes its time."""
+    if not sys.stderr.isatty():
+        yield lambda done: None, lambda line, stream: print(line, file=stream)
+        return
+    from tqdm import tqdm
+
+    with tqdm(
+        total=total, delay=BAR_AFTER_SECONDS, leave=False, bar_format="{l_bar}{bar}| {elapsed}<{remaining}"
+    ) as bar:
+        yield lambda done: bar.update(done - bar.n), lambda line, stream: bar.write(line, stream)
+
+
+# --- reports --------------------------------------------------------------------------------------------------------
+
+
+def _report(name: str) -> dict[str, Any]:
+    """What a .slim file says of itself."""
+    data = _bytes(name)
+    try:
+        contents = bitstream.unpack(data, max_pixels=sys.maxsize, allow_partial=True)
+    except InvalidFile as error:
+        raise InvalidFile(f"{name}: {error}") from error
+    header = contents.header
+    return {
+        "file": name,
+        "format_version": bitstream.VERSION,
+        "width": header.width,
+        "height": header.height,
+        "grey": header.grey,
+        "quality": header.quality / bitstream.QUALITY_ONE,
+        "bytes": len(data),
+        "bpp": 8 * len(data) / (header.width * header.height),
+        "model_hash": header.model_hash.hex(),
+        "model": _installed(header.model_hash.hex()),
+        "tile": header.tile * bitstream.CELL,
+        "tiles": header.tiles,
+        "chunks": {name: len(chunk) for name, chunk in contents.chunks.items()},
+        "complete": contents.complete,
+    }
+
+
+def _bytes(name: str) -> bytes:
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        raise InvalidFile(f"{name}: cannot be read ({error.strerror})") from error
+
+
+def _installed(model_hash: str) -> str | None:
+    """The name of the model that decodes it."""
+    with contextlib.suppress(InvalidFile):
+        return zoo.by_hash(model_hash).name
+
+
+def _file_lines(report: dict[str, Any]) -> str:
+    rows, columns = report["tiles"]
+    tiles = f"{rows} x {columns} of {report['tile']} pixels" if report["tile"] else "one"
+    chunks = ", ".join(f"{name} {size:,} bytes" for name, size in report["chunks"].items())
+    lines = [
+        f"{report['file']}: .slim, format version {report['format_version']}",
+        f"picture   {report['width']} x {report['height']} pixels, {'grey' if report['grey'] else 'colour'}",
+        f"quality   {report['quality']:g}",
+        f"size      {report['bytes']:,} bytes, {report['bpp']:.3f} bpp",
+        f"model     {report['model_hash']}, {report['model'] or 'not installed'}",
+        f"tiles     {tiles}",
+        f"chunks    {chunks or 'none'}",
+    ]
+    if not report["complete"]:
+        lines.append("truncated: decompress --partial decodes what is there")
+    return "\n".join(lines)
+
+
+def _model_lines(found: list[dict[str, Any]]) -> str:
+    """A table of the models, with the column titles first."""
+    if not found:
+        return "no model is installed"
+    rows = [("name", "role", "decoder kMAC/pixel", "encoder kMAC/pixel", "parameters", "hash")]
+    rows += [
+        (
+            model["name"],
+            model["role"],
+            f"{model['decoder_macs_per_pixel'] / 1000:.2f}",
+            f"{model['encoder_macs_per_pixel'] / 1000:.2f}",
+            f"{model['parameters']:,}",
+            model["weights_sha256"][:16],
+        )
+        for model in found
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _line(error: Exception) -> str:
+    """What went wrong, in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+    return " ".join(str(error).split())
+
+
+def _show_warning(message: Any, *_: Any, **__: Any) -> None:
+    print(f"slimcodec: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+# --- arguments ------------------------------------------------------------------------------------------------------
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    """argparse's, but options may also stand between the INs and OUT."""
+    parser = _parser()
+    options, more = parser.parse_known_args(arguments)
+    if more and (not hasattr(options, "inputs") or any(m.startswith("-") and m != STREAM for m in more)):
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    if more:
+        *options.inputs, options.output = [*options.inputs, options.output, *more]
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="slimcodec", description="Learned image compression with a slim decoder.")
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-
-    verb = verbs.add_parser("compress", help="picture → .slim")
-    verb.set_defaults(verb=compress)
-    verb.add_argument("input", type=Path, metavar="IN")
-    verb.add_argument("output", type=Path, metavar="OUT")
-    verb.add_argument("-q", "--quality", type=float, default=4.0, help="1 (smallest) to 8 (best), fractions too")
-    verb.add_argument("--model", help="name or directory; default: the only student there is")
-
-    verb = verbs.add_parser("decompress", help=".slim → picture")
-    verb.set_defaults(verb=decompress)
-    verb.add_argument("input", type=Path, metavar="IN")
-    verb.add_argument("output", type=Path, metavar="OUT")
-    verb.add_argument("--model", help="name or directory; default: the installed model that made the file")
-    verb.add_argument(
-        "--max-pixels", type=int, default=MAX_PIXELS, help="refuse larger pictures (default: %(default)s)"
-    )
-
-    verb = verbs.add_parser("info", help="what a model is and what was measured of it")
-    verb.set_defaults(verb=info)
-    verb.add_argument("model", metavar="MODEL", help="name or directory")
-    verb.add_argument("--json", action="store_true", help="model.json as it is")
+    _add_compress(_verb(verbs, compress, "pictures → .slim"))
+    _add_decompress(_verb(verbs, decompress, ".slim → pictures"))
+    verb = _verb(verbs, info, "what is in a .slim file, or what a model is and what was measured of it")
+    verb.add_argument("name", metavar="FILE_OR_MODEL", help="a .slim file, or a model's name or directory")
+    verb.add_argument("--json", action="store_true", help="as JSON; of a model, model.json as it is")
+    verb = _verb(verbs, models, "the installed models")
+    verb.add_argument("--json", action="store_true", help="as JSON")
     return parser
 
 
-def _only_student() -> Path:
-    from slimcodec.codec.models import list_models
-
-    students = [directory for directory in list_models() if directory.parent.name == "students"]
-    if len(students) != 1:
-        names = ", ".join(directory.name for directory in students) or "none"
-        raise InvalidInput(f"--model is needed: the students installed are {names}")
-    return students[0]
-
-
-def _model_of(data: bytes, max_pixels: int) -> Path:
-    """The installed model whose weights' hash the file names."""
-    from slimcodec.codec.bitstream import unpack
-    from slimcodec.codec.models import list_models, read_description
-
-    wanted = unpack(data, max_pixels=max_pixels)[0].model_hash.hex()
-    for directory in list_models():
-        if read_description(directory)["weights_sha256"].startswith(wanted):
-            return directory
-    raise InvalidFile(f"made with model {wanted}, which is not installed; name its directory with --model")
+def _verb(verbs: Any, function: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
+    name = function.__name__
+    verb = verbs.add_parser(
+        name,
+        help=help,
+        description=help,
+        epilog=EXAMPLES[name],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verb.set_defaults(verb=function)
+    return verb
 
 
-def _write(path: Path, data: bytes) -> None:
-    """The whole file or none."""
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
+def _add_compress(verb: argparse.ArgumentParser) -> None:
+    _add_files(verb, "a picture of any kind that Pillow reads; - is stdin", "a .slim file, a folder, or - for stdout")
+    target = verb.add_mutually_exclusive_group()
+    target.add_argument(
+        "-q", "--quality", type=float, metavar="Q", help="1 (smallest) to 8 (best), fractions too; default 4"
+    )
+    target.add_argument("--bpp", type=float, dest="target_bpp", metavar="BPP", help="bits per pixel to aim at")
+    target.add_argument("--max-bytes", type=int, metavar="N", help="the best quality that fits in so many bytes")
+    target.add_argument("--psnr", type=float, dest="target_psnr_db", metavar="P", help="the PSNR to reach, in dB")
+    verb.add_argument("--effort", type=int, default=0, metavar="E", help="0 (fast, default) to 10 (smaller files)")
+    verb.add_argument("--strip", action="store_true", help="leave out the colour profile and EXIF")
+    _add_model(verb, "the only student there is")
+
+
+def _add_decompress(verb: argparse.ArgumentParser) -> None:
+    _add_files(verb, "a .slim file; - is stdin", "a picture of any kind that Pillow writes, a folder, or - for stdout")
+    verb.add_argument("--region", type=_region, metavar="X,Y,W,H", help="only this part, in pixels")
+    verb.add_argument(
+        "--partial", action="store_true", dest="allow_partial", help="decode what there is of a truncated file"
+    )
+    verb.add_argument(
+        "--max-pixels",
+        type=int,
+        default=bitstream.MAX_PIXELS,
+        metavar="N",
+        help="refuse larger pictures (default: %(default)s)",
+    )
+    _add_model(verb, "the installed model that made the file")
+
+
+def _add_files(verb: argparse.ArgumentParser, inputs: str, output: str) -> None:
+    verb.add_argument("inputs", nargs="+", metavar="IN", help=inputs)
+    verb.add_argument("output", metavar="OUT", help=f"{output}; a folder for several INs")
+
+
+def _add_model(verb: argparse.ArgumentParser, default: str) -> None:
+    verb.add_argument("--model", metavar="NAME", help=f"name or directory; default: {default}")
+    verb.add_argument(
+        "--device", default="cpu", metavar="D", help="where the networks run, such as cuda (default: cpu)"
+    )
+
+
+def _region(text: str) -> tuple[int, int, int, int]:
     try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        x, y, width, height = map(int, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not X,Y,W,H in pixels, such as 0,0,640,480") from None
+    return x, y, width, height
 
 
 if __name__ == "__main__":

@@ -1,74 +1,219 @@
-"""The file format `.slim`: a header that says how to decode, a checksum, and one entropy-coded stream."""
+"""The file format `.slim`: how to decode a picture, what belongs to it, and one entropy-coded stream per tile.
 
-from struct import Struct
+docs/format.md describes it for whoever writes another decoder.
+"""
+
+import struct
+import zlib
 from typing import NamedTuple
-from zlib import crc32
 
 from slimcodec import InvalidFile, InvalidInput
 
 MAGIC = b"SLIM"
-VERSION = 1
+VERSION = 2
+EXTENSION = ".slim"
+CELL = 64  # pixels: the side of the smallest piece that the networks can code
+QUALITY_ONE = 256  # quality is 8.8 fixed point
 MAX_PIXELS = 200_000_000  # what a decoder accepts unless told otherwise
+MAX_PROFILE_BYTES = 8 << 20  # of ICC or EXIF before compression
 
 # A .slim file, little endian throughout:
 #
 #   magic       4 bytes   "SLIM"
-#   version     u8        1
-#   flags       u8        0; a reader refuses what it does not know
+#   version     u8        2
+#   flags       u8        bit 0: the picture was greyscale; bits 1, 2, 3: ICC, EXIF, alpha are there; others are refused
 #   model hash  8 bytes   the first 8 of the SHA-256 of the model's weights.safetensors
-#   width       u32       pixels, at least 1
-#   height      u32       pixels, at least 1
+#   width       u16       pixels, at least 1
+#   height      u16       pixels, at least 1
 #   quality     u16       8.8 fixed point
+#   tile        u8        side of an independently coded tile in cells of 64 x 64 pixels; 0: the whole picture is one
 #   checksum    u32       CRC-32 (zlib's) of every other byte of the file, in order
-#   payload               to the end: one stream of codec/entropy, z and then the residuals r stage by stage
-_FIELDS = Struct("<4sBB8sIIH")
-_CHECKSUM = Struct("<I")
+#   sizes       u32 each  bytes of the chunks that are there (ICC, EXIF, alpha), then of every tile's stream
+#   chunks                each compressed by zlib; alpha is one byte a pixel, rows from the top
+#   streams               of the tiles in raster order: codec/entropy, z and then the residuals r stage by stage
+#
+# Sides below 65536 bound what padding to whole cells adds: 8.3 million pixels at most.
+_FIELDS = struct.Struct("<4sBB8sHHHB")
+_CHECKSUM = struct.Struct("<I")
+_GREY = 1
+_CHUNK_FLAGS = {"icc": 2, "exif": 4, "alpha": 8}
+_KNOWN_FLAGS = _GREY | sum(_CHUNK_FLAGS.values())
+_SIZE_BYTES = 4
 HEADER_BYTES = _FIELDS.size + _CHECKSUM.size
 
 
 class Header(NamedTuple):
-    """What a decoder must know before it reads the payload."""
+    """What a decoder must know before it reads a stream."""
 
     model_hash: bytes  # the first 8 bytes of the weights' SHA-256
     width: int  # pixels
     height: int  # pixels
-    quality: int  # in 1/256
+    quality: int  # in 1/QUALITY_ONE
+    tile: int = 0  # cells; 0: one tile
+    grey: bool = False
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns of cells, the last ones padded."""
+        return -(-self.height // CELL), -(-self.width // CELL)
+
+    @property
+    def tiles(self) -> tuple[int, int]:
+        """Rows and columns of tiles; the last ones may be smaller."""
+        rows, columns = self.cells
+        side = self.tile or max(rows, columns)
+        return -(-rows // side), -(-columns // side)
 
 
-def pack(header, payload):
-    """The bytes of a whole file. Raises `InvalidInput` for a header field that the format cannot hold."""
+class Contents(NamedTuple):
+    """What `unpack` finds."""
+
+    header: Header
+    streams: list[bytes]  # of the tiles in raster order; in a partial file the last ones are shorter or empty
+    chunks: dict[str, bytes]  # those that are there of "icc", "exif", "alpha", still compressed
+    complete: bool  # False: the file ends early, its checksum could not be tested
+
+    def chunk(self, name: str) -> bytes | None:
+        """A chunk's bytes; None if there is none. Raises `InvalidFile` if it is damaged or larger than it may be."""
+        if name not in self.chunks:
+            return None
+        pixels = self.header.width * self.header.height
+        data = _decompress(self.chunks[name], name, _limit(name, pixels))
+        if name == "alpha" and len(data) != pixels:
+            raise InvalidFile(f"the file's alpha chunk has {len(data):,} bytes for {pixels:,} pixels")
+        return data
+
+
+def pack(header: Header, streams: list[bytes], *, icc=None, exif=None, alpha=None) -> bytes:
+    """The bytes of a whole file. `icc`, `exif`: bytes; `alpha`: width · height bytes, rows from the top.
+
+    Raises `InvalidInput` for a field, a number of streams or a chunk that the format cannot hold.
+    """
+    _check_header(header, len(streams))
+    given, pixels = {"icc": icc, "exif": exif, "alpha": alpha}, header.width * header.height
+    chunks = {name: _compress(data, name, pixels) for name, data in given.items() if data is not None}
+    parts = [*chunks.values(), *streams]
+    if max(map(len, parts)) >= 1 << 32:
+        raise InvalidInput(".slim file: a stream or a chunk has 4 GiB or more")
+    flags = _GREY * header.grey + sum(_CHUNK_FLAGS[name] for name in chunks)
+    fields = _FIELDS.pack(MAGIC, VERSION, flags, *header[:5])
+    rest = b"".join([struct.pack(f"<{len(parts)}I", *map(len, parts)), *parts])
+    return fields + _CHECKSUM.pack(zlib.crc32(rest, zlib.crc32(fields))) + rest
+
+
+def unpack(data: bytes, *, max_pixels: int = MAX_PIXELS, allow_partial: bool = False) -> Contents:
+    """Take a whole file apart. Raises `InvalidFile` for bytes that are not a complete and intact one, and for a
+    picture of more than `max_pixels`: a few damaged bytes must not make the decoder fill the memory.
+
+    With `allow_partial` a file may end early within its streams.
+    """
+    data = memoryview(data).cast("B")
+    header, flags = _read_fields(data)
+    _check_size(header, max_pixels)
+    names = [name for name, flag in _CHUNK_FLAGS.items() if flags & flag]
+    begin, sizes = _read_sizes(data, len(names), header)
+    first_stream, end = begin + sum(sizes[: len(names)]), begin + sum(sizes)
+    _check_length(len(data), first_stream, end, allow_partial)
+    if complete := len(data) == end:
+        _check_checksum(data)
+    parts = list(_split(data, begin, sizes))
+    return Contents(header, parts[len(names) :], dict(zip(names, parts, strict=False)), complete)
+
+
+def _check_header(header, streams):
     if not isinstance(header.model_hash, bytes) or len(header.model_hash) != 8:
         raise InvalidInput(f".slim header: model_hash must be 8 bytes, not {header.model_hash!r}")
-    for name, lowest, bits in (("width", 1, 32), ("height", 1, 32), ("quality", 0, 16)):
+    if not isinstance(header.grey, bool):
+        raise InvalidInput(f".slim header: grey must be True or False, not {header.grey!r}")
+    for name, lowest, bits in (("width", 1, 16), ("height", 1, 16), ("quality", 0, 16), ("tile", 0, 8)):
         value = getattr(header, name)
         if not isinstance(value, int) or not lowest <= value < 1 << bits:
             raise InvalidInput(f".slim header: {name} must be an integer in {lowest}..{(1 << bits) - 1}, not {value!r}")
-    fields = _FIELDS.pack(MAGIC, VERSION, 0, *header)
-    return fields + _CHECKSUM.pack(crc32(payload, crc32(fields))) + payload
+    rows, columns = header.tiles
+    if streams != rows * columns:
+        raise InvalidInput(f".slim file: {streams} streams for {rows} x {columns} tiles")
 
 
-def unpack(data, *, max_pixels=MAX_PIXELS):
-    """`(header, payload)` of a whole file. Raises `InvalidFile` for bytes that are not a complete and intact one, and
-    for a picture of more than `max_pixels`: a few damaged bytes must not make the decoder fill the memory."""
+def _read_fields(data):
+    """The header and the flags, whose values may still be impossible."""
+    if data[:4] != MAGIC:
+        raise InvalidFile(f"not a .slim file: it begins with {bytes(data[:4])!r} instead of {MAGIC!r}")
     if len(data) < HEADER_BYTES:
-        raise InvalidFile(f"not a complete .slim file: {len(data)} bytes, the header alone has {HEADER_BYTES}")
-    magic, version, flags, *values = _FIELDS.unpack_from(data)
-    header = Header(*values)
-    if magic != MAGIC:
-        raise InvalidFile(f"not a .slim file: it begins with {magic!r} instead of {MAGIC!r}")
+        raise InvalidFile(f"the file is truncated: {len(data)} bytes, the header alone has {HEADER_BYTES}")
+    _, version, flags, *values = _FIELDS.unpack_from(data)
     if version != VERSION:
         raise InvalidFile(f"the file has format version {version}, this slimcodec reads version {VERSION}")
-    if flags != 0:
-        raise InvalidFile(f"the file has flags {flags:#04x}, but version {VERSION} of the format knows none")
+    if flags & ~_KNOWN_FLAGS:
+        raise InvalidFile(f"the file has flags {flags:#04x}, version {VERSION} of the format knows {_KNOWN_FLAGS:#04x}")
+    return Header(*values, grey=bool(flags & _GREY)), flags
+
+
+def _check_size(header, max_pixels):
     if header.width == 0 or header.height == 0:
         raise InvalidFile(f"the file says that its picture has {header.width} x {header.height} pixels")
     if header.width * header.height > max_pixels:
         raise InvalidFile(
-            f"the picture has {header.width} x {header.height} pixels, more than the limit of {max_pixels}; "
+            f"the picture has {header.width} x {header.height} pixels, more than the limit of {max_pixels:,}; "
             "pass a larger max_pixels to allow it"
         )
-    payload = data[HEADER_BYTES:]
+
+
+def _read_sizes(data, chunks, header):
+    """Where the table of sizes ends, and the table: nothing is allocated before the file is known to be long enough."""
+    rows, columns = header.tiles
+    count = chunks + rows * columns
+    end = HEADER_BYTES + _SIZE_BYTES * count
+    if len(data) < end:
+        raise InvalidFile(f"the file is truncated: {len(data):,} bytes, its table of sizes ends at {end:,}")
+    return end, struct.unpack_from(f"<{count}I", data, HEADER_BYTES)
+
+
+def _check_length(length, first_stream, end, allow_partial):
+    if length > end:
+        raise InvalidFile(f"the file is damaged: {length:,} bytes, {length - end:,} more than it says")
+    truncated = f"the file is truncated: {length:,} of {end:,} bytes"
+    if length < first_stream:
+        raise InvalidFile(f"{truncated}, and the picture itself only begins at {first_stream:,}")
+    if length < end and not allow_partial:
+        raise InvalidFile(f"{truncated}; allow_partial=True (decompress --partial) decodes what is there")
+
+
+def _check_checksum(data):
     (checksum,) = _CHECKSUM.unpack_from(data, _FIELDS.size)
-    if checksum != crc32(payload, crc32(data[: _FIELDS.size])):
-        raise InvalidFile("the file is damaged or incomplete: its checksum does not match")
-    return header, payload
+    if checksum != zlib.crc32(data[HEADER_BYTES:], zlib.crc32(data[: _FIELDS.size])):
+        raise InvalidFile("the file is damaged: its checksum does not match")
+
+
+def _split(data, begin, sizes):
+    """The parts that follow each other from `begin`, cut where the data ends."""
+    for size in sizes:
+        yield bytes(data[begin : begin + size])
+        begin += size
+
+
+def _limit(name, pixels):
+    """The most bytes that a chunk may have before compression."""
+    return pixels if name == "alpha" else MAX_PROFILE_BYTES
+
+
+def _compress(data, name, pixels):
+    if name == "alpha" and len(data) != pixels:
+        raise InvalidInput(f".slim file: alpha has {len(data):,} bytes for {pixels:,} pixels")
+    if len(data) > _limit(name, pixels):
+        raise InvalidInput(f".slim file: {name} has {len(data):,} bytes, at most {MAX_PROFILE_BYTES:,} are possible")
+    return zlib.compress(data)
+
+
+def _decompress(data, name, limit):
+    """At most `limit` bytes, whatever the compressed ones ask for."""
+    stream = zlib.decompressobj()
+    try:
+        decompressed = stream.decompress(data, limit)
+        more = b"" if stream.eof else stream.decompress(stream.unconsumed_tail, 1)
+    except zlib.error as error:
+        raise InvalidFile(f"the file's {name} chunk is damaged ({error})") from error
+    if more:
+        raise InvalidFile(f"the file's {name} chunk is damaged: it holds more than {limit:,} bytes")
+    if not stream.eof or stream.unused_data:
+        raise InvalidFile(f"the file's {name} chunk is damaged: it does not end where it should")
+    return decompressed

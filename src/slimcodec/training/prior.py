@@ -50,7 +50,8 @@ def nearest_rung(quality: Tensor, rungs: int) -> Tensor:
 
 @torch.no_grad()
 def export_tables(prior: FactorizedPrior) -> dict[str, Tensor]:
-    """The integer tables that travel with a model: z_frequencies [Q, N, 256], r_frequencies, r_sizes [64].
+    """The integer tables that travel with a model: z_frequencies [Q, N, 256], r_frequencies, r_sizes [64], and
+    r_offsets [64] and r_skip [1], which say nothing yet (`training/calibrate` counts them).
 
     Frequencies are in 1/65536 and at least 1. r's tables are -R…R and the escape, laid end to end.
     """
@@ -62,4 +63,6 @@ def export_tables(prior: FactorizedPrior) -> dict[str, Tensor]:
         ),
         "r_frequencies": torch.from_numpy(np.concatenate(gaussian).astype(np.uint16)),
         "r_sizes": torch.tensor([len(table) for table in gaussian], dtype=torch.int32),
+        "r_offsets": torch.zeros(rate.SCALE_COUNT, dtype=torch.int16),
+        "r_skip": torch.zeros(1, dtype=torch.int32),
     }

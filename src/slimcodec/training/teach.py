@@ -17,6 +17,7 @@ from slimcodec import SlimcodecError
 from slimcodec.codec import models
 from slimcodec.codec.network import QUALITY_ONE, Coded, HyperpriorCodec
 from slimcodec.training import data, losses
+from slimcodec.training.calibrate import calibrated
 from slimcodec.training.prior import FactorizedPrior, export_tables
 
 LOSS_MEAN_MOMENTUM = 0.98
@@ -220,10 +221,18 @@ def fit(
     return trainer
 
 
-def save_trained(directory: Path, codec: HyperpriorCodec, prior: FactorizedPrior, **fields: Any) -> Path:
-    """Write a model directory that can also be trained further; `fields` as for models.save."""
+def save_trained(
+    directory: Path, codec: HyperpriorCodec, prior: FactorizedPrior, crops: Tensor | None = None, **fields: Any
+) -> Path:
+    """Write a model directory that can also be trained further; `fields` as for models.save.
+
+    crops [B, 3, H, W] are pictures to count the tables of r on: without them, it has no offsets and skips nothing.
+    """
     training = {f"prior.{name}": tensor for name, tensor in prior.state_dict().items()}
-    return models.save(directory, codec, export_tables(prior), training=training, **fields)
+    tables = export_tables(prior)
+    if crops is not None:
+        tables = calibrated(codec, tables, crops)
+    return models.save(directory, codec, tables, training=training, **fields)
 
 
 def load_trained(name_or_directory: str | Path) -> tuple[HyperpriorCodec, FactorizedPrior, models.Model]:

@@ -1,0 +1,226 @@
+"""Files: a picture to a .slim file and back, by the model that it needs. What is written is whole, or is not there."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from io import BytesIO
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+from PIL import Image
+
+from slimcodec import InvalidFile, InvalidInput
+from slimcodec.codec import bitstream, zoo
+from slimcodec.codec.pictures import MAX_SIDE, file_name, open_picture
+
+if TYPE_CHECKING:
+    from slimcodec.codec.inference import Codec
+
+    Source = str | PathLike | BinaryIO  # a path, or a file open in binary
+    Model = str | PathLike | Codec | None  # a name, a directory, a loaded codec, or whichever fits
+
+LOADED_MODELS = 4  # that stay in memory for the next file
+
+# Where Pillow's own choice would visibly lose some of what was decoded.
+SAVE_SETTINGS = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"lossless": True},
+    "AVIF": {"quality": 90, "subsampling": "4:4:4"},
+}
+
+
+class Compressed(NamedTuple):
+    bytes: int
+    width: int  # pixels
+    height: int  # pixels
+    quality: float  # the one given, or that a target led to
+
+    @property
+    def bpp(self) -> float:
+        return 8 * self.bytes / (self.width * self.height)
+
+
+class Decompressed(NamedTuple):
+    width: int  # pixels
+    height: int  # pixels
+    mode: str  # of PIL: L, LA, RGB or RGBA
+
+
+def compress_file(
+    source: "Source", target: "Source", *, model: "Model" = None, device: str = "cpu", **settings: Any
+) -> Compressed:
+    """A picture file → a .slim file. `settings` are those of `Codec.compress`: quality, target_bpp, effort and so on.
+
+    `model` is a name, a directory or a loaded Codec (then `device` is its own); without one it is the only student
+    installed. A model stays loaded for the next file.
+
+    Raises InvalidInput, naming the file, for a picture or a setting that cannot be used, and OSError, naming the
+    target, when it cannot be written; then there is no target, or the one from before.
+    """
+    with _naming(source):
+        picture = open_picture(source)
+    codec = _codec(model, device, zoo.default_student)
+    with writing(target) as file, _naming(source):
+        data = codec.compress(picture, **settings)
+        file.write(data)
+    return _summary(data)
+
+
+def decompress_file(
+    source: "Source",
+    target: "Source",
+    *,
+    model: "Model" = None,
+    device: str = "cpu",
+    format: str | None = None,
+    **settings: Any,
+) -> Decompressed:
+    """A .slim file → a picture file. `settings` are those of `Codec.decompress`: region, max_pixels, allow_partial.
+
+    `format` is Pillow's name of the picture format; without it the target's suffix decides, PNG for an open file.
+    `model` is as in `compress_file`; without one it is the installed model whose hash is in the file. ICC and EXIF
+    are written where the format can hold them.
+
+    Raises InvalidFile, naming the file, when it is damaged or its model is not installed; InvalidInput, before the
+    work, for a target that no picture, or not this one, can be written to; and OSError as `compress_file`.
+    """
+    format = _format(target, format)
+    data = _read(source)
+    with _naming(source):
+        mode = mode_of(_unpack(data, settings))
+    _check_format(format, mode, file_name(target))
+    with writing(target) as file:
+        with _naming(source):
+            picture = decode(data, model=model, device=device, **settings)
+        _save(picture, file, format, file_name(target))
+    return Decompressed(*picture.size, picture.mode)
+
+
+def encode(picture: Image.Image, *, model: "Model" = None, device: str = "cpu", **settings: Any) -> bytes:
+    """`Codec.compress` of the model that `compress_file` would take."""
+    return _codec(model, device, zoo.default_student).compress(picture, **settings)
+
+
+def decode(data: bytes, *, model: "Model" = None, device: str = "cpu", **settings: Any) -> Image.Image:
+    """`Codec.decompress` of the model that `decompress_file` would take."""
+    codec = _codec(model, device, lambda: zoo.by_hash(_unpack(data, settings).header.model_hash.hex()))
+    return codec.decompress(data, **settings)
+
+
+def mode_of(contents: bitstream.Contents) -> str:
+    """The PIL mode of the picture that is in the file."""
+    return ("L" if contents.header.grey else "RGB") + ("A" if "alpha" in contents.chunks else "")
+
+
+@contextlib.contextmanager
+def writing(target: "Source") -> Iterator[BinaryIO]:
+    """A file to write into, which becomes `target` when the block ends and vanishes when anything, even Ctrl-C, breaks
+    it off. An open file is itself. Raises OSError, naming the target; a bad one before the block begins.
+    """
+    if hasattr(target, "write"):
+        yield target
+        return
+    path = Path(os.path.realpath(target))  # a link stays a link
+    renamed = path.is_file() or not path.exists()  # not /dev/null or a named pipe, which no file may replace
+    partial = path.with_name(f".{secrets.token_hex(4)}.partial") if renamed else path
+    try:
+        with open(partial, "x+b" if renamed else "wb") as file:
+            yield file
+        if renamed:
+            os.replace(partial, path)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(partial)):  # None: the disk is full
+            error.filename, error.filename2 = os.fspath(target), None
+        raise
+    finally:
+        if renamed:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+
+
+@contextlib.contextmanager
+def _naming(source: "Source") -> Iterator[None]:
+    """Put the file's name before what is refused of it, where it is not there yet."""
+    try:
+        yield
+    except (InvalidInput, InvalidFile) as error:
+        name = file_name(source, "")
+        if str(error).startswith(name):
+            raise
+        raise type(error)(f"{name}: {error}") from error
+
+
+def _summary(data: bytes) -> Compressed:
+    header = bitstream.unpack(data, max_pixels=MAX_SIDE**2).header
+    return Compressed(len(data), header.width, header.height, header.quality / bitstream.QUALITY_ONE)
+
+
+def _codec(model: "Model", device: str, default: Callable[[], Path]) -> "Codec":
+    if hasattr(model, "compress"):
+        return model
+    directory = default() if model is None else zoo.find(model)
+    return _loaded(directory.resolve(), zoo.read_description(directory)["weights_sha256"], device)
+
+
+@lru_cache(LOADED_MODELS)
+def _loaded(directory: Path, sha256: str, device: str) -> "Codec":
+    """The codec; the hash is there so that a directory that was written anew is loaded anew."""
+    from slimcodec.codec.inference import load
+
+    return load(directory, device)
+
+
+def _read(source: "Source") -> bytes:
+    if hasattr(source, "read"):
+        return source.read()
+    try:
+        return Path(source).read_bytes()
+    except OSError as error:
+        raise InvalidFile(f"{source}: cannot be read ({error.strerror})") from error
+
+
+def _unpack(data: bytes, settings: dict[str, Any]) -> bitstream.Contents:
+    known = {name: settings[name] for name in ("max_pixels", "allow_partial") if name in settings}
+    return bitstream.unpack(data, **known)
+
+
+def _format(target: "Source", format: str | None) -> str:
+    """Pillow's name of the format to write."""
+    known = Image.registered_extensions()  # this also makes Pillow know all that it can save
+    wanted = f"is called {format!r}"
+    if format is None:
+        suffix = ".png" if hasattr(target, "write") else Path(target).suffix.lower()
+        wanted, format = f"ends in {suffix!r}", known.get(suffix, "")
+    format = format.upper()
+    if format not in Image.SAVE or format == "SLIM":  # which is one where slimcodec.pillow has been imported
+        raise InvalidInput(f"{file_name(target)}: no picture format that Pillow writes {wanted}; try .png")
+    return format
+
+
+def _check_format(format: str, mode: str, name: str) -> None:
+    """Try a tiny picture, before the work rather than after it."""
+    _save(Image.new(mode, (16, 16)), BytesIO(), format, name)
+
+
+def _save(picture: Image.Image, file: BinaryIO, format: str, name: str) -> None:
+    try:
+        picture.save(file, format, **SAVE_SETTINGS.get(format, {}), **_metadata(picture, format))
+    except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise InvalidInput(
+            f"{name}: a picture of mode {picture.mode} cannot be written as {format} ({error}); try .png"
+        ) from error
+
+
+def _metadata(picture: Image.Image, format: str) -> dict[str, bytes]:
+    """Those of ICC and EXIF that the format's writer takes: damaged EXIF must not cost the picture."""
+    found = {}
+    for key in {"icc_profile", "exif"} & set(picture.info):
+        with contextlib.suppress(Exception):  # writers that cannot parse it raise all sorts of things
+            Image.new(picture.mode, (16, 16)).save(BytesIO(), format, **{key: picture.info[key]})
+            found[key] = picture.info[key]
+    return found

@@ -1,0 +1,77 @@
+"""From the real residual (y - mu)·gain to the integer r that is coded, and from r back to what the decoder adds to mu.
+
+Rounding to the nearest is not the best choice: an integer one step nearer to zero costs fewer bits. The encoder takes
+that step where it saves more than its error costs. Being so chosen, the residuals behind one integer lie off its
+middle: the decoder's offset, counted for every scale when a model is saved, moves it back.
+"""
+
+import torch
+from torch import Tensor
+
+from slimcodec import InvalidModel
+from slimcodec.codec.rate import SCALE_COUNT
+
+# What an error of one step costs, in bits. In theory 6 / ln 2 = 8.7, where rate and distortion balance at small steps;
+# a decision for zero also spoils the means of the stages after it and errs towards them, so that 30 was best: 10 gave
+# a worse BD-rate than rounding, 20 to 45 were within 0.4 % (cid22-validation; docs/performance.md).
+ERROR_BITS = 30.0
+REACH = 32  # magnitudes from here on are always rounded: a step down saves next to nothing
+ESCAPE_BITS = 16
+OFFSET_UNIT = 256  # offsets are stored in 1/256 of a quantisation step
+
+
+class Quantiser:
+    """`error_bits=None` rounds to the nearest.
+
+    tables: r_frequencies and r_sizes as for codec/entropy; r_offsets int16 [64], in 1/256 of a step towards zero;
+    r_skip int32 [1], the scale index below which every residual is 0 and not coded.
+    """
+
+    def __init__(self, tables: dict[str, Tensor], device: torch.device, *, error_bits: float | None = ERROR_BITS):
+        self.error_bits = error_bits
+        self.skip = int(tables["r_skip"])
+        self.offsets = (tables["r_offsets"].float() / OFFSET_UNIT).to(device)
+        self.magnitude_bits = magnitude_bits(tables["r_frequencies"], tables["r_sizes"]).to(device)
+        # [64, REACH]: what coding a - 1 instead of a saves; nothing where a is 0.
+        self.savings = torch.nn.functional.pad(self.magnitude_bits.diff(dim=1), (1, 0))
+
+    def choose(self, exact: Tensor, index: Tensor) -> Tensor:
+        """exact: real residuals; index: their scale indices (integers), same shape → r, integers as floats."""
+        magnitude = exact.abs()
+        rounded = magnitude.round()
+        if self.error_bits is not None:
+            cell = rounded.clamp_max(REACH - 1).long().add_(index.long() * REACH)
+            # (|e| - (a - 1))² - (|e| - a)², what the step down adds to the squared error
+            more_error = 2 * (magnitude - rounded) + 1
+            down = (self.savings.flatten()[cell] > self.error_bits * more_error) & (rounded < REACH)
+            rounded = rounded - down.to(rounded.dtype)
+        return (rounded * exact.sign()).masked_fill(index < self.skip, 0)
+
+    def bits(self, r: Tensor, index: Tensor) -> Tensor:
+        """What coding each r costs; from REACH on as much as the last magnitude below."""
+        return self.magnitude_bits[index.long(), r.abs().clamp_max(REACH - 1).long()]
+
+    def reconstruct(self, r: Tensor, index: Tensor) -> Tensor:
+        """r and its scale indices → what the decoder adds to mu, in quantisation steps."""
+        offsets = self.offsets.index_select(0, index.flatten().int()).view(index.shape)
+        return r - r.sign().mul_(offsets)
+
+
+def magnitude_bits(frequencies: Tensor, sizes: Tensor) -> Tensor:
+    """float [64, REACH]: bits of a symbol of magnitude 0…REACH-1 at every scale, by the tables, escapes included."""
+    rows = []
+    for table in frequencies.to(torch.int64).split(sizes.tolist()):
+        bits = 16 - table.double().log2()
+        radius = (len(table) - 2) // 2
+        upper = bits[radius : 2 * radius + 1][:REACH]
+        escaped = (bits[-1] + ESCAPE_BITS).expand(REACH - len(upper))
+        rows.append(torch.cat([upper, escaped]))
+    return torch.stack(rows).float()
+
+
+def check_tables(tables: dict[str, Tensor]) -> None:
+    """Raises InvalidModel for offsets or a skip threshold that no encoder makes."""
+    if not 0 <= int(tables["r_skip"]) <= SCALE_COUNT:
+        raise InvalidModel(f"tables.r_skip: must be 0 to {SCALE_COUNT}")
+    if tables["r_offsets"].int().abs().max() > OFFSET_UNIT:
+        raise InvalidModel("tables.r_offsets: an offset is larger than a quantisation step")

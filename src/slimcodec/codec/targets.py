@@ -1,0 +1,99 @@
+"""Which quality meets a wish: a file size, bits a pixel, or a PSNR. Searches use estimated sizes, then real files."""
+
+from collections.abc import Callable
+from numbers import Real
+
+from slimcodec import InvalidInput
+from slimcodec.codec.network import QUALITY_ONE
+
+TOLERANCE = 0.02  # of a target size
+ATTEMPTS = 4  # real files that are made on the way to a target
+
+
+def compress(encoding, *, quality=None, target_bpp=None, max_bytes=None, target_psnr_db=None) -> bytes:
+    """The file of an `inference.Encoding` that meets the one wish that is not None; quality 4 if all are.
+
+    Raises InvalidInput for two wishes, and for one that no quality of the model can meet.
+    """
+    wishes = {"quality": quality, "target_bpp": target_bpp, "max_bytes": max_bytes, "target_psnr_db": target_psnr_db}
+    wishes = {name: value for name, value in wishes.items() if value is not None} or {"quality": 4.0}
+    if len(wishes) > 1:
+        raise InvalidInput(f"{' and '.join(wishes)}: only one of them can be asked for")
+    ((name, value),) = wishes.items()
+    if name == "quality":
+        return encoding.file(encoding.codec.fixed_quality(value))
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < float("inf"):
+        raise InvalidInput(f"{name} {value!r}: must be a positive number")
+    return {"target_bpp": _near_bpp, "max_bytes": _within_bytes, "target_psnr_db": _at_psnr}[name](encoding, value)
+
+
+def _near_bpp(encoding, bpp: float) -> bytes:
+    wanted = bpp * encoding.pixel_count / 8
+    best = None
+    aim = wanted
+    for _ in range(ATTEMPTS):
+        fixed = _largest(encoding, lambda q, aim=aim: estimated_bytes(encoding, q) <= aim)
+        if fixed is None:
+            fixed = QUALITY_ONE
+        data = encoding.file(fixed)
+        if best is None or abs(len(data) - wanted) < abs(len(best) - wanted):
+            best = data
+        if abs(len(best) - wanted) <= TOLERANCE * wanted:
+            return best
+        # Refined latents take fewer bits than the search saw.
+        aim *= wanted / len(data)
+    raise InvalidInput(f"target_bpp {bpp:g}: cannot be met for this picture; {_reach(encoding)}")
+
+
+def _within_bytes(encoding, limit: int) -> bytes:
+    best, aim = None, limit
+    for _ in range(ATTEMPTS):
+        fixed = _largest(encoding, lambda q, aim=aim: estimated_bytes(encoding, q) <= aim)
+        data = encoding.file(QUALITY_ONE if fixed is None else fixed)
+        if len(data) <= limit and (best is None or len(data) > len(best)):
+            best = data
+        if best is not None and (len(best) >= (1 - TOLERANCE) * limit or fixed == _highest(encoding)):
+            return best
+        aim *= limit / len(data) * (1 if len(data) <= limit else 1 - TOLERANCE / 4)
+    if best is not None:
+        return best
+    # Tiny files are too far from their estimates.
+    fixed = _largest(encoding, lambda q: len(encoding.file(q)) <= limit)
+    if fixed is None:
+        raise InvalidInput(f"max_bytes {limit}: is too small for this picture; {_reach(encoding)}")
+    return encoding.file(fixed)
+
+
+def _at_psnr(encoding, psnr_db: float) -> bytes:
+    below = _largest(encoding, lambda q: encoding.psnr_db(q, effort=0) < psnr_db)
+    fixed = QUALITY_ONE if below is None else below + 1
+    while fixed <= _highest(encoding):
+        if encoding.psnr_db(fixed) >= psnr_db:
+            return encoding.file(fixed)
+        fixed += QUALITY_ONE // 16  # refinement may have traded a little of it for bits
+    best = encoding.psnr_db(_highest(encoding))
+    raise InvalidInput(f"target_psnr_db {psnr_db:g}: the best quality of this model gives {best:.2f} dB here")
+
+
+def estimated_bytes(encoding, fixed_quality: int) -> float:
+    """What a file of the unrefined latents would take, without making it."""
+    return encoding.overhead_bytes + encoding.bits(fixed_quality, effort=0) / 8
+
+
+def _largest(encoding, holds: Callable[[int], bool]) -> int | None:
+    """The highest quality (8.8) at which it holds; it holds up to some quality and not beyond. None: nowhere."""
+    low, high = QUALITY_ONE - 1, _highest(encoding)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle - 1)
+    return low if low >= QUALITY_ONE else None
+
+
+def _highest(encoding) -> int:
+    return QUALITY_ONE * encoding.codec.network.architecture.rungs
+
+
+def _reach(encoding) -> str:
+    sizes = [len(encoding.file(fixed, effort=0)) for fixed in (QUALITY_ONE, _highest(encoding))]
+    low, high = (f"{size:,} bytes ({8 * size / encoding.pixel_count:.3f} bpp)" for size in sizes)
+    return f"this model makes {low} to {high} of it"

@@ -1,0 +1,146 @@
+"""Windows of a picture's grids, and how far the networks see.
+
+Big pictures pass g_a and g_s piece by piece. A piece is run together with its surroundings as far as the network sees,
+the margin, and the margin is cut off again: where the picture ends, the network pads with zeros as it always does.
+"""
+
+from collections.abc import Iterator
+from itertools import pairwise, product
+from typing import NamedTuple
+
+from torch import Tensor
+
+from slimcodec.codec.network import ALIGNMENT, LATENT_SCALE, Architecture, Synthesis
+
+LATENTS = ALIGNMENT // LATENT_SCALE  # latents along the side of a cell
+PLANE_CELLS = 2  # elements of a plane along the side of a cell
+_BLOCK_REACH = {"residual": 2, "depthwise": 1}  # 3x3 convolutions one after the other
+
+
+class Window(NamedTuple):
+    """The rows top…bottom-1 and columns left…right-1 of a grid: of pixels, of latents (16 pixels), of cells (64)."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.bottom - self.top, self.right - self.left
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+    def grown(self, margin: int, within: "Window") -> "Window":
+        """With a margin all around, as far as the grid goes."""
+        return Window(
+            max(self.top - margin, within.top),
+            max(self.left - margin, within.left),
+            min(self.bottom + margin, within.bottom),
+            min(self.right + margin, within.right),
+        )
+
+    def finer(self, factor: int) -> "Window":
+        """The same area on a grid whose elements are `factor` times smaller."""
+        return Window(*(factor * edge for edge in self))
+
+    def coarser(self, factor: int) -> "Window":
+        """The elements of a grid `factor` times coarser that the area touches."""
+        return Window(self.top // factor, self.left // factor, -(-self.bottom // factor), -(-self.right // factor))
+
+    def seen_from(self, outer: "Window") -> "Window":
+        """The same area in the coordinates of a window that contains it."""
+        rows, columns = outer.top, outer.left
+        return Window(self.top - rows, self.left - columns, self.bottom - rows, self.right - columns)
+
+    def meets(self, other: "Window") -> bool:
+        return (
+            self.top < other.bottom and other.top < self.bottom and self.left < other.right and other.left < self.right
+        )
+
+    def tiles(self, side: int) -> list["Window"]:
+        """Squares of that side in raster order, the last of a row or column smaller; side 0: all in one."""
+        side = side or max(self.shape)
+        return [
+            Window(top, left, min(top + side, self.bottom), min(left + side, self.right))
+            for top, left in product(range(self.top, self.bottom, side), range(self.left, self.right, side))
+        ]
+
+    def even_tiles(self, side: int) -> list["Window"]:
+        """As few pieces as sides of at most `side` allow, all of about the same size."""
+        rows = list(_even(self.top, self.bottom, side))
+        columns = list(_even(self.left, self.right, side))
+        return [Window(top, left, bottom, right) for (top, bottom), (left, right) in product(rows, columns)]
+
+
+def whole(shape: tuple[int, int]) -> Window:
+    return Window(0, 0, *shape)
+
+
+def _even(begin: int, end: int, side: int) -> Iterator[tuple[int, int]]:
+    count = -(-(end - begin) // side)
+    edges = [begin + (end - begin) * i // count for i in range(count + 1)]
+    return pairwise(edges)
+
+
+def analysis_margin(architecture: Architecture) -> int:
+    """How many latents' worth of pixels (16 each) beyond its own an element of y depends on."""
+    reach = 0
+    finer = [level.scale for level in architecture.g_a[:-1]]
+    for level, scale in zip(architecture.g_a[::-1], [*finer[::-1], 1], strict=True):
+        ratio = level.scale // scale
+        reach = ratio * (reach + _blocks_reach(level)) + ratio
+    return -(-reach // LATENT_SCALE)
+
+
+def synthesis_margin(architecture: Architecture) -> int:
+    """How many latents around its own a pixel depends on."""
+    return level_margins(architecture)[0] + _blocks_reach(architecture.g_s[0])
+
+
+def level_margins(architecture: Architecture) -> list[int]:
+    """For each level of g_s, how many elements of its result around its own a pixel depends on."""
+    margins = [architecture.head_kernel // 2]
+    enter = architecture.upsampling_kernel // 2 if architecture.upsampling == "subpixel" else 1
+    for coarse, fine in list(pairwise(architecture.g_s))[::-1]:
+        margins.append(-(-(margins[-1] + _blocks_reach(fine)) // (coarse.scale // fine.scale)) + enter)
+    return margins[::-1]
+
+
+class Trimmed:
+    """Runs g_s on a piece of the latents and cuts each level's margin off as soon as it has served.
+
+    `grid`: all latents of the picture.
+    """
+
+    def __init__(self, g_s: Synthesis, architecture: Architecture, grid: Window):
+        self.g_s, self.grid = g_s, grid
+        self.factors = [LATENT_SCALE // level.scale for level in architecture.g_s]
+        self.margins = level_margins(architecture)
+
+    def __call__(self, y_hat: Tensor, seen: Window, piece: Window) -> Tensor:
+        """y_hat [1, M, h, w] of the window `seen` → x_hat [1, 3, 16·h', 16·w'] of the piece within."""
+        at = seen  # what x covers, on the grid of the level before
+
+        def trim(number: int, x: Tensor) -> Tensor:
+            nonlocal at
+            factor, before = self.factors[number], self.factors[max(0, number - 1)]
+            found = at.finer(factor // before)
+            at = piece.finer(factor).grown(self.margins[number], self.grid.finer(factor))
+            return x[:, :, *at.seen_from(found).slices]
+
+        x_hat = self.g_s(y_hat, trim)
+        scale = LATENT_SCALE // self.factors[-1]
+        return x_hat[:, :, *piece.finer(LATENT_SCALE).seen_from(at.finer(scale)).slices]
+
+
+def latent_margin(architecture: Architecture) -> int:
+    """How many cells around its own an element of y_hat depends on: h_mean, then every stage sees one further."""
+    at_32 = 1 + len(architecture.stages)
+    return 1 + -(-at_32 // PLANE_CELLS)
+
+
+def _blocks_reach(level) -> int:
+    return sum(_BLOCK_REACH[block.kind] for block in level.blocks)

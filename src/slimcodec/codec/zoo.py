@@ -1,0 +1,161 @@
+"""Model directories as far as they can be read without tensors: finding one, and what its model.json says.
+
+    model.json            format version, architecture, provenance, figures, sha256 of the weights
+    weights.safetensors   all that compressing and decompressing needs, the integer tables and scale path among it
+    training.safetensors  optional: what only further training needs (the prior, h_scale's float weights)
+    README.md             the model card, rendered from model.json
+
+codec/models writes them and reads their tensors.
+"""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import slimcodec
+from slimcodec import InvalidFile, InvalidInput, InvalidModel
+
+FORMAT_VERSION = 2
+DESCRIPTION, WEIGHTS, TRAINING, CARD = "model.json", "weights.safetensors", "training.safetensors", "README.md"
+
+# What every model.json holds beside the version of its format.
+FIELDS = {
+    "slimcodec_version": str,
+    "role": str,
+    "licence": str,
+    "architecture": dict,
+    "parameters": int,
+    "macs_per_pixel": dict,
+    "decoder_macs_per_pixel": int | float,
+    "encoder_macs_per_pixel": int | float,
+    "weights_sha256": str,
+    "teacher": dict | None,
+    "git_commit": str | None,
+    "configuration": dict,
+    "figures": dict,
+}
+
+
+def find(name_or_directory: str | Path) -> Path:
+    """A directory with a model.json, or one of that name in a zoo; else InvalidModel with the names there are."""
+    path = Path(name_or_directory)
+    for candidate in (path, *(zoo / path for zoo in zoos())):
+        if os.path.isfile(candidate / DESCRIPTION):  # unlike Path.is_file, False for names no file can have
+            return candidate
+    known = ", ".join(sorted(directory.name for directory in list_models())) or "none"
+    raise InvalidModel(f"{name_or_directory}: no model directory (with a {DESCRIPTION}) and no model of that name; "
+                       f"known names: {known}")  # fmt: skip
+
+
+def zoos() -> list[Path]:
+    """Folders of models: shipped beside the package, then those of a checkout two folders up."""
+    package = Path(slimcodec.__file__).resolve().parent
+    folders = [root / zoo for root in (package, package.parents[1]) for zoo in ("students", "teachers")]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def list_models() -> list[Path]:
+    """Every model directory of the zoos; those still being written have hidden names."""
+    return [path.parent for zoo in zoos() for path in sorted(zoo.glob(f"[!.]*/{DESCRIPTION}"))]
+
+
+def default_student() -> Path:
+    """The only student there is; InvalidInput, with their names, when there are several or none."""
+    students = [directory for directory in list_models() if directory.parent.name == "students"]
+    if len(students) != 1:
+        names = ", ".join(directory.name for directory in students) or "none"
+        raise InvalidInput(f"name a model (--model, or model= in Python): the students installed are {names}")
+    return students[0]
+
+
+def by_hash(prefix: str) -> Path:
+    """The installed model whose weights' SHA-256 begins with these hexadecimal digits, as a .slim file names it.
+
+    Raises InvalidFile, with the hash, when there is none.
+    """
+    for directory in list_models():
+        # A damaged neighbour must not stop a file that does not need it.
+        with contextlib.suppress(InvalidModel):
+            if read_description(directory)["weights_sha256"].startswith(prefix):
+                return directory
+    raise InvalidFile(
+        f"made with model {prefix}, which is not installed; name its directory (--model, or model= in Python)"
+    )
+
+
+def render_card(name: str, info: dict[str, Any]) -> str:
+    """The model card: everything it says is in model.json."""
+    teacher = info["teacher"]
+    lines = [
+        f"# {name}",
+        "",
+        f"A slimcodec {info['role']}: {info['decoder_macs_per_pixel']:,.0f} MAC/pixel to decode, "
+        f"{info['encoder_macs_per_pixel']:,.0f} to encode, {info['parameters']:,} parameters.",
+        "",
+        f"- weights: sha256 `{info['weights_sha256'][:16]}…`, licence: {info['licence']}",
+        f"- made by: slimcodec {info['slimcodec_version']}, commit {info['git_commit'] or 'unknown'}",
+        *([f"- teacher: {teacher['name']} (sha256 `{teacher['sha256'][:16]}…`)"] if teacher else []),
+        "",
+        "| part | MAC/pixel |",
+        "|---|---:|",
+        *(f"| {part} | {macs:,.1f} |" for part, macs in info["macs_per_pixel"].items()),
+    ]
+    for title, figure in info["figures"].items():
+        lines += ["", f"## {title}", "", *_figure_lines(figure)]
+    return "\n".join(lines) + "\n"
+
+
+def _figure_lines(figure: Any) -> list[str]:
+    """A figure is a dict: its `curve`, if any, becomes a table, everything else a list."""
+    if not isinstance(figure, dict):
+        return [str(figure)]
+    lines = [f"- {key}: {_number(value)}" for key, value in figure.items() if key != "curve"]
+    if curve := figure.get("curve"):
+        lines += ["", "| quality | bpp | PSNR-RGB (dB) |", "|---:|---:|---:|"]
+        rows = zip(curve["quality"], curve["bpp"], curve["psnr_db"], strict=True)
+        lines += [f"| {quality:g} | {bpp:.4f} | {psnr:.2f} |" for quality, bpp, psnr in rows]
+    return lines
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_number(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return " to ".join(_number(item) for item in value)
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def read_description(directory: Path) -> dict[str, Any]:
+    """model.json with all of `FIELDS`. Raises InvalidModel, naming the field, when it is damaged."""
+    path = Path(directory) / DESCRIPTION
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidModel(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise InvalidModel(f"{path}: is not JSON ({error}); the file is damaged") from error
+    if not isinstance(info, dict) or info.get("format_version") != FORMAT_VERSION:
+        found = info.get("format_version") if isinstance(info, dict) else None
+        raise InvalidModel(f"{path}: format_version is {found}, this slimcodec reads {FORMAT_VERSION}")
+    for name, kind in FIELDS.items():
+        if name not in info or not isinstance(info[name], kind):
+            raise InvalidModel(f"{path}: {name} is missing or of the wrong type; the file was edited")
+    try:
+        render_card("", info)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InvalidModel(f"{path}: no card can be rendered from it ({error!r}); the file was edited") from error
+    return info
+
+
+def write_description(directory: Path, name: str, info: dict[str, Any]) -> None:
+    write_text(directory / DESCRIPTION, json.dumps(info, indent=1, ensure_ascii=False) + "\n")
+    write_text(directory / CARD, render_card(name, info))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or none: under a temporary name first, then renamed."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)

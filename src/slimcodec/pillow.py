@@ -1,0 +1,84 @@
+"""`import slimcodec.pillow`: Pillow opens and saves .slim files.
+
+    Image.open("photo.slim")                     # reads the header; load(), or whatever needs pixels, decodes
+    picture.save("photo.slim", target_bpp=0.5)   # the settings are those of Codec.compress, model= and device=
+
+Which model is taken is said in codec/files.
+"""
+
+from typing import Any, BinaryIO
+
+from PIL import Image, ImageFile
+
+from slimcodec import InvalidFile
+from slimcodec.codec import bitstream
+from slimcodec.codec.files import decode, encode, mode_of
+from slimcodec.codec.pictures import MAX_SIDE, metadata
+
+FORMAT, MIME_TYPE = "SLIM", "image/x-slim"
+SETTINGS = "quality", "target_bpp", "max_bytes", "target_psnr_db", "effort", "strip", "tile", "model", "device"
+HEAD_BYTES = 1 << 16  # read at first; the chunks may need more
+
+
+class SlimImageFile(ImageFile.ImageFile):
+    """A .slim file whose pixels are decoded when they are needed.
+
+    Opening raises UnidentifiedImageError when the header is wrong; loading raises InvalidFile for a damaged file, and
+    for a truncated one unless `ImageFile.LOAD_TRUNCATED_IMAGES` is set.
+    """
+
+    format, format_description = FORMAT, "slimcodec"
+
+    def _open(self) -> None:
+        try:
+            contents = _head(self.fp)
+            self.info.update(metadata(contents.chunk("icc"), contents.chunk("exif")))
+        except InvalidFile as error:
+            raise SyntaxError(str(error)) from error  # which is how Pillow is told to try another format
+        self._size = contents.header.width, contents.header.height
+        self._mode = mode_of(contents)
+
+    def load(self) -> Any:
+        if self._im is None and self.fp is not None:
+            self.fp.seek(0)
+            picture = decode(self.fp.read(), allow_partial=ImageFile.LOAD_TRUNCATED_IMAGES)
+            self.im, self.readonly = picture.im, picture.readonly
+            if self._exclusive_fp:
+                self.fp.close()
+            self.fp = None
+        return super().load()
+
+    def verify(self) -> None:
+        """Raises InvalidFile for a damaged or truncated file; nothing is decoded."""
+        self.fp.seek(0)
+        bitstream.unpack(self.fp.read(), max_pixels=MAX_SIDE**2)
+        super().verify()
+
+
+def _head(file: BinaryIO) -> bitstream.Contents:
+    """A file's contents up to its streams, which are left out: reading no more than it takes."""
+    data = b""
+    while True:
+        more = file.read(max(HEAD_BYTES, len(data)))
+        data += more
+        try:
+            # Without its last byte a file is a partial one, whose checksum is not tested: that is for load().
+            return bitstream.unpack(data[:-1], max_pixels=MAX_SIDE**2, allow_partial=True)
+        except InvalidFile:
+            if not more:
+                raise
+
+
+def _save(image: Image.Image, file: BinaryIO, filename: str | bytes) -> None:
+    given = image.encoderinfo
+    profiles = {key: given[key] for key in ("icc_profile", "exif") if key in given}
+    if profiles:  # Pillow's way to save others than those that the picture came with
+        image = image.copy()
+        image.info |= {key: value.tobytes() if hasattr(value, "tobytes") else value for key, value in profiles.items()}
+    file.write(encode(image, **{name: given[name] for name in SETTINGS if name in given}))
+
+
+Image.register_open(FORMAT, SlimImageFile, lambda prefix: prefix.startswith(bitstream.MAGIC))
+Image.register_save(FORMAT, _save)
+Image.register_extension(FORMAT, bitstream.EXTENSION)
+Image.register_mime(FORMAT, MIME_TYPE)

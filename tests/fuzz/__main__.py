@@ -1,0 +1,42 @@
+"""Fuzz the decoder and print what came of it; exit code 1 for a file that does what it must not."""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from fuzz.mutations import mutant
+from fuzz.run import MIB, BadMutant, fuzz, make_seeds
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
+    parser.add_argument("--files", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=0, help="other seeds make other files")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so many, without complaint")
+    parser.add_argument("--max-mib", type=float, default=float("inf"), help="by how much the process may grow")
+    parser.add_argument("--only", type=int, metavar="N", help="file N alone")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="with --only: write it there")
+    options = parser.parse_args()
+    torch.set_num_threads(1)  # on a busy machine two wait for each other, and waiting counts as processor time
+    with tempfile.TemporaryDirectory() as folder:
+        codecs, seeds = make_seeds(Path(folder))
+    numbers = range(options.files) if options.only is None else range(options.only, options.only + 1)
+    if options.only is not None and options.save:
+        options.save.write_bytes(mutant(options.only, seeds, seed=options.seed).data)
+    try:
+        summary = fuzz(codecs, seeds, files=numbers, seed=options.seed, seconds=options.seconds)
+    except BadMutant as error:
+        print(f"{error}; again: python -m fuzz --seed {options.seed} --only NUMBER", file=sys.stderr)
+        raise
+    print(summary)
+    if summary.memory_growth_bytes > options.max_mib * MIB:
+        print(f"more than {options.max_mib:.0f} MiB", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""Big pictures: how much memory and time a photo takes, in processes of their own, and what a region of it takes.
+
+    python tests/test_big_pictures.py photo 8000 6000 photo.ppm       what the tests below run
+    python tests/test_big_pictures.py compress photo.ppm photo.slim
+    python tests/test_big_pictures.py decompress photo.slim photo.ppm [X,Y,WIDTH,HEIGHT]
+
+The last two print their seconds and their peak of resident memory as JSON.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+os.environ["OMP_NUM_THREADS"] = "1"  # as in conftest, which the processes do not import
+
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+
+from slimcodec.codec.bitstream import CELL, unpack
+from slimcodec.codec.files import compress_file, decompress_file
+from slimcodec.codec.inference import CODING_TILE, load
+
+MODEL = Path(__file__).parents[1] / "students/slim"
+MIB = 1 << 20
+REGION = 2048 - 301, 587, 640, 480  # x, y, width, height: over a border of two coding tiles, and on no grid
+
+
+class Measured(NamedTuple):
+    seconds: float  # from the file to the file, with the model loaded before
+    peak_mib: float  # of the process, Python and torch included
+    base_mib: float  # what it had taken before the picture
+
+
+def there_and_back(folder: Path, width: int, height: int) -> dict[str, Measured]:
+    """What a photo of that size takes to compress and to decompress, each in its own process."""
+    photo, slim, decoded = (folder / name for name in ("photo.ppm", "photo.slim", "decoded.ppm"))
+    make_photo(width, height).save(photo)
+    measured = {"compress": measure("compress", photo, slim), "decompress": measure("decompress", slim, decoded)}
+    bpp = 8 * slim.stat().st_size / (width * height)
+    print(f"\n{width * height / 1e6:.1f} megapixels, {bpp:.2f} bpp:")
+    show(measured)
+    with Image.open(decoded) as picture:
+        assert picture.size == (width, height) and picture.mode == "RGB"
+    return measured
+
+
+def show(measured: dict[str, Measured]) -> None:
+    for name, (seconds, peak_mib, base_mib) in measured.items():
+        print(f"  {name:10}  {seconds:6.1f} s  {peak_mib:6.0f} MiB, of which {base_mib:.0f} before the picture")
+
+
+def check_part(folder: Path, part: Image.Image) -> None:
+    """The decoded region is the crop of the decoded picture, and that is the photo's."""
+    x, y, width, height = REGION
+    with Image.open(folder / "decoded.ppm") as decoded, Image.open(folder / "photo.ppm") as photo:
+        box = x, y, x + width, y + height
+        expected, original = (np.asarray(whole.crop(box)).astype(int) for whole in (decoded, photo))
+    assert part.size == (width, height)
+    assert np.abs(np.asarray(part).astype(int) - expected).max() <= 1  # floats may round differently
+    assert np.abs(expected - original).mean() < 12 < original.std()  # far nearer to it than one colour would be
+
+
+def test_a_photo_of_several_tiles(tmp_path):
+    width, height = 2560, 1760
+    assert -(-width // CELL) * -(-height // CELL) > CODING_TILE**2  # the size from which there are tiles
+    measured = there_and_back(tmp_path, width, height)
+    for name, (_, peak_mib, base_mib) in measured.items():
+        assert peak_mib - base_mib < 400, name
+    data = (tmp_path / "photo.slim").read_bytes()
+    assert unpack(data).header.tiles == (1, 2)
+    check_part(tmp_path, load(MODEL).decompress(data, region=REGION))
+
+
+@pytest.mark.slow
+def test_a_photo_of_48_megapixels(tmp_path):
+    measured = there_and_back(tmp_path, 8000, 6000)
+    part = measure("decompress", tmp_path / "photo.slim", tmp_path / "part.ppm", REGION)
+    show({"region": part})
+    with Image.open(tmp_path / "part.ppm") as picture:
+        check_part(tmp_path, picture)
+    for name, (_, peak_mib, _) in measured.items():
+        assert peak_mib < 3 * 1024, name
+    whole = measured["decompress"]
+    assert part.seconds < 0.3 * whole.seconds
+    assert part.peak_mib - part.base_mib < 0.5 * (whole.peak_mib - whole.base_mib)
+
+
+# --- in processes of their own --------------------------------------------------------------------------------------
+
+
+def measure(verb: str, source: Path, target: Path, region: tuple[int, int, int, int] | None = None) -> Measured:
+    arguments = [verb, str(source), str(target), *([",".join(map(str, region))] if region else [])]
+    done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return Measured(**json.loads(done.stdout))
+
+
+def make_photo(width: int, height: int) -> Image.Image:
+    """Photos side by side, each enlarged as a large sensor's lens would blur it, turned another way, and noise."""
+    names = "astronaut", "coffee", "chelsea", "rocket"
+    sources = [Image.fromarray(getattr(skimage.data, name)()) for name in names]
+    photo = Image.new("RGB", (width, height))
+    side = 800
+    for number, (top, left) in enumerate(
+        (top, left) for top in range(0, height, side) for left in range(0, width, side)
+    ):
+        piece = sources[number % len(sources)].resize((side, side), Image.Resampling.BICUBIC)
+        photo.paste(piece.transpose(Image.Transpose(number % 7)), (left, top))
+    rng = np.random.default_rng(0)
+    pixels = np.array(photo)
+    for row in pixels:  # one at a time: noise for all of it would be the largest thing here
+        row[:] = np.clip(row + rng.normal(0, 4, row.shape), 0, 255)
+    return Image.fromarray(pixels)
+
+
+def peak_mib() -> float:
+    """The most resident memory that this process has had."""
+    try:  # ru_maxrss may be that of the process that started this one
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / MIB
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / MIB
+
+
+def main(verb: str, *arguments: str) -> None:
+    if verb == "photo":
+        width, height, target = arguments
+        make_photo(int(width), int(height)).save(target)
+        return
+    source, target, *region = arguments
+    codec = load(MODEL)
+    codec.decompress(codec.compress(np.zeros((64, 64, 3), np.uint8)))  # compiles
+    base_mib, began = peak_mib(), time.perf_counter()
+    if verb == "compress":
+        compress_file(source, target, model=codec)
+    else:
+        settings = {"region": tuple(map(int, region[0].split(",")))} if region else {}
+        decompress_file(source, target, model=codec, **settings)
+    seconds = time.perf_counter() - began
+    print(json.dumps(Measured(seconds, peak_mib(), base_mib)._asdict()))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,91 @@
+"""Effort above 0: a picture's latents get better for it, and nothing else changes."""
+
+import numpy as np
+import pytest
+import torch
+
+from slimcodec import InvalidInput, load
+from slimcodec.codec import refine
+from slimcodec.codec.network import LADDER
+
+
+def cost(encoding, fixed_quality):
+    """Bits plus lmbda · 255² · squared error: what refinement lowers."""
+    lmbda = refine.lmbda_at(encoding.codec.network.architecture.quality_ladder, fixed_quality)
+    squared = np.square(encoding.decoded(fixed_quality).astype(float) - encoding.picture.pixels).sum() / 3
+    return encoding.bits(fixed_quality) + lmbda * squared
+
+
+@pytest.fixture(scope="module")
+def student():
+    return load("slim")
+
+
+@pytest.fixture
+def photo(pictures):
+    return np.ascontiguousarray(pictures["astronaut 100x130"])
+
+
+def test_effort_lowers_the_cost_of_a_real_student(student, photo):
+    plain, refined = (cost(student.encoding(photo, effort=effort), 1024) for effort in (0, 3))
+    assert refined < 0.998 * plain
+
+
+@pytest.mark.parametrize("quality", [1, 5.3, 8])
+def test_a_refined_file_decodes_to_what_the_encoder_foresaw(codec, photo, quality):
+    fixed = codec.fixed_quality(quality)
+    encoding = codec.encoding(photo, effort=1)
+    data = encoding.file(fixed)
+    assert np.array_equal(np.asarray(codec.decompress(data)), encoding.decoded(fixed))
+    assert codec.compress(photo, quality, effort=1) == data  # the same file every time
+    # What a piece gains by its own estimate it gains in the file, within rounding to 8 bits.
+    assert cost(encoding, fixed) <= 1.001 * cost(codec.encoding(photo), fixed)
+
+
+def test_pieces_with_their_surroundings_make_one_picture(student, pictures, monkeypatch):
+    photo = np.ascontiguousarray(pictures["1x300"].repeat(130, axis=0))
+    monkeypatch.setattr(refine, "TILE", 2)
+    monkeypatch.setattr(refine, "MARGIN", 1)
+    shares = []
+    encoding = student.encoding(photo, effort=1, progress=shares.append)
+    assert cost(encoding, 1024) < 1.02 * cost(student.encoding(photo), 1024)
+    assert shares == sorted(shares) and shares[-1] == 1 and len(shares) >= 6 * refine.STEPS[1]
+
+
+def test_a_piece_that_does_not_gain_stays_as_it_was(student, photo, monkeypatch):
+    monkeypatch.setattr(refine, "LEARNING_RATE", 100.0)
+    assert student.compress(photo, 4, effort=1) == student.compress(photo, 4)
+
+
+def test_targets_count_what_effort_saves(student, photo):
+    data = student.compress(photo, target_bpp=2, effort=1)
+    assert abs(8 * len(data) / (100 * 130) - 2) <= 0.04
+
+
+def test_temperature_falls_and_ends_lower_with_more_steps():
+    few, many = ([refine.temperature(step, steps) for step in range(steps)] for steps in (20, 600))
+    for run in (few, many):
+        assert run[0] == refine.HOTTEST and run == sorted(run, reverse=True)
+    assert pytest.approx(many[-1]) == refine.COLDEST and many[-1] < few[-1] <= 0.5
+
+
+def test_a_mixture_is_between_the_integers_and_settles_on_the_nearer():
+    exact = torch.linspace(-3, 3, 601)
+    hot, cold = (refine._Mixture(t, torch.Generator().manual_seed(0))(exact, None) for t in (1.0, 0.05))
+    for mixture in (hot, cold):
+        assert ((mixture >= exact.floor()) & (mixture <= exact.floor() + 1)).all()
+    clear = (exact - exact.round()).abs() < 0.4
+    assert ((cold - exact.round()).abs()[clear] < 0.05).float().mean() > 0.95
+    assert (hot - exact.round()).abs()[clear].mean() > 0.1
+
+
+def test_lmbda_lies_geometrically_between_the_rungs():
+    assert refine.lmbda_at(LADDER, 256) == pytest.approx(LADDER[0])
+    assert refine.lmbda_at(LADDER, 2048) == pytest.approx(LADDER[7])
+    assert refine.lmbda_at(LADDER, 384) == pytest.approx((LADDER[0] * LADDER[1]) ** 0.5)
+
+
+@pytest.mark.parametrize("effort", [-1, 11, 2.5, "3", None, float("nan")])
+def test_an_effort_out_of_range_is_refused(codec, photo, effort):
+    with pytest.raises(InvalidInput, match=r"effort .*must be a whole number from 0 to 10"):
+        codec.compress(photo, effort=effort)

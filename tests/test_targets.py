@@ -1,0 +1,144 @@
+"""What is wished for is what comes out: file sizes, bits a pixel and PSNRs, or a refusal that says what is possible."""
+
+import re
+
+import numpy as np
+import pytest
+import skimage.data
+
+from slimcodec import InvalidInput
+from slimcodec.codec import bitstream, inference, targets
+
+ASTRONAUT = skimage.data.astronaut()
+PHOTOS = {
+    "200x300": ASTRONAUT[40:240, 120:420],
+    "100x130": ASTRONAUT[80:180, 150:280],
+    "17x31": ASTRONAUT[200:217, 200:231],
+}
+
+
+@pytest.fixture(scope="module")
+def student():
+    """A trained model: its PSNR rises with the quality."""
+    return inference.load("slim")
+
+
+@pytest.fixture(params=["100x130", "17x31"])
+def photo(request):
+    return PHOTOS[request.param]
+
+
+def psnr_db(one, other):
+    return 10 * np.log10(255**2 / np.mean((np.asarray(one).astype(float) - other) ** 2))
+
+
+def reach(student, photo):
+    """Bytes at the lowest and at the highest quality."""
+    return [len(student.compress(photo, quality)) for quality in (1, 8)]
+
+
+@pytest.mark.parametrize("name, bpp", [("200x300", 0.45), ("200x300", 1), ("100x130", 0.6), ("100x130", 2.5)])
+def test_bits_a_pixel_are_met_within_2_percent(student, name, bpp):
+    photo = PHOTOS[name]
+    data = student.compress(photo, target_bpp=bpp)
+    assert 8 * len(data) / photo[:, :, 0].size == pytest.approx(bpp, rel=targets.TOLERANCE)
+
+
+def test_a_target_counts_everything_that_is_in_the_file(student):
+    """Alpha, for one, which does not depend on the quality, and what tiles cost."""
+    photo = PHOTOS["100x130"]
+    rgba = np.dstack([photo, np.random.default_rng(0).integers(0, 2, photo.shape[:2], dtype=np.uint8)])
+    assert len(student.compress(rgba, target_bpp=2.5, tile=1)) == pytest.approx(2.5 * 13000 / 8, rel=targets.TOLERANCE)
+    assert 0.97 * 4000 <= len(student.compress(rgba, max_bytes=4000, tile=1)) <= 4000
+
+
+@pytest.mark.parametrize(
+    "name, limit",
+    [("200x300", 4000), ("200x300", 12000), ("100x130", 1000), ("100x130", 3000), ("17x31", 140), ("17x31", 300)],
+)
+def test_a_size_is_never_exceeded_and_used(student, name, limit):
+    """Streams grow by four bytes at a time: in a file of 140 bytes, that is much."""
+    size = len(student.compress(PHOTOS[name], max_bytes=limit))
+    assert size <= limit and (size >= 0.97 * limit or size >= limit - 12)
+
+
+def test_a_size_beyond_reach_gives_the_best_quality(student, photo):
+    smallest, largest = reach(student, photo)
+    for limit in (largest, 10 * largest):
+        assert student.compress(photo, max_bytes=limit) == student.compress(photo, 8)
+    assert len(student.compress(photo, max_bytes=smallest)) <= smallest
+
+
+@pytest.mark.parametrize("name, wanted", [("200x300", 30.1), ("200x300", 34), ("100x130", 29), ("100x130", 33.3)])
+def test_a_psnr_is_reached_and_hardly_exceeded(student, name, wanted):
+    """A 256th of quality less would not do."""
+    photo = PHOTOS[name]
+    data = student.compress(photo, target_psnr_db=wanted)
+    assert wanted <= psnr_db(student.decompress(data), photo) <= wanted + 0.1
+    assert student.encoding(photo).psnr_db(bitstream.unpack(data).header.quality - 1) < wanted
+
+
+def test_a_psnr_below_reach_gives_the_lowest_quality(student, photo):
+    assert student.compress(photo, target_psnr_db=5) == student.compress(photo, 1)
+
+
+def test_the_psnr_of_a_grey_picture_is_reached(student):
+    grey = PHOTOS["100x130"][:, :, 1]
+    assert psnr_db(student.decompress(student.compress(grey, target_psnr_db=31)), grey) >= 31
+
+
+@pytest.mark.parametrize("wish", ["target_bpp", "max_bytes"])
+def test_a_size_that_is_too_small_is_refused_with_what_is_possible(student, photo, wish):
+    pixels = photo[:, :, 0].size
+    smallest, largest = reach(student, photo)
+    limit = {"target_bpp": 8 * 0.9 * smallest / pixels, "max_bytes": smallest - 1}[wish]
+    sizes = re.escape(f"{smallest:,} bytes ({8 * smallest / pixels:.3f} bpp) to {largest:,} bytes")
+    with pytest.raises(InvalidInput, match=rf"^{wish} .*{sizes} "):
+        student.compress(photo, **{wish: limit})
+
+
+def test_bits_a_pixel_that_are_too_many_are_refused(student):
+    with pytest.raises(InvalidInput, match=r"^target_bpp 20: cannot be met .* bytes .* to .* bytes"):
+        student.compress(PHOTOS["17x31"], target_bpp=20)
+
+
+def test_a_psnr_that_is_too_high_is_refused_with_the_best_there_is(student, photo):
+    best = psnr_db(student.decompress(student.compress(photo, 8)), photo)
+    with pytest.raises(InvalidInput, match=rf"^target_psnr_db 99: the best .* {best:.2f} dB"):
+        student.compress(photo, target_psnr_db=99)
+
+
+@pytest.mark.parametrize("value", [0, -1, -0.5, float("nan"), float("inf"), "1", True, [1], 1j, b"9"], ids=repr)
+@pytest.mark.parametrize("wish", ["target_bpp", "max_bytes", "target_psnr_db"])
+def test_what_is_no_positive_number_is_refused(student, wish, value):
+    with pytest.raises(InvalidInput, match=f"^{wish} .*must be a positive number"):
+        student.compress(PHOTOS["17x31"], **{wish: value})
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64])
+def test_numbers_of_every_kind_are_taken(student, kind):
+    for wish, value in (("target_bpp", 2), ("max_bytes", 300), ("target_psnr_db", 37)):
+        wished = {wish: kind(value)}
+        assert student.compress(PHOTOS["17x31"], **wished) == student.compress(PHOTOS["17x31"], **{wish: value})
+
+
+@pytest.mark.parametrize(
+    "wishes",
+    [
+        {"quality": 4, "target_bpp": 1},
+        {"quality": 4, "max_bytes": 300},
+        {"target_bpp": 1, "max_bytes": 300},
+        {"max_bytes": 300, "target_psnr_db": 30},
+        {"quality": 1, "target_bpp": 1, "max_bytes": 300, "target_psnr_db": 30},
+    ],
+    ids=" ".join,
+)
+def test_two_wishes_are_refused(student, wishes):
+    with pytest.raises(InvalidInput, match=f"^{' and '.join(wishes)}: only one"):
+        student.compress(PHOTOS["17x31"], **wishes)
+
+
+def test_the_estimate_of_a_search_is_the_file_s_size(student, photo):
+    encoding = student.encoding(photo)
+    for quality in (256, 1000, 2048):
+        assert abs(targets.estimated_bytes(encoding, quality) - len(encoding.file(quality))) <= 32
