@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow figures lint clean
 
 demo: .venv/.installed
 	$(BIN)/python run.py experiment=demo
@@ -10,8 +10,14 @@ demo: .venv/.installed
 test: lint
 	$(BIN)/python -m pytest
 
+# The page is opened in a real Chromium: apt install chromium (or any that is called chromium on the PATH).
 test-slow: .venv/.installed
 	$(BIN)/python -m pytest -m slow -s
+
+# The README's figures, from the stored results.
+figures: .venv/.installed
+	$(BIN)/python -m slimcodec report results/kodak
+	cp results/kodak/figures/headline.png results/kodak/figures/psnr_rgb_db.png docs/figures/
 
 lint: .venv/.installed
 	$(BIN)/ruff check

@@ -29,7 +29,9 @@ from slimcodec import InvalidInput, SlimcodecError
 from slimcodec.codec import models
 from slimcodec.codec.inference import Codec
 from slimcodec.codec.network import Architecture, HyperpriorCodec
-from slimcodec.evaluation import anchors, curves, report
+from slimcodec.evaluation import anchors, curves, figures, points, study
+from slimcodec.evaluation.codecs import ModelCodec, with_run
+from slimcodec.evaluation.summary import PSNR
 from slimcodec.training import data
 from slimcodec.training.distill import Distill, inherited_parts, new_student, student_architecture
 from slimcodec.training.prior import FactorizedPrior
@@ -145,9 +147,9 @@ class Run:
         if summary_path.is_file() and json.loads(summary_path.read_text())["inputs"] == inputs:
             console.print(f"evaluate: complete in {directory}, skipped")
             return
-        photos = {Path(folder).name: curves.find_photos(folder) for folder in settings["folders"]}
+        photos = {Path(folder).name: points.find_photos(folder) for folder in settings["folders"]}
         sets = {
-            name: self.evaluate_on(name, photos[: settings["limit"]], codecs, hashes, directory)
+            name: self.evaluate_on(name, photos[: settings["limit"]], codecs, directory)
             for name, photos in (photos or {"validation": self.validation_photos}).items()
         }
         models.write_text(summary_path, json.dumps({"inputs": inputs, "sets": sets}, indent=1))
@@ -275,39 +277,43 @@ class Run:
         """Estimated bits on the validation crops: what the gate judges by. Kept beside the model's figures."""
         codec = Codec(models.load(model), self.cache.device)
         qualities = self.configuration["validation"]["qualities"]
-        points = curves.estimated_points(codec, self.validation_crops, qualities, description=f"validate {model.name}")
-        return curves.mean_curve(points)
+        label = f"validate {model.name}"
+        found = points.estimated_points(codec, self.validation_crops, qualities, description=label)
+        return curves.mean_curve(found)
 
-    def evaluate_on(self, name: str, photos: list, codecs: dict, hashes: dict, directory: Path) -> dict[str, Any]:
-        """Real files of every codec on one set: CSV of points, the curves as PNG, and the figures of both models."""
-        settings = self.configuration["evaluate"]
-        measured = {}
-        for role, path in codecs.items():
-            codec = Codec(models.load(path), self.cache.device)
-            file = directory / f"{name}-{role}-{hashes[role][:8]}.csv"
-            measured[role] = _measured(codec, photos, settings["qualities"], file, f"{name}: {role}")
-        for anchor in settings["anchors"]:
-            codec = anchors.PillowCodec(anchor)
-            measured[anchor] = _measured(codec, photos, codec.qualities, directory / f"{name}-{anchor}.csv", anchor)
-        averages = {label: curves.mean_curve(points) for label, points in measured.items()}
-        table = report.comparison_table(averages, "student")
+    def evaluate_on(self, name: str, photos: list, directories: dict[str, Path], directory: Path) -> dict[str, Any]:
+        """Real files of teacher, student, every round and the anchors on one set; the figures of the first two."""
+        settings, out = self.configuration["evaluate"], directory / name
+        common = {"device": str(self.cache.device), "qualities": tuple(settings["qualities"])}
+        found = [ModelCodec.find(path, name=role, role=role, **common) for role, path in directories.items()]
+        steps = []
+        if settings["rounds"]:
+            found, steps = with_run(found, self.directory, **common)
+        summary = study.evaluate(
+            [*found, *(anchors.codec(anchor) for anchor in settings["anchors"])],
+            photos,
+            out,
+            name=name,
+            metrics=settings["metrics"],
+            rounds=steps,
+            target_macs_per_pixel=self.rules("decoder").target_macs_per_pixel,
+            jobs=settings["jobs"],
+            with_memory=settings["memory"],
+            command=f"python run.py name={self.configuration['name']}",
+        )
+        averages = {label: curves.Curve(**codec["curves"][PSNR]) for label, codec in summary["codecs"].items()}
+        table = figures.comparison_table(averages, "student")
         models.write_text(directory / f"{name}.md", table + "\n")
-        report.plot_curves(averages, directory / f"{name}.png", title=f"{name}: {len(photos)} photos, real files")
         console.print(table, markup=False)
-        against = {"teacher": averages["teacher"], **{anchor: averages[anchor] for anchor in settings["anchors"]}}
-        if name == "kodak":
-            against["vtm"] = anchors.quoted("compressai:vtm").curve
-        return {
-            role: _figures(averages[role], {n: c for n, c in against.items() if n != role}, len(photos))
-            for role in codecs
-        }
+        console.print(f"evaluate: the page of {name} is {out / study.PAGE}")
+        return {role: _figures(summary, role) for role in directories}
 
     def plot_rounds(self, scope: str) -> None:
         directory = self.rounds_directory(scope)
         records = read_records(directory)
         if records:
             target = self.rules(scope).target_macs_per_pixel
-            report.plot_rounds(records, directory / "rounds.png", target_macs_per_pixel=target)
+            figures.plot_rounds(records, directory / "rounds.png", target_macs_per_pixel=target)
             console.print(f"prune: curve of the rounds in {directory / 'rounds.png'}")
 
     def summary(self) -> float | None:
@@ -469,36 +475,17 @@ def _of_module(training: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in training.items() if name != "steps_per_epoch"}
 
 
-def _measured(codec, photos: list, qualities: list, file: Path, description: str) -> list[curves.Point]:
-    """Real points, kept in a CSV file after every picture, so that an interrupted evaluation goes on."""
-    done = curves.read_points(file) if file.is_file() else []
-    points = list(done)
-
-    def keep(point: curves.Point) -> None:
-        points.append(point)
-        curves.write_points(points, file)
-
-    return curves.real_points(codec, photos, qualities, description=description, on_point=keep, done=done)
-
-
-def _figures(curve: curves.Curve, against: dict[str, curves.Curve], photos: int) -> dict[str, Any]:
+def _figures(summary: dict[str, Any], name: str) -> dict[str, Any]:
     """What model.json keeps of an evaluation; a BD-rate is None where the curves have no range in common."""
-    percent, ranges = {}, {}
-    for name, anchor in against.items():
-        try:
-            result = curves.bd_rate(anchor, curve)
-        except InvalidInput:
-            percent[name] = None
-            continue
-        percent[name] = result.percent if result.monotonic else None
-        ranges[name] = [result.low_db, result.high_db]
+    against = {anchor: entries[name][PSNR] for anchor, entries in summary["bd_rate"].items() if name in entries}
+    curve = summary["codecs"][name]["curves"][PSNR]
     return {
-        "photos": photos,
+        "photos": summary["codecs"][name]["pictures"],
         "bits": "real files",
-        "bd_rate_percent": percent,
-        "bd_rate_range_db": ranges,
-        "date": time.strftime("%Y-%m-%d"),
-        "curve": curve._asdict(),
+        "bd_rate_percent": {anchor: entry["percent"] for anchor, entry in against.items()},
+        "bd_rate_range_db": {a: [entry["low"], entry["high"]] for a, entry in against.items() if "low" in entry},
+        "date": summary["provenance"]["date"],
+        "curve": {"quality": curve["quality"], "bpp": curve["bpp"], "psnr_db": curve["values"]},
     }
 
 

@@ -19,8 +19,9 @@ from tqdm import tqdm
 from slimcodec.codec import bitstream, models
 from slimcodec.codec.files import writing
 from slimcodec.codec.inference import Codec
-from slimcodec.evaluation.curves import Curve, bd_rate, find_photos, open_photo
+from slimcodec.evaluation.curves import Curve, bd_rate
 from slimcodec.evaluation.metrics import psnr_db
+from slimcodec.evaluation.points import find_photos, open_photo
 
 QUALITIES = 1, 2, 4, 6, 8
 

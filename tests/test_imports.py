@@ -39,11 +39,20 @@ ALLOWED = {
     "codec/inference": {"torch", "numpy", "PIL"}
     | {"codec/models", "codec/network", "codec/bitstream", "codec/pictures", "codec/targets"}
     | {"codec/quantise", "codec/refine", "codec/symbols", "codec/tiling"},
-    "evaluation/__init__": set(),
+    "evaluation/__init__": {"evaluation/curves"},
     "evaluation/metrics": None,
+    "evaluation/ffmpeg": {"imageio_ffmpeg"},
+    "evaluation/points": {"numpy", "PIL", "tqdm", "joblib", "codec/pictures", "evaluation/metrics"},
     "evaluation/curves": None,
     "evaluation/anchors": None,
+    "evaluation/codecs": {"PIL", "codec/zoo", "codec/inference"},
+    "evaluation/memory": {"evaluation/points", "evaluation/codecs", "evaluation/anchors"},
+    "evaluation/summary": {"codec/complexity", "codec/network"}
+    | {"evaluation/metrics", "evaluation/points", "evaluation/curves", "evaluation/anchors"},
+    "evaluation/figures": None,
+    "evaluation/viewer": None,
     "evaluation/report": None,
+    "evaluation/study": None,
     "training/__init__": set(),
     "training/data": None,
     "training/prior": None,

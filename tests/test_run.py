@@ -39,6 +39,8 @@ TINY = [
     "validation.qualities=[1,3,6,8]",
     "evaluate.qualities=[1,3,6,8]",
     "evaluate.limit=1",
+    "evaluate.anchors=[]",
+    "evaluate.memory=false",
 ]
 
 
@@ -67,10 +69,13 @@ def test_every_experiment_composes_and_runs(experiment, tmp_path, photos):
     run.Run(configuration(*overrides))()
     info = json.loads((tmp_path / "student" / "model.json").read_text())
     assert info["decoder_macs_per_pixel"] <= 190
-    rows = list(csv.DictReader(next((tmp_path / "evaluation").glob("validation-student-*.csv")).open()))
+    study = tmp_path / "evaluation" / "validation"
+    rows = [row for row in csv.DictReader((study / "points.csv").open()) if row["codec"] == "student"]
     assert len(rows) == 4
     assert all(float(row["bytes"]) > 28 for row in rows)
-    for picture in ("rounds/rounds.png", "evaluation/validation.png"):
+    summary = json.loads((study / "summary.json").read_text())
+    assert summary["rounds"][0] == "distilled" and summary["rounds"][-1] == "student"
+    for picture in ("rounds/rounds.png", "evaluation/validation/report.html"):
         assert (tmp_path / picture).stat().st_size > 1000
 
 
@@ -139,7 +144,7 @@ SIGNS = {
     "teacher": "teacher.work/last.ckpt",
     "distill": "distilled.work/last.ckpt",
     "prune": "rounds/*/pass-1.work/last.ckpt",
-    "evaluate": "evaluation/validation-teacher-*.csv",
+    "evaluate": "evaluation/validation/points.csv",
     "export": "evaluation/summary.json",
 }
 

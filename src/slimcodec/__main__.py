@@ -1,4 +1,4 @@
-"""The command line: slimcodec compress | decompress | info | models.
+"""The command line: slimcodec compress | decompress | info | models | evaluate | anchors | report.
 
 Exit codes: 0 done, 1 our fault, 2 bad input, 130 stopped by Ctrl-C, 141 nobody read to the end of what was written.
 """
@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import json
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -37,6 +38,17 @@ EXAMPLES = {
   slimcodec models
   slimcodec models --json
   slimcodec info NAME""",
+    "evaluate": """examples:
+  slimcodec evaluate photos/ --model slim --out study/
+  slimcodec evaluate photos/ --model slim --model small --codec jpeg,webp,avif --out study/
+  slimcodec evaluate kodak/ --run runs/mine --metrics psnr,ms_ssim --out study/""",
+    "anchors": """examples:
+  slimcodec anchors photos/ --codec jpeg,webp,jpeg2000,avif,jxl,hevc,vvc --out study/
+  slimcodec anchors photos/ --codec vvc --qualities 22,27,32,37 --out study/""",
+    "report": """examples:
+  slimcodec report study/
+  slimcodec report study/ --data photos/
+  slimcodec report study/ --figures paper/figures""",
 }
 
 
@@ -118,6 +130,41 @@ def models(options: argparse.Namespace) -> int:
             found.append({"name": directory.name, "directory": str(directory)} | {f: description[f] for f in fields})
     print(json.dumps(found, indent=1) if options.json else _model_lines(found))
     return code
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    if not options.model and not options.run:
+        raise InvalidInput("name a model to evaluate, --model NAME, or a run with its rounds, --run DIRECTORY")
+    with _evaluation():
+        from slimcodec.evaluation import codecs
+
+        settings = {"effort": options.effort, "device": options.device}
+        if options.qualities:
+            settings["qualities"] = options.qualities
+        measured = [codecs.ModelCodec.find(name, **settings) for name in options.model]
+        rounds = []
+        if options.run:
+            measured, rounds = codecs.with_run(measured, options.run, **settings)
+        return _study(options, [*measured, *_anchors(options.codec)], rounds=rounds)
+
+
+def anchors(options: argparse.Namespace) -> int:
+    with _evaluation():
+        found = _anchors(options.codec)
+        if options.qualities and len(found) > 1:
+            raise InvalidInput(f"--qualities: each codec has a scale of its own; name one --codec, not {len(found)}")
+        return _study(options, found, qualities={codec.name: options.qualities or codec.qualities for codec in found})
+
+
+def report(options: argparse.Namespace) -> int:
+    with _evaluation():
+        from slimcodec.evaluation import points, study
+
+        out = Path(options.out)
+        photos = points.find_photos(options.data) if options.data else []
+        study.draw(out, photos, figures_folder=Path(options.figures) if options.figures else None)
+        print(f"{out / study.PAGE}, and the figures in {options.figures or out / study.FIGURES}")
+        return 0
 
 
 # --- several files --------------------------------------------------------------------------------------------------
@@ -203,6 +250,81 @@ def _progress(total: int) -> Iterator[tuple[Callable[[float], None], Callable[[s
         yield lambda done: bar.update(done - bar.n), lambda line, stream: bar.write(line, stream)
 
 
+# --- studies --------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _evaluation() -> Iterator[None]:
+    """What a user who only compresses pictures has not installed is asked for in one line."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "slimcodec":
+            raise
+        raise InvalidInput(
+            f"measuring needs {error.name}, which is not installed: pip install 'slimcodec[eval]'"
+        ) from error
+
+
+def _anchors(names: list[str]) -> list[Any]:
+    from slimcodec.evaluation import anchors
+
+    return [anchors.codec(name) for name in names]
+
+
+def _study(options: argparse.Namespace, codecs: list[Any], **settings: Any) -> int:
+    """Measure, and say in a few lines what came of it."""
+    from slimcodec.evaluation import points, study
+
+    out = Path(options.out)
+    summary = study.evaluate(
+        codecs,
+        points.find_photos(options.data, options.limit),
+        out,
+        name=Path(options.data).resolve().name,
+        metrics=options.metrics,
+        jobs=options.jobs,
+        command=shlex.join(["slimcodec", *options.arguments]),
+        **settings,
+    )
+    print(_study_lines(summary))
+    for line in _troubles(summary):
+        print(f"slimcodec: {line}", file=sys.stderr)
+    print(f"{out / study.PAGE}")
+    return BAD_INPUT if summary["failures"] or summary["data"]["left_out"] else 0
+
+
+def _study_lines(summary: dict[str, Any]) -> str:
+    """A table of the BD-rates by RGB PSNR, with the range that they are over."""
+    anchors = summary["anchors"]
+    rows = [("codec", "decoder kMAC/pixel", *(f"BD-rate against {name}" for name in anchors))]
+    for name, codec in summary["codecs"].items():
+        macs = codec["complexity"] and f"{codec['complexity']['decoder_macs_per_pixel'] / 1000:.2f}"
+        entries = [summary["bd_rate"][anchor].get(name, {}).get("psnr_rgb_db") for anchor in anchors]
+        rows.append((name, macs or "", *map(_bd_rate, entries)))
+    return _table(rows)
+
+
+def _bd_rate(entry: dict[str, Any] | None) -> str:
+    if entry is None or entry["percent"] is None:
+        return "–"
+    return f"{entry['percent']:+.1f} % ({entry['low']:.1f} to {entry['high']:.1f} dB)"
+
+
+def _troubles(summary: dict[str, Any]) -> Iterator[str]:
+    """What could not be done, a line each; why a BD-rate is missing, once per codec."""
+    yield from (f"left out: {reason}" for reason in summary["data"]["left_out"].values())
+    yield from (f"metric {name}: {reason}" for name, reason in summary["unavailable"].items())
+    for failure in summary["failures"]:
+        place = " at ".join(str(part) for part in (failure["picture"], failure["quality"]) if part not in ("", None))
+        yield f"{failure['codec']}{', ' if place else ''}{place}: {failure['reason']}"
+    for anchor, of_codecs in summary["bd_rate"].items():
+        for name, of_metrics in of_codecs.items():
+            entry = of_metrics.get("psnr_rgb_db")
+            if name in summary["codecs"] and entry and entry["percent"] is None:
+                yield f"no BD-rate of {name} against {anchor}: {entry['reason']}"
+
+
 # --- reports --------------------------------------------------------------------------------------------------------
 
 
@@ -279,6 +401,10 @@ def _model_lines(found: list[dict[str, Any]]) -> str:
         )
         for model in found
     ]
+    return _table(rows)
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
@@ -301,6 +427,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     """argparse's, but options may also stand between the INs and OUT."""
     parser = _parser()
     options, more = parser.parse_known_args(arguments)
+    options.arguments = sys.argv[1:] if arguments is None else arguments
     if more and (not hasattr(options, "inputs") or any(m.startswith("-") and m != STREAM for m in more)):
         parser.error(f"unrecognized arguments: {' '.join(more)}")
     if more:
@@ -319,6 +446,11 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--json", action="store_true", help="as JSON; of a model, model.json as it is")
     verb = _verb(verbs, models, "the installed models")
     verb.add_argument("--json", action="store_true", help="as JSON")
+    _add_evaluate(
+        _verb(verbs, evaluate, "measure models on your photos, beside other codecs: points, BD-rates, a page")
+    )
+    _add_anchors(_verb(verbs, anchors, "measure other codecs on your photos, into the same folder as evaluate"))
+    _add_report(_verb(verbs, report, "draw the page and the figures of a study anew"))
     return parser
 
 
@@ -365,6 +497,42 @@ def _add_decompress(verb: argparse.ArgumentParser) -> None:
     _add_model(verb, "the installed model that made the file")
 
 
+def _add_evaluate(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--model", action="append", default=[], metavar="NAME", help="name or directory; may be repeated")
+    verb.add_argument("--run", metavar="DIRECTORY", help="a run: its teacher, and its student after each round")
+    verb.add_argument("--effort", type=int, default=0, metavar="E", help="0 (fast, default) to 10 (smaller files)")
+    verb.add_argument("--device", default="cpu", metavar="D", help="where the networks run (default: cpu)")
+    _add_study(verb, "jpeg,webp", "1 to 8")
+
+
+def _add_anchors(verb: argparse.ArgumentParser) -> None:
+    _add_study(verb, "jpeg,webp,jpeg2000,avif,jxl,hevc,vvc", "a ladder for each codec")
+
+
+def _add_study(verb: argparse.ArgumentParser, codecs: str, qualities: str) -> None:
+    verb.add_argument("data", metavar="DATA", help="a folder of photos")
+    verb.add_argument("--out", required=True, metavar="DIR", help="where the results go; what is there is not redone")
+    verb.add_argument("--codec", type=_names, default=codecs, metavar="A,B", help="other codecs (default: %(default)s)")
+    verb.add_argument("--qualities", type=_numbers, metavar="Q,Q", help=f"default: {qualities}")
+    verb.add_argument(
+        "--metrics",
+        type=_names,
+        default="psnr,ms_ssim,aad",
+        metavar="M,M",
+        help="groups or names; jpeg_ai is JPEG AI's seven (default: %(default)s)",
+    )
+    verb.add_argument("--limit", type=_count, metavar="N", help="only the first N pictures")
+    verb.add_argument(
+        "--jobs", type=_count, default=os.cpu_count(), metavar="N", help="processes at a time (default: %(default)s)"
+    )
+
+
+def _add_report(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("out", metavar="DIR", help="what evaluate or anchors wrote")
+    verb.add_argument("--data", metavar="DATA", help="the photos, for the pictures on the page")
+    verb.add_argument("--figures", metavar="FOLDER", help="where the figures go (default: DIR/figures)")
+
+
 def _add_files(verb: argparse.ArgumentParser, inputs: str, output: str) -> None:
     verb.add_argument("inputs", nargs="+", metavar="IN", help=inputs)
     verb.add_argument("output", metavar="OUT", help=f"{output}; a folder for several INs")
@@ -375,6 +543,23 @@ def _add_model(verb: argparse.ArgumentParser, default: str) -> None:
     verb.add_argument(
         "--device", default="cpu", metavar="D", help="where the networks run, such as cuda (default: cpu)"
     )
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(sorted({float(number) for number in text.split(",")}))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers, such as 1,2.5,8") from None
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
 
 
 def _region(text: str) -> tuple[int, int, int, int]:

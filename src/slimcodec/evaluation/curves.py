@@ -1,313 +1,459 @@
-"""Rate-distortion points measured on photos, the curves they average to, and BD-rate between two curves.
+"""Curves of rate against quality, and how two of them compare: BD-rate, BD-metric, and the interval of a BD-rate.
 
-    photos --real_points--> [Point per picture and quality] --mean_curve--> Curve --bd_rate--> BdRate
-               (or estimated_points)                |
-                                      write_points, read_points (CSV)
+    [Point per picture and quality] --mean_curve--> Curve -----------> bd_rate, bd_quality
+                 |                --picture_curves--> {picture: Curve}
+                 |--bd_rate_of_pictures--> mean of the pictures' BD-rates
+                 '--bootstrap-----------> 95 % interval of the mean curves' BD-rate
 
-A codec here is anything with `compress(picture, quality) -> bytes` and `decompress(bytes) -> picture`, where pictures
-are 8-bit RGB Pillow images: `slimcodec.Codec`, or one of `slimcodec.evaluation.anchors`. A photo is the path of a
-picture file, or a pair of its name and its pixels, uint8 [H, W, 3].
+A point is a `slimcodec.evaluation.points.Point`; read here are its picture, quality, bpp and metrics. A curve is a
+`Curve`, anything else that has `.points`, or plain (bpp, value) pairs, in any order.
 
-Functions that take a curve take a `Curve`, anything else that has `.points`, or plain (bpp, psnr_db) pairs.
+Values are always in the metric's own unit and direction, on curves and in results. Where less is better (as
+`METRICS` says of the metric that is named), values are negated for the computation alone, so the sign of a BD-rate
+means the same for every metric: negative is fewer bits.
 """
 
-import csv
 import math
-import os
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from time import perf_counter
-from typing import NamedTuple
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
-from tqdm import tqdm
 
 from slimcodec import InvalidInput
-from slimcodec.evaluation.metrics import psnr_db
+from slimcodec.evaluation.metrics import METRICS
 
-PHOTO_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp"}
-Photo = Path | tuple[str, np.ndarray]
+if TYPE_CHECKING:
+    from slimcodec.evaluation.points import Point
+
+PSNR = "psnr_rgb_db"
+METHODS = ("pchip", "cubic")  # of the bjontegaard package: piecewise through the points; one polynomial, least squares
 FEWEST_POINTS = 4  # a cubic through fewer says more about the interpolation than about the codec
-
-
-class Point(NamedTuple):
-    """One picture at one quality. `bytes` may have a fraction when it is an estimate; then the seconds are nan."""
-
-    picture: str  # the file's name
-    quality: float
-    bytes: float
-    bpp: float  # over the picture's own pixels
-    psnr_db: float
-    encode_seconds: float
-    decode_seconds: float
+FEWEST_PICTURES = 5  # resampling fewer gives intervals that hold the truth far less often than they say
+MOST_UNUSABLE = 0.05  # share of resamples without a BD-rate up to which the others still make an interval
 
 
 class Curve(NamedTuple):
-    """Means over a set of pictures, one entry per quality, lowest quality first."""
+    """Rate and one metric, one entry per quality; mostly means over a set of pictures."""
 
-    quality: tuple[float, ...]
+    quality: tuple[float, ...]  # rising, on the codec's own scale: bpp falls along it where that is a QP or a distance
     bpp: tuple[float, ...]
-    psnr_db: tuple[float, ...]
+    values: tuple[float, ...]
 
     @property
     def points(self):
-        """The curve as ((bpp, psnr_db), ...)."""
-        return tuple(zip(self.bpp, self.psnr_db, strict=True))
+        """The curve as ((bpp, value), ...)."""
+        return tuple(zip(self.bpp, self.values, strict=True))
 
 
 class BdRate(NamedTuple):
-    """Bits that the test needs more than the anchor for the same PSNR, and the range that this was averaged over."""
+    """Bits that the test needs more than the anchor at equal quality, and the range that this was averaged over."""
 
     percent: float  # negative: fewer bits than the anchor; nan when not monotonic
-    low_db: float
-    high_db: float
-    coverage: float  # share of the wanted range (range_db, or all of the anchor's) that low_db..high_db covers
-    monotonic: bool  # on both curves PSNR rises with every step in bpp
+    low: float  # the range, in the metric's unit
+    high: float
+    coverage: float  # share of the wanted range (`within`, or all of the anchor's) that low..high covers
+    monotonic: bool  # on both curves the quality rises with every step in bpp
 
 
-# ---------------------------------------------------------------------------------------------------------- photos
+class BdQuality(NamedTuple):
+    """How much the test's metric differs from the anchor's at equal rate, and the rates this was averaged over."""
+
+    value: float  # test minus anchor, in the metric's unit; nan when not monotonic
+    low_bpp: float
+    high_bpp: float
+    monotonic: bool  # as in BdRate
 
 
-def find_photos(root, limit=None):
-    """Picture files below the folder `root`, in all its folders, sorted by path; the first `limit` of them.
+class BdRateOfPictures(NamedTuple):
+    """The mean over pictures of each picture's own BD-rate."""
 
-    Raises `InvalidInput` when there is no such folder or no picture in it.
+    percent: float  # nan when no picture counted
+    pictures: int  # that counted
+    left_out: dict[str, str]  # picture: why it has no BD-rate
+
+
+class Interval(NamedTuple):
+    """Where the BD-rate of the mean curves lies with 95 % confidence, for pictures like these."""
+
+    low_percent: float
+    high_percent: float
+
+
+# ------------------------------------------------------------------------------------------------- points to curves
+
+
+def mean_curve(points: Iterable["Point"], metric: str = PSNR) -> Curve:
+    """Average the pictures' bpp, and their `metric` in its own unit (PSNR: in dB), at each quality.
+
+    Raises `InvalidInput` unless every quality was measured on the same pictures, each once, and has the metric.
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise InvalidInput(f"{root} is not a folder; name one that holds photos")
-    photos = sorted(path for path in root.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
-    if not photos:
-        raise InvalidInput(f"{root} holds no picture ({', '.join(sorted(PHOTO_SUFFIXES))})")
-    return photos[:limit]
+    _, qualities, bpp, values = _grid(points, metric)
+    return Curve(qualities, tuple(bpp.mean(axis=0).tolist()), tuple(values.mean(axis=0).tolist()))
 
 
-def open_photo(path):
-    """The picture in the file `path` as an 8-bit RGB Pillow image, turned as its EXIF orientation says.
+def picture_curves(points: Iterable["Point"], metric: str = PSNR) -> dict[str, Curve]:
+    """Each picture's own curve, by its name, sorted; pictures may have been measured at different qualities.
 
-    Raises `InvalidInput` when the file is missing, damaged or not a picture.
+    Raises `InvalidInput` when a picture has two points at one quality, or one without the metric.
     """
-    try:
-        with Image.open(path) as file:
-            photo = ImageOps.exif_transpose(file).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InvalidInput(f"cannot read the picture {path}: {error}") from error
-    photo.info.clear()  # Pillow would write some of it into the files it saves, and their size is measured
-    return photo
+    return {picture: mean_curve(of_one, metric) for picture, of_one in _by_picture(points).items()}
 
 
-# ---------------------------------------------------------------------------------------------------------- points
-
-
-def real_points(
-    codec,
-    photos: Sequence[Photo],
-    qualities: Sequence[float],
-    *,
-    description: str = "",
-    on_point: Callable[[Point], None] | None = None,
-    done: Iterable[Point] = (),
-) -> list[Point]:
-    """Compress and decompress every photo at every quality; sizes are those of the real bytes.
-
-    The progress bar is labelled `description`. `on_point` is called with each new point. Points found in `done` (the
-    same file name and quality) are returned as they are, so that an interrupted measurement can be continued.
-    Raises `InvalidInput` when a photo cannot be read, two have the same name, or a decoded picture has another size.
-    """
-
-    def measure(picture, quality):
-        start = perf_counter()
-        data = codec.compress(picture, quality)
-        compressed = perf_counter()
-        decoded = codec.decompress(data)
-        decompressed = perf_counter()
-        return len(data), np.asarray(decoded), compressed - start, decompressed - compressed
-
-    return _measure_all(measure, photos, qualities, description, on_point, done)
-
-
-def estimated_points(
-    codec, photos: Sequence[Photo], qualities: Sequence[float], *, description: str = ""
-) -> list[Point]:
-    """An estimate of `real_points` that writes no files: the sizes are the bits that the entropy model predicts.
-
-    `codec.estimate(picture, quality)` returns an object with `bits` and `pixels`, the decoded picture, uint8 [H, W, 3].
-    Nothing is encoded or decoded, so `encode_seconds` and `decode_seconds` are nan. Raises like `real_points`.
-    """
-
-    def measure(picture, quality):
-        estimate = codec.estimate(picture, quality)
-        return float(estimate.bits) / 8, estimate.pixels, math.nan, math.nan
-
-    return _measure_all(measure, photos, qualities, description)
-
-
-def _measure_all(measure, photos, qualities, description, on_point=None, done=()):
-    """Points in the order of photos, then qualities; `measure` gives (bytes, pixels, encode and decode seconds)."""
-    _require_distinct_names(photos)
-    points = {(point.picture, point.quality): point for point in done}
-    missing = [[q for q in qualities if (_name(photo), float(q)) not in points] for photo in photos]
-    with tqdm(total=sum(map(len, missing)), desc=description, unit="picture", disable=None) as progress:
-        for photo, unmeasured in zip(photos, missing, strict=True):
-            picture = _opened(photo) if unmeasured else None
-            for quality in unmeasured:
-                point = _point(_name(photo), picture, float(quality), *measure(picture, quality))
-                points[point.picture, point.quality] = point
-                if on_point:
-                    on_point(point)
-                progress.update()
-    return [points[_name(photo), float(quality)] for photo in photos for quality in qualities]
-
-
-def _name(photo):
-    return photo.name if isinstance(photo, Path) else photo[0]
-
-
-def _opened(photo):
-    return open_photo(photo) if isinstance(photo, Path) else Image.fromarray(photo[1])
-
-
-def _point(name, picture, quality, size, pixels, encode_seconds, decode_seconds):
-    bpp = 8 * size / (picture.width * picture.height)
-    return Point(name, quality, size, bpp, psnr_db(np.asarray(picture), pixels), encode_seconds, decode_seconds)
-
-
-def _require_distinct_names(photos):
-    name, count = Counter(_name(photo) for photo in photos).most_common(1)[0] if photos else ("", 0)
-    if count > 1:
-        raise InvalidInput(f"{count} photos are named {name}; points are told apart by file name, so rename them")
-
-
-def write_points(points: Iterable[Point], path):
-    """Write a CSV file with one row per picture and quality; `path` is replaced only once all of it is written."""
-    with replaced(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(Point._fields)
-        writer.writerows(points)
-
-
-def read_points(path):
-    """The list of points in a file that `write_points` wrote, every number as it was.
-
-    Raises `InvalidInput` when the file is missing or has other columns, or a row is damaged.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            header, *rows = csv.reader(file)
-    except (OSError, ValueError, csv.Error) as error:
-        raise InvalidInput(f"cannot read points from {path}: {error}") from error
-    if tuple(header) != Point._fields:
-        raise InvalidInput(f"{path} must have the columns {', '.join(Point._fields)}, but has {', '.join(header)}")
-    return [_parsed_point(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
-
-
-def _parsed_point(row, place):
-    try:
-        picture, *numbers = row
-        return Point(picture, *map(float, numbers))
-    except (TypeError, ValueError) as error:
-        raise InvalidInput(f"{place} is not a picture and {len(Point._fields) - 1} numbers: {row}") from error
-
-
-@contextmanager
-def replaced(path) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; it takes the place of `path` when the block ends without an error."""
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-# ---------------------------------------------------------------------------------------------------------- curves
-
-
-def mean_curve(points: Iterable[Point]) -> Curve:
-    """Average the pictures' bpp, and their PSNR in dB, at each quality.
-
-    Raises `InvalidInput` unless every quality was measured on the same pictures, each once.
-    """
-    by_quality = defaultdict(list)
+def _by_picture(points):
+    """The points of each picture, pictures sorted by name."""
+    groups = defaultdict(list)
     for point in points:
-        by_quality[point.quality].append(point)
-    if not by_quality:
+        groups[point.picture].append(point)
+    return dict(sorted(groups.items()))
+
+
+def _grid(points, metric):
+    """Names of the pictures, qualities, bpp [pictures, qualities] and values [pictures, qualities]; both sorted."""
+    by_picture = _by_picture(points)
+    if not by_picture:
         raise InvalidInput("there are no points to average")
-    qualities = sorted(by_quality)
-    pictures = sorted({point.picture for group in by_quality.values() for point in group})
+    qualities = sorted({point.quality for group in by_picture.values() for point in group})
+    rows = []
+    for picture, group in by_picture.items():
+        group.sort(key=lambda point: point.quality)
+        _require_each_once(picture, [point.quality for point in group], qualities)
+        rows.append([(point.bpp, _value(point, metric)) for point in group])
+    bpp, values = np.array(rows, dtype=np.float64).transpose(2, 0, 1)
+    return tuple(by_picture), tuple(qualities), bpp, values
+
+
+def _require_each_once(picture, measured, qualities):
     for quality in qualities:
-        if sorted(point.picture for point in by_quality[quality]) != pictures:
-            raise InvalidInput(f"quality {quality:g} must have each of the {len(pictures)} pictures exactly once")
-    return Curve(
-        quality=tuple(qualities),
-        bpp=tuple(float(np.mean([point.bpp for point in by_quality[quality]])) for quality in qualities),
-        psnr_db=tuple(float(np.mean([point.psnr_db for point in by_quality[quality]])) for quality in qualities),
-    )
+        if measured.count(quality) != 1:
+            raise InvalidInput(
+                f"{picture} has {measured.count(quality)} points at quality {quality:g}, but a mean takes every"
+                " picture once at every quality; measure what is missing, or leave the picture or the quality out"
+            )
 
 
-def bd_rate(anchor, test, *, range_db: tuple[float, float] | None = None) -> BdRate:
-    """How many per cent more bits `test` needs than `anchor` at the same PSNR (Bjontegaard, VCEG-M33).
-
-    log(bpp) is interpolated over PSNR by PCHIP, and the difference is averaged over the PSNR that both curves cover:
-    all of that, or the part of it inside `range_db` = (low, high). A curve on which PSNR does not rise with every
-    step in bpp has no rate for each PSNR: then `percent` is nan and `monotonic` False.
-    Raises `InvalidInput` when a curve has fewer than four points or they share no PSNR (inside `range_db`).
-    """
-    anchor_bpp, anchor_db = _sorted_by_bpp(anchor)
-    test_bpp, test_db = _sorted_by_bpp(test)
-    if min(len(anchor_db), len(test_db)) < FEWEST_POINTS:
-        raise InvalidInput(f"BD-rate needs {FEWEST_POINTS} points a curve, not {len(anchor_db)} and {len(test_db)}")
-    wanted_low, wanted_high = range_db or (anchor_db.min(), anchor_db.max())
-    low = float(max(wanted_low, anchor_db.min(), test_db.min()))
-    high = float(min(wanted_high, anchor_db.max(), test_db.max()))
-    if low >= high:
+def _value(point, metric):
+    if metric not in point.metrics:
+        reason = f" ({point.missing[metric]})" if metric in point.missing else ""
         raise InvalidInput(
-            f"the test's {test_db.min():.2f} to {test_db.max():.2f} dB shares no range with the anchor's"
-            f" {anchor_db.min():.2f} to {anchor_db.max():.2f} dB" + (f" inside {range_db} dB" if range_db else "")
+            f"{point.picture} at quality {point.quality:g} has no {metric}{reason}; measure it, or leave it out"
         )
-    monotonic = all(np.all(np.diff(axis) > 0) for axis in (anchor_bpp, anchor_db, test_bpp, test_db))
-    percent = _bd_percent((anchor_bpp, anchor_db), (test_bpp, test_db), low, high) if monotonic else math.nan
-    return BdRate(percent, low, high, float((high - low) / (wanted_high - wanted_low)), monotonic)
+    return point.metrics[metric]
 
 
-def _bd_percent(anchor, test, low_db, high_db):
+# ------------------------------------------------------------------------------------------------------ two curves
+
+
+def bd_rate(
+    anchor, test, *, within: tuple[float, float] | None = None, method: str = "pchip", metric: str = PSNR
+) -> BdRate:
+    """How many per cent more bits `test` needs than `anchor` at equal quality (Bjontegaard, VCEG-M33).
+
+    log(bpp) is interpolated over the metric (`method`: "pchip", or "cubic", the original), and the difference is
+    averaged over the quality that both curves cover: all of that, or the part inside `within` = (low, high), in the
+    metric's unit. `metric` says in which direction the values are better; its default does for any that rises.
+    A curve on which quality does not rise with every step in bpp has no rate for each quality: then `percent` is nan
+    and `monotonic` False. Raises `InvalidInput` when a curve has fewer than four points or a value that is not finite,
+    or when they share no quality (inside `within`).
+    """
+    _require_method(method)
+    sign = _sign(metric)
+    anchor, test = _axes(anchor, "anchor", sign), _axes(test, "test", sign)
+    _require_enough(anchor, test)
+    wanted = _wanted(within, sign) if within else (anchor[1].min(), anchor[1].max())
+    low, high = _overlap(anchor[1], test[1], wanted)
+    if low >= high:
+        raise InvalidInput(_no_overlap(anchor[1], test[1], sign, within))
+    monotonic = _rises(anchor) and _rises(test)
+    percent = _bd_percent(anchor, test, low, high, method) if monotonic else math.nan
+    coverage = float((high - low) / (wanted[1] - wanted[0]))
+    return BdRate(percent, *sorted((sign * low, sign * high)), coverage, monotonic)
+
+
+def _bd_percent(anchor, test, low, high, method):
     from bjontegaard import bd_rate as bjontegaard_rate  # late: it imports matplotlib.pyplot
 
     # The package averages over the full overlap only, so its interpolators are taken and integrated here. Any overlap
     # will do (by default it warns below 75 %), because the range is reported.
     _, anchor_log10_bpp, test_log10_bpp = bjontegaard_rate(
-        *anchor, *test, method="pchip", require_matching_points=False, interpolators=True, min_overlap=0
+        *anchor, *test, method=method, require_matching_points=False, interpolators=True, min_overlap=0
     )
-    difference = test_log10_bpp.integrate(low_db, high_db) - anchor_log10_bpp.integrate(low_db, high_db)
-    return float(100 * (10 ** (difference / (high_db - low_db)) - 1))
+    difference = test_log10_bpp.integrate(low, high) - anchor_log10_bpp.integrate(low, high)
+    return float(100 * (10 ** (difference / (high - low)) - 1))
 
 
-def psnr_at_bpp(curve, bpp: float) -> float | None:
-    """The curve's PSNR in dB at a rate between its points (PCHIP over log(bpp)); None outside its range.
+def bd_quality(anchor, test, *, method: str = "pchip", metric: str = PSNR) -> BdQuality:
+    """How much higher the metric of `test` is than that of `anchor` at equal rate: BD-PSNR, for PSNR (VCEG-M33).
+
+    The metric is interpolated over log(bpp), and the difference is averaged over the rates that both curves cover.
+    The result is in the metric's unit and direction: of one where less is better, a negative value is the better test.
+    Curves that are not monotonic give nan. Raises `InvalidInput` like `bd_rate`, when the curves share no rate.
+    """
+    from bjontegaard import bd_psnr  # late: it imports matplotlib.pyplot
+
+    _require_method(method)
+    sign = _sign(metric)
+    anchor, test = _axes(anchor, "anchor", sign), _axes(test, "test", sign)
+    _require_enough(anchor, test)
+    low, high = float(max(anchor[0, 0], test[0, 0])), float(min(anchor[0, -1], test[0, -1]))
+    if low >= high:
+        raise InvalidInput(f"the test's {_span(test[0])} bpp share no range with the anchor's {_span(anchor[0])} bpp")
+    if not (_rises(anchor) and _rises(test)):
+        return BdQuality(math.nan, low, high, False)
+    better = bd_psnr(*anchor, *test, method=method, require_matching_points=False, min_overlap=0)
+    return BdQuality(float(sign * better), low, high, True)
+
+
+def value_at_bpp(curve, bpp: float) -> float | None:
+    """The curve's value at a rate between its points (PCHIP over log(bpp)); None outside its range.
 
     Raises `InvalidInput` when the curve has fewer than two points, or two of the same rate.
     """
     from scipy.interpolate import PchipInterpolator  # late: takes most of a second
 
-    curve_bpp, curve_db = _sorted_by_bpp(curve)
+    curve_bpp, values = _axes(curve, "curve")
     if len(curve_bpp) < 2 or not np.all(np.diff(curve_bpp) > 0):
         raise InvalidInput(f"interpolation needs two or more points of different bpp, not {curve_bpp.tolist()}")
     if not curve_bpp[0] <= bpp <= curve_bpp[-1]:
         return None
-    return float(PchipInterpolator(np.log(curve_bpp), curve_db)(math.log(bpp)))
+    return float(PchipInterpolator(np.log(curve_bpp), values)(math.log(bpp)))
 
 
-def _sorted_by_bpp(curve):
-    """An array [2, n], rows bpp and PSNR in dB, of a `Curve`, of anything else with `.points`, or of pairs."""
+def _axes(curve, role, sign=1):
+    """An array [2, n], rows bpp and sign · value, sorted by bpp."""
     points = np.array(list(getattr(curve, "points", curve)), dtype=np.float64)
     if points.ndim != 2 or points.shape[1] != 2:
-        raise InvalidInput("a curve is a sequence of (bpp, psnr_db) pairs")
-    if not np.all(np.isfinite(points)) or not np.all(points[:, 0] > 0):
+        raise InvalidInput(f"the {role} must be a sequence of (bpp, value) pairs")
+    for index, (bpp, value) in enumerate(points):
+        if not (math.isfinite(value) and 0 < bpp < math.inf):
+            raise InvalidInput(_not_comparable(curve, role, index, bpp, value))
+    return points[np.argsort(points[:, 0], kind="stable")].T * [[1], [sign]]
+
+
+def _not_comparable(curve, role, index, bpp, value):
+    place = f"at quality {curve.quality[index]:g}" if hasattr(curve, "quality") else f"in point {index + 1}"
+    if 0 < bpp < math.inf:
+        equal = " (as of equal pictures)" if math.isinf(value) else ""
+        return f"the {role} has the value {value:g}{equal} {place}, which has no mean; leave that quality out"
+    return f"the {role} has {bpp:g} bpp {place}; rates must be positive and finite"
+
+
+def _sign(metric):
+    """1 where more of the metric is better, -1 where less is."""
+    if metric not in METRICS:
+        raise InvalidInput(f"no metric is named {metric!r}; choose from {', '.join(METRICS)}")
+    return 1 if METRICS[metric].higher_is_better else -1
+
+
+def _require_method(method):
+    if method not in METHODS:
+        raise InvalidInput(f"no interpolation is named {method!r}; choose from {', '.join(METHODS)}")
+
+
+def _require_enough(anchor, test):
+    counts = anchor.shape[1], test.shape[1]
+    if min(counts) < FEWEST_POINTS:
+        raise InvalidInput(f"BD needs {FEWEST_POINTS} points a curve, but the anchor and the test have {counts}")
+
+
+def _wanted(within, sign):
+    low, high = within
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise InvalidInput(f"the range must go from a lower to a higher finite value, not {within}")
+    return (low, high) if sign > 0 else (-high, -low)
+
+
+def _overlap(anchor, test, wanted):
+    """The ends of the quality that both curves cover inside the wanted one; empty when the first is not less."""
+    low, high = wanted
+    return float(max(low, anchor.min(), test.min())), float(min(high, anchor.max(), test.max()))
+
+
+def _no_overlap(anchor, test, sign, within):
+    inside = f" inside {within[0]:g} to {within[1]:g}" if within else ""
+    return f"the test's values, {_span(sign * test)}, share no range with the anchor's, {_span(sign * anchor)},{inside}"
+
+
+def _span(values):
+    return f"{values.min():.4g} to {values.max():.4g}"
+
+
+def _rises(axes):
+    """Whether each quality has one rate: both rows of `axes` [2, n] rise with every step."""
+    return bool(np.all(np.diff(axes) > 0))
+
+
+# ---------------------------------------------------------------------------------------------------- many pictures
+
+
+def bd_rate_of_pictures(
+    anchor: Iterable["Point"],
+    test: Iterable["Point"],
+    metric: str = PSNR,
+    *,
+    within: tuple[float, float] | None = None,
+    method: str = "pchip",
+) -> BdRateOfPictures:
+    """The mean of the pictures' own BD-rates, over the pictures that both the anchor and the test have.
+
+    A picture counts with the quality that its two curves share; one that has no BD-rate is left out with the reason.
+    Raises `InvalidInput` for an unknown metric or method, or a range that is none.
+    """
+    _require_method(method)
+    sign = _sign(metric)
+    if within:
+        _wanted(within, sign)
+    anchors, tests = _by_picture(anchor), _by_picture(test)
+    percents, left_out = [], {}
+    for picture in sorted(anchors.keys() | tests.keys()):
+        try:
+            percents.append(_picture_percent(anchors.get(picture), tests.get(picture), metric, within, method))
+        except InvalidInput as error:
+            left_out[picture] = str(error)
+    return BdRateOfPictures(float(np.mean(percents)) if percents else math.nan, len(percents), left_out)
+
+
+def _picture_percent(anchor, test, metric, within, method):
+    if not (anchor and test):
+        raise InvalidInput(f"only the {'anchor' if anchor else 'test'} was measured on it")
+    return _require_monotonic(mean_curve(anchor, metric), mean_curve(test, metric), within, metric, method).percent
+
+
+def _require_monotonic(anchor, test, within, metric, method="pchip"):
+    """The `BdRate` of two curves, which must be monotonic."""
+    result = bd_rate(anchor, test, within=within, method=method, metric=metric)
+    if not result.monotonic:
+        raise InvalidInput(_falling(anchor, test, metric))
+    return result
+
+
+def _falling(anchor, test, metric):
+    roles = {"anchor": anchor, "test": test}
+    falling = [role for role, curve in roles.items() if not _rises(_axes(curve, role, _sign(metric)))]
+    return f"{metric} does not get better with every step in bpp, with the {' and the '.join(falling)}"
+
+
+def bootstrap(
+    anchor,
+    test: Iterable["Point"],
+    metric: str = PSNR,
+    *,
+    within: tuple[float, float] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """The 95 % interval of `bd_rate` between the mean curves (PCHIP), by drawing the pictures anew with replacement.
+
+    `anchor` is the points of the same pictures, drawn together with the test's, or a fixed curve (one that was
+    published). Against a fixed curve the interval is wide, because how hard the drawn pictures are does not cancel.
+    The percentiles are widened for the number of pictures ("expanded percentile", Hesterberg, What Teachers Should
+    Know About the Bootstrap, The American Statistician 69(4), 2015). The same seed gives the same interval.
+    Raises `InvalidInput` like `bd_rate`, when there are fewer than five pictures, when anchor and test were measured on
+    different ones, or when more than 5 % of the resamples have no BD-rate (curves not monotonic, or sharing no range);
+    fewer than that do not count.
+    """
+    fixed, test = hasattr(anchor, "points"), list(test)
+    anchor = anchor if fixed else list(anchor)
+    pictures, _, *test_grid = _grid(test, metric)
+    anchor_pictures, _, *anchor_grid = (pictures, (), *_fixed_grid(anchor)) if fixed else _grid(anchor, metric)
+    _require_same(anchor_pictures, pictures)
+    _require_monotonic(anchor if fixed else mean_curve(anchor, metric), mean_curve(test, metric), within, metric)
+    sign, weights = _sign(metric), _resampled_weights(len(pictures), resamples, seed)
+    anchor_curves = _weighted(anchor_grid, np.ones((1, 1)) if fixed else weights, sign)
+    percent = _bd_percents(anchor_curves, _weighted(test_grid, weights, sign), within and _wanted(within, sign))
+    usable = percent[np.isfinite(percent)]
+    if len(usable) < (1 - MOST_UNUSABLE) * resamples:
         raise InvalidInput(
-            "a curve's bpp must be positive and finite, and its PSNR finite (that of equal pictures is not)"
+            f"{resamples - len(usable)} of {resamples} resamples have no BD-rate (curves not monotonic, or sharing"
+            " no range), too many for an interval; measure more pictures, or qualities further apart"
         )
-    return points[np.argsort(points[:, 0])].T
+    low, high = np.quantile(usable, _expanded_percentiles(len(pictures)))
+    return Interval(float(low), float(high))
+
+
+def _fixed_grid(curve):
+    """A published curve as bpp and values [1, points]: like one picture that is always drawn."""
+    return np.array(list(curve.points), dtype=np.float64).T[:, None]
+
+
+def _require_same(anchor_pictures, test_pictures):
+    different = sorted(set(anchor_pictures) ^ set(test_pictures))
+    if different:
+        raise InvalidInput(
+            f"only one of anchor and test has {', '.join(different)}; an interval takes the same pictures of both"
+        )
+    if len(test_pictures) < FEWEST_PICTURES:
+        raise InvalidInput(f"an interval over pictures takes {FEWEST_PICTURES} or more, not {len(test_pictures)}")
+
+
+def _resampled_weights(pictures, resamples, seed):
+    """How often each picture was drawn, over the number drawn: [resamples, pictures], rows of sum 1."""
+    draws = np.random.default_rng(seed).multinomial(pictures, np.full(pictures, 1 / pictures), size=resamples)
+    return draws / pictures
+
+
+def _weighted(grid, weights, sign):
+    """Mean curves [2, resamples, points], rows bpp and sign · value, sorted by the bpp that all pictures average to."""
+    bpp, values = grid
+    order = np.argsort(bpp.mean(axis=0))
+    return np.stack([weights @ bpp[:, order], sign * (weights @ values[:, order])])
+
+
+def _expanded_percentiles(pictures):
+    from scipy.stats import norm, t  # late: takes most of a second
+
+    tail = norm.cdf(math.sqrt(pictures / (pictures - 1)) * t.ppf(0.025, pictures - 1))
+    return tail, 1 - tail
+
+
+def _bd_percents(anchor, test, wanted):
+    """BD-rates [resamples] of curves [2, resamples, points]; nan where one is not monotonic or they share no range."""
+    wanted_low, wanted_high = wanted or (-math.inf, math.inf)
+    low = np.maximum(wanted_low, np.maximum(anchor[1].min(axis=-1), test[1].min(axis=-1)))
+    high = np.minimum(wanted_high, np.minimum(anchor[1].max(axis=-1), test[1].max(axis=-1)))
+    usable = low < high
+    for curves in (anchor, test):
+        usable = usable & np.all(np.diff(curves) > 0, axis=(0, -1))
+    percents = np.full(len(usable), math.nan)
+    low, high = low[usable], high[usable]
+    integrals = [_pchip_integrals(*_chosen(curves, usable), low, high) for curves in (anchor, test)]
+    percents[usable] = 100 * np.expm1((integrals[1] - integrals[0]) / (high - low))
+    return percents
+
+
+def _chosen(curves, usable):
+    """Values and log(bpp), [usable resamples, points] each; a fixed curve has one row, which serves all."""
+    bpp, values = curves if curves.shape[1] == 1 else curves[:, usable]
+    return values, np.log(bpp)
+
+
+def _pchip_integrals(x, y, low, high):
+    """Integrals [n] from low [n] to high [n] of the piecewise cubics through x and y [n or 1, points], both rising.
+
+    What scipy's `PchipInterpolator(x, y).integrate(low, high)` gives, for all rows at once: a thousand of those would
+    take most of a second. The method is Fritsch and Butland's, SIAM J. Sci. Stat. Comput. 5(2), 1984, as scipy has it.
+    """
+    width = np.diff(x)
+    slope = np.diff(y) / width
+    start, end = _pchip_derivatives(width, slope)
+    quadratic, cubic = (3 * slope - 2 * start - end) / width, (start + end - 2 * slope) / width**2
+
+    def integral_to(limit):  # of every piece, from its left end as far as the limit reaches into it
+        u = np.clip(limit[:, None] - x[:, :-1], 0, width)
+        return u * (y[:, :-1] + u * (start / 2 + u * (quadratic / 3 + u * cubic / 4)))
+
+    return np.sum(integral_to(high) - integral_to(low), axis=-1)
+
+
+def _pchip_derivatives(width, slope):
+    """Derivatives at the left and at the right end of every piece, [n, points - 1] each, where all slopes rise."""
+    left, right = width[:, :-1], width[:, 1:]
+    inner = 3 * (left + right) / ((2 * right + left) / slope[:, :-1] + (right + 2 * left) / slope[:, 1:])
+    first = _end_derivative(width[:, 0], width[:, 1], slope[:, 0], slope[:, 1])
+    last = _end_derivative(width[:, -1], width[:, -2], slope[:, -1], slope[:, -2])
+    return np.column_stack([first, inner]), np.column_stack([inner, last])
+
+
+def _end_derivative(width, next_width, slope, next_slope):
+    """Of the parabola through the three points at the end, but never falling."""
+    return np.maximum(((2 * width + next_width) * slope - width * next_slope) / (width + next_width), 0)

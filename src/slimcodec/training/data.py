@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from slimcodec import InvalidInput
 from slimcodec.codec.network import ALIGNMENT
-from slimcodec.evaluation.curves import find_photos, open_photo
+from slimcodec.evaluation.points import find_photos, open_photo
 
 # Photos inside installed packages: (package, path in it). Only natural photos: the retina, the telescope picture and
 # the tissue section that scikit-image also ships look like nothing a user compresses. Of the stereo pair one is enough.

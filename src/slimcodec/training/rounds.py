@@ -183,5 +183,5 @@ def _figure(curve: Curve, record: Round) -> dict[str, Any]:
         "bits": "estimated",
         "bd_rate_percent_against_teacher": record.bd_rate_percent,
         "coverage": record.coverage,
-        "curve": curve._asdict(),
+        "curve": {"quality": curve.quality, "bpp": curve.bpp, "psnr_db": curve.values},
     }

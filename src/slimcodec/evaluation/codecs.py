@@ -1,0 +1,99 @@
+"""A model directory as a codec that can be measured beside the others."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from PIL import Image
+
+from slimcodec import InvalidInput, __version__
+from slimcodec.codec import zoo
+
+QUALITIES = tuple(range(1, 9))
+
+
+@dataclass(frozen=True)
+class ModelCodec:
+    """A model directory as a codec that `points.measure` takes. Workers load it when they first need it."""
+
+    name: str
+    directory: Path
+    weights_sha256: str
+    role: str  # teacher, student or round
+    effort: int = 0
+    device: str = "cpu"
+    qualities: tuple[float, ...] = QUALITIES
+    kind: str = "model"
+
+    @classmethod
+    def find(cls, name_or_directory, *, name=None, role=None, effort=0, **settings) -> "ModelCodec":
+        """Of a model in the zoos, or of a directory. Raises InvalidModel where there is none."""
+        directory = zoo.find(name_or_directory)
+        description = zoo.read_description(directory)
+        name = name or directory.resolve().name
+        return cls(
+            name=f"{name} effort {effort}" if effort else name,
+            directory=directory,
+            weights_sha256=description["weights_sha256"],
+            role=role or description["role"],
+            effort=effort,
+            **settings,
+        )
+
+    @property
+    def settings(self) -> str:
+        return f"slimcodec {code_version()}, weights {self.weights_sha256[:16]}, effort {self.effort}, {self.device}"
+
+    def compress(self, picture: Image.Image, quality: float) -> bytes:
+        return _loaded(self.directory, self.weights_sha256, self.device).compress(
+            picture, quality, effort=self.effort, strip=True
+        )
+
+    def decompress(self, data: bytes) -> Image.Image:
+        return _loaded(self.directory, self.weights_sha256, self.device).decompress(data)
+
+
+@cache
+def _loaded(directory, weights_sha256, device):
+    from slimcodec.codec.inference import load  # late: it imports torch
+
+    return load(directory, device)
+
+
+@cache
+def code_version() -> str:
+    """The package's version, and digits of the codec's source: another one may write other files."""
+    sources = sorted(Path(zoo.__file__).parent.glob("*.py"))
+    return f"{__version__}+{hashlib.sha256(b''.join(path.read_bytes() for path in sources)).hexdigest()[:8]}"
+
+
+def with_run(codecs: Sequence[ModelCodec], run: str | Path, **settings) -> tuple[list[ModelCodec], list[str]]:
+    """These models and those of a run directory: its teacher, and its student before pruning and after each round.
+
+    Beside them the names of the steps of pruning in their order. What has the same weights is not taken twice.
+    Raises InvalidInput when it is no run's directory.
+    """
+    run = Path(run)
+    steps = {"distilled": run / "distilled"}
+    for folder, prefix in (("rounds", "round"), ("rounds-encoder", "encoder round")):
+        steps |= {f"{prefix} {path.name}": path for path in sorted(run.glob(f"{folder}/[0-9][0-9]"))}
+    steps = {name: path for name, path in steps.items() if (path / zoo.DESCRIPTION).is_file()}
+    if not steps:
+        raise InvalidInput(f"{run}: holds neither distilled/ nor rounds/; name the directory of a run (runs/NAME)")
+    found = list(codecs)
+    if (run / "teacher" / zoo.DESCRIPTION).is_file():
+        _add(found, ModelCodec.find(run / "teacher", **settings))
+    return found, [
+        _add(found, ModelCodec.find(path, name=name, role="round", **settings)) for name, path in steps.items()
+    ]
+
+
+def _add(codecs, codec):
+    """Add it unless it is there already; the name that it has in the list."""
+    for known in codecs:
+        if known.settings == codec.settings:
+            return known.name
+    codecs.append(codec)
+    return codec.name

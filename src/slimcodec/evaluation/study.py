@@ -1,0 +1,310 @@
+"""A study: models and other codecs on one set of photos → points.csv, summary.json, figures and the page.
+
+    photos ─► points.measure ─► points.csv ─► summary ─► summary.json ─► figures/, report.html
+
+What a folder holds adds up: other codecs may be measured into it later, and the page shows them all.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from slimcodec import InvalidFile, InvalidInput, __version__
+from slimcodec.codec import zoo
+from slimcodec.codec.network import Architecture
+from slimcodec.evaluation import anchors, figures, memory, report, viewer
+from slimcodec.evaluation import metrics as quality_metrics
+from slimcodec.evaluation.codecs import ModelCodec
+from slimcodec.evaluation.points import (
+    Codec,
+    Failure,
+    Photo,
+    codec_key,
+    measure,
+    names_of,
+    open_photo,
+    read_points,
+)
+from slimcodec.evaluation.summary import bd_rates, codec_figures, complexity, is_kodak, jsonable, references
+
+POINTS, SUMMARY, PAGE, FIGURES, CROPS = "points.csv", "summary.json", "report.html", "figures", "crops"
+TARGET_MACS_PER_PIXEL = 2000
+LIBRARIES = ("torch", "numpy", "pillow", "numba", "bjontegaard", "pytorch-msssim", "piq", "imageio-ffmpeg")
+
+
+def evaluate(
+    codecs: Sequence[Codec],
+    photos: Sequence[Photo],
+    out: Path,
+    *,
+    name: str,
+    qualities: Mapping[str, Sequence[float]] | None = None,
+    metrics: Iterable[str] = quality_metrics.DEFAULT,
+    rounds: Sequence[str] = (),
+    target_macs_per_pixel: float = TARGET_MACS_PER_PIXEL,
+    jobs: int = 1,
+    with_memory: bool = True,
+    command: str = "",
+) -> dict[str, Any]:
+    """Measure the codecs on the photos (a set called `name`) into the folder `out`; the summary as a dict.
+
+    `qualities`, `metrics` and `jobs` are those of `points.measure`; `rounds` names the codecs that are steps of
+    pruning, in their order; `with_memory` also measures each codec's peak memory, a few seconds each. What cannot be
+    read, coded or computed is told in the summary, and the rest goes on.
+    Raises `InvalidInput` when nothing is left to measure, or where the folder holds another study's files.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    before = read_summary(out) if (out / SUMMARY).is_file() else None
+    metrics, unavailable = _available(quality_metrics.resolve(metrics))
+    codecs, failures = _usable(codecs)
+    if not codecs:
+        raise InvalidInput("; ".join(f"{failure.codec}: {failure.reason}" for failure in failures))
+    measured = measure(codecs, photos, out / POINTS, qualities=qualities, metrics=metrics, jobs=jobs)
+    failures += measured.failures
+    left_out = {failure.picture: failure.reason for failure in failures if failure.codec is None and failure.picture}
+    photos = {name: photo for name, photo in zip(names_of(photos), photos, strict=True) if name not in left_out}
+    if not photos:
+        raise InvalidInput(f"{name}: none of the {len(left_out)} pictures can be read; {next(iter(left_out.values()))}")
+    summary = {
+        "data": _data(name, photos) | {"left_out": left_out},
+        "provenance": _provenance(command, jobs),
+        "unavailable": unavailable,
+        "failures": _failures(failures, before, codecs),
+        "target_macs_per_pixel": target_macs_per_pixel,
+        "rounds": list(rounds) or (before or {}).get("rounds", []),
+        "codecs": _codecs(codecs, qualities or {}, before, photos if with_memory else {}),
+    }
+    summary = jsonable(_with_figures(summary, read_points(out / POINTS)))
+    zoo.write_text(out / SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+    draw(out, list(photos.values()), codecs)
+    return summary
+
+
+def draw(out: Path, photos: Sequence[Photo] = (), codecs: Sequence[Codec] = (), figures_folder: Path | None = None):
+    """Write the figures and the page of the study in `out`; of pictures, where the photos are given.
+
+    Raises `InvalidInput` when there is no study, or a damaged one.
+    """
+    summary, points = read_summary(out), read_points(out / POINTS)
+    figures.write_all(summary, figures_folder or out / FIGURES)
+    views = _views(summary, points, photos, codecs, out) if photos else []
+    report.write(summary, points, views, out / PAGE)
+
+
+def read_summary(out: Path) -> dict[str, Any]:
+    """summary.json of the study in the folder `out`. Raises `InvalidInput` when it is missing or damaged."""
+    path = out / SUMMARY
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        return summary | {"codecs": dict(summary["codecs"])}
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be read ({error.strerror}); run slimcodec evaluate first") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidInput(f"{path}: is no summary of a study ({error!r}); remove it and evaluate again") from error
+
+
+# -------------------------------------------------------------------------------------------------------- the summary
+
+
+def _available(wanted):
+    """The metrics that can run here, and the reasons of the others."""
+    reasons = {name: quality_metrics.unavailable(name) for name in wanted}
+    unavailable = {name: reason for name, reason in reasons.items() if reason}
+    return tuple(name for name in wanted if name not in unavailable), unavailable
+
+
+def _usable(codecs):
+    """The codecs that can run here, and failures with the reasons of the others."""
+    reasons = {codec.name: codec.unavailable() for codec in codecs if hasattr(codec, "unavailable")}
+    failures = [Failure("", name, None, reason) for name, reason in reasons.items() if reason]
+    return [codec for codec in codecs if not reasons.get(codec.name)], failures
+
+
+def _data(name, photos):
+    sizes = {picture: open_photo(photo).size for picture, photo in photos.items()}
+    pixels = {picture: width * height / 1e6 for picture, (width, height) in sizes.items()}
+    return {"name": name, "pictures": list(photos), "megapixels": pixels}
+
+
+def _failures(failures, before, codecs):
+    """Those of this time, and those of codecs that were measured another time."""
+    names = {codec.name for codec in codecs}
+    earlier = [entry for entry in (before or {}).get("failures", []) if entry["codec"] not in names]
+    now = [failure._asdict() for failure in failures if failure.codec is not None]
+    return [entry for entry in earlier if entry not in now] + now
+
+
+def _codecs(codecs, qualities, before, photos):
+    """What each codec is: those of before, and the ones of now in their place or after them."""
+    known = dict((before or {}).get("codecs", {}))
+    largest = max((photo for photo in photos.values() if isinstance(photo, Path)), key=_size, default=None)
+    for codec in tqdm(codecs, desc="memory", unit="codec", disable=None):
+        entry = _described(codec) | {"qualities": list(qualities.get(codec.name, codec.qualities))}
+        same = known.get(codec.name, {}).get("key") == entry["key"]
+        peak = known[codec.name].get("peak_memory_mib") if same else None
+        if peak is None and largest is not None:
+            peak = memory.peak_mib(codec, largest, entry["qualities"][len(entry["qualities"]) // 2])
+        known[codec.name] = entry | {"peak_memory_mib": peak}
+    return known
+
+
+def _size(path):
+    return path.stat().st_size
+
+
+def _described(codec):
+    entry = {"kind": codec.kind, "role": None, "settings": codec.settings, "key": codec_key(codec), "complexity": None}
+    if isinstance(codec, ModelCodec):
+        description = zoo.read_description(codec.directory)
+        architecture = Architecture.from_dict(description["architecture"])
+        entry |= {
+            "role": codec.role,
+            "weights_sha256": codec.weights_sha256,
+            "complexity": complexity(architecture, description["parameters"]),
+        }
+    return entry
+
+
+def _with_figures(summary, points):
+    """The summary with all that the points say of its codecs on its pictures."""
+    megapixels, codecs = summary["data"]["megapixels"], summary["codecs"]
+    by_codec = defaultdict(list)
+    for point in points:
+        entry = codecs.get(point.codec)
+        if entry and point.picture in megapixels and point.quality in entry["qualities"]:
+            by_codec[point.codec].append(point)
+    measured = [name for name in quality_metrics.METRICS if any(name in point.metrics for point in points)]
+    codecs = {
+        name: entry | codec_figures(by_codec[name], measured, megapixels)
+        for name, entry in codecs.items()
+        if by_codec[name]
+    }
+    rounds = [name for name in summary["rounds"] if name in codecs]
+    kodak = is_kodak(megapixels)
+    anchor_names = references(codecs, kodak)
+    return summary | {
+        "data": summary["data"] | {"megapixels": sum(megapixels.values())},
+        "metrics": measured,
+        "rounds": rounds,
+        "codecs": _with_first_widths(codecs, rounds),
+        "quoted": _quoted() if kodak else {},
+        "anchors": anchor_names,
+        "bd_rate": bd_rates({name: by_codec[name] for name in codecs}, measured, anchor_names, kodak),
+    }
+
+
+def _with_first_widths(codecs, rounds):
+    """The codecs with, at every place of a pruned one, the number of channels before the first round."""
+    first = codecs[rounds[0]]["complexity"]["widths"] if rounds else {}
+    for name in rounds:
+        for place, width in codecs[name]["complexity"]["widths"].items():
+            width["of"] = first.get(place, {}).get("channels")
+    return codecs
+
+
+def _quoted():
+    found = {name: anchors.quoted(name) for name in anchors.quoted_names()}
+    return {
+        name: {
+            "source": entry.source,
+            "decoder_kmacs_per_pixel": entry.decoder_kmacs_per_pixel,
+            "curves": {"psnr_rgb_db": entry.curve._asdict()},
+        }
+        for name, entry in found.items()
+    }
+
+
+def _provenance(command, jobs):
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "version": __version__,
+        "commit": _commit(),
+        "command": command,
+        "machine": {
+            "cpu": _processor(),
+            "cores": os.cpu_count(),
+            "memory_gib": _memory_gib(),
+            "system": f"{platform.system()} {platform.machine()}",
+            "python": platform.python_version(),
+            "libraries": {name: found for name in LIBRARIES if (found := _version(name))},
+        },
+        "jobs": jobs,
+        "threads": 1 if jobs > 1 else torch.get_num_threads(),
+    }
+
+
+def _commit():
+    """The commit of the checkout that this runs from; None for an installed package."""
+    folder = Path(__file__).resolve().parent
+    done = subprocess.run(
+        ["git", "log", "-1", "--format=%H", "--", "."], cwd=folder, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or None
+
+
+def _processor():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def _memory_gib():
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _version(library):
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
+
+
+# -------------------------------------------------------------------------------------------------------- the pictures
+
+
+def _views(summary, points, photos, codecs, out):
+    """Crops of the codecs at hand: those that were just measured, and those of before that can be found again."""
+    available = {codec.name: codec for codec in [*_found_again(summary), *codecs]}
+    entries = summary["codecs"]
+    known = {name: available[name] for name in entries if name in available}
+    known = {name: codec for name, codec in known.items() if codec_key(codec) == entries[name]["key"]}
+    main = main_codec({name: entries[name] for name in known})
+    if main is None:
+        return []
+    return viewer.views(photos, points, known, main, folder=out / CROPS)
+
+
+def main_codec(entries: Mapping[str, Mapping]) -> str | None:
+    """The codec that a study is about: the last student, or else the last model, or else the first codec."""
+    for of_kind in (lambda entry: entry["role"] == "student", lambda entry: entry["kind"] == "model"):
+        names = [name for name, entry in entries.items() if of_kind(entry)]
+        if names:
+            return names[-1]
+    return next(iter(entries), None)
+
+
+def _found_again(summary):
+    for name, entry in summary["codecs"].items():
+        if entry["kind"] == "anchor" and name in anchors.NAMES:
+            yield anchors.codec(name)
+        elif entry["kind"] == "model":
+            try:
+                directory = zoo.by_hash(entry["weights_sha256"])
+            except InvalidFile:
+                continue
+            yield ModelCodec.find(directory, name=name, role=entry["role"])

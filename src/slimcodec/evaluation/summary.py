@@ -1,0 +1,211 @@
+"""summary.json: what the points of a study say, codec by codec: mean curves, BD-rates, time, complexity.
+
+It holds all that the figures and the page draw, and nothing that a photo is needed for.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from slimcodec import InvalidInput
+from slimcodec.codec.complexity import DECODER, macs_per_pixel
+from slimcodec.codec.network import Architecture
+from slimcodec.evaluation import anchors, curves
+from slimcodec.evaluation.metrics import METRICS
+from slimcodec.evaluation.points import Point
+
+KODAK = {f"kodim{number:02}.png" for number in range(1, 25)}
+KODAK_RANGE_DB = 29.0, 37.0  # RGB PSNR that most published curves cover
+VTM = "compressai:vtm"
+REFERENCES = (VTM, "vvc", "jpeg", "webp")  # what BD-rates are against where it was measured, and then every teacher
+PSNR = "psnr_rgb_db"
+BD_METRICS = tuple(name for name in METRICS if name != "ms_ssim")  # its dB say the same, and a cubic can follow them
+
+
+def is_kodak(pictures: Iterable[str]) -> bool:
+    """Whether these are the names of the 24 Kodak pictures: then published curves are of the same set."""
+    return set(pictures) == KODAK
+
+
+def complexity(architecture: Architecture, parameters: int) -> dict[str, Any]:
+    """MAC/pixel of each part on either side, parameters, and the number of channels wherever pruning may change it."""
+    parts = macs_per_pixel(architecture)
+    # y·gain before h_a, the residual's before rounding, and y_hat's after it; see codec/complexity.
+    encoder = {name: macs for name, macs in parts.items() if name != "g_s"} | {"gain": 3 * parts["gain"]}
+    decoder = {name: parts[name] for name in DECODER}
+    return {
+        "encoder_macs_per_pixel": sum(encoder.values()),
+        "decoder_macs_per_pixel": sum(decoder.values()),
+        "parameters": parameters,
+        "encoder": encoder,
+        "decoder": decoder,
+        "widths": {
+            place: {"label": place, "channels": count, "of": None} for place, count in widths(architecture).items()
+        },
+    }
+
+
+def widths(architecture: Architecture) -> dict[str, int]:
+    """Place in the decoder → number of channels there."""
+    found = {"y (M)": architecture.latents, "z (N)": architecture.hypers}
+    for name in ("h_scale", "h_mean", "context"):
+        channels = getattr(architecture, name)
+        found |= {f"{name} {number}": width for number, width in enumerate(channels, start=1)}
+    for level in architecture.g_s:
+        found[f"g_s 1/{level.scale}"] = level.channels
+        found |= {f"g_s 1/{level.scale} block {n}": block.hidden for n, block in enumerate(level.blocks, start=1)}
+    return found
+
+
+def codec_figures(points: Sequence[Point], metrics: Sequence[str], megapixels: Mapping[str, float]) -> dict[str, Any]:
+    """Mean curves of one codec, and medians of the time it took. Only pictures that have every quality count."""
+    complete = complete_pictures(points)
+    pictures = len({point.picture for point in complete})
+    found = {name: _curve(complete, name) for name in metrics}
+    return {
+        "pictures": pictures,
+        "curves": {name: curve._asdict() for name, curve in found.items() if curve is not None},
+        "encode_ms_per_megapixel": _milliseconds(points, "encode_seconds", megapixels),
+        "decode_ms_per_megapixel": _milliseconds(points, "decode_seconds", megapixels),
+    }
+
+
+def complete_pictures(points: Sequence[Point]) -> list[Point]:
+    """The points of those pictures that have all the qualities."""
+    qualities = {point.quality for point in points}
+    count = defaultdict(int)
+    for point in points:
+        count[point.picture] += 1
+    return [point for point in points if count[point.picture] == len(qualities)]
+
+
+def _curve(points, metric):
+    """The mean curve over the pictures that have the metric at every quality; None where there is none.
+
+    An infinite PSNR has no mean. It comes of a grey picture's chroma, then the picture is left out, or of a quality
+    that loses nothing, then the quality is.
+    """
+    points = complete_pictures([point for point in points if metric in point.metrics])
+    grey = {point.picture for point in points} - {p.picture for p in points if math.isfinite(p.metrics[metric])}
+    points = [point for point in points if point.picture not in grey]
+    lossless = {point.quality for point in points if not math.isfinite(point.metrics[metric])}
+    points = [point for point in points if point.quality not in lossless]
+    return curves.mean_curve(points, metric) if points else None
+
+
+def _milliseconds(points, field, megapixels):
+    values = [1000 * getattr(point, field) / megapixels[point.picture] for point in points]
+    return median(values) if values else None
+
+
+# ------------------------------------------------------------------------------------------------------------ BD-rate
+
+
+def references(codecs: Mapping[str, Mapping], kodak: bool) -> list[str]:
+    """The names that BD-rates are against, the headline's first."""
+    teachers = [name for name, codec in codecs.items() if codec["role"] == "teacher"]
+    return [name for name in REFERENCES if name in codecs or (name == VTM and kodak)] + teachers
+
+
+def bd_rates(points: Mapping[str, Sequence[Point]], metrics: Sequence[str], anchor_names: Sequence[str], kodak: bool):
+    """anchor → codec → metric → BD-rate with all that has to be known of it; of the quoted ones too on Kodak.
+
+    `points` are those of each codec.
+    """
+    metrics = [name for name in metrics if name in BD_METRICS]
+    table = {}
+    for anchor in anchor_names:
+        table[anchor] = {
+            name: {
+                metric: _of_points(points, anchor, name, metric, kodak) for metric in metrics if _has(anchor, metric)
+            }
+            for name in points
+            if name != anchor
+        }
+        if kodak:
+            quoted = {name: {PSNR: _of_quoted(points, anchor, name)} for name in anchors.quoted_names()}
+            table[anchor] |= {name: entry for name, entry in quoted.items() if name != anchor}
+    return table
+
+
+def _has(anchor, metric):
+    return anchor != VTM or metric == PSNR
+
+
+def _of_points(points, anchor, name, metric, kodak):
+    test = points[name]
+    if anchor == VTM:
+        return _entry(anchors.quoted(VTM).curve, _curve(test, metric), metric, kodak)
+    test, reference = _common(test, points[anchor], metric)
+    entry = _entry(_curve(reference, metric), _curve(test, metric), metric, kodak)
+    if entry["percent"] is not None:
+        entry["interval"], entry["interval_reason"] = _interval(reference, test, metric)
+        of_pictures = curves.bd_rate_of_pictures(reference, test, metric)
+        entry |= {"pictures_percent": of_pictures.percent, "pictures": of_pictures.pictures}
+        entry["pictures_left_out"] = of_pictures.left_out
+    return entry
+
+
+def _interval(reference, test, metric):
+    """The ends of the bootstrap's interval, or why there is none."""
+    try:
+        return list(curves.bootstrap(reference, test, metric)), None
+    except InvalidInput as error:
+        return None, str(error)
+
+
+def _common(first, second, metric):
+    """The points of the pictures that both codecs have at all their qualities, with the metric."""
+    first, second = (complete_pictures([p for p in points if metric in p.metrics]) for points in (first, second))
+    both = {point.picture for point in first} & {point.picture for point in second}
+    return [point for point in first if point.picture in both], [point for point in second if point.picture in both]
+
+
+def _of_quoted(points, anchor, name):
+    reference = anchors.quoted(VTM).curve if anchor == VTM else _curve(points[anchor], PSNR)
+    return _entry(reference, anchors.quoted(name).curve, PSNR, True)
+
+
+def _none(reason):
+    return {"percent": None, "reason": reason}
+
+
+def _entry(anchor, test, metric, kodak):
+    """A BD-rate over all that the curves share, in two interpolations, and over the fixed range where there is one.
+
+    Against a published curve there is no interval: its pictures cannot be drawn together with the test's, and how
+    hard those drawn are would be most of what varies.
+    """
+    if anchor is None or test is None:
+        return _none("no picture has the metric at all qualities of both")
+    try:
+        result = curves.bd_rate(anchor, test, metric=metric)
+        entry = result._asdict() | {
+            "cubic_percent": curves.bd_rate(anchor, test, metric=metric, method="cubic").percent,
+            "bd_quality": curves.bd_quality(anchor, test, metric=metric).value,
+        }
+    except InvalidInput as error:
+        return _none(str(error))
+    if not result.monotonic:
+        return entry | _none("on one of the curves the metric does not rise with every step in bpp")
+    return entry | {"fixed": _fixed(anchor, test, metric)} if kodak and metric == PSNR else entry
+
+
+def _fixed(anchor, test, metric):
+    low, high = KODAK_RANGE_DB
+    try:
+        result = curves.bd_rate(anchor, test, metric=metric, within=KODAK_RANGE_DB)
+    except InvalidInput:
+        return None
+    return {"low": low, "high": high, "percent": result.percent, "coverage": result.coverage}
+
+
+def jsonable(value: Any) -> Any:
+    """The same with None for what JSON has no number for."""
+    if isinstance(value, Mapping):
+        return {name: jsonable(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,254 @@
+"""A study: real models and codecs on real photos, the summary, and what is left when something goes wrong."""
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import skimage.data
+from PIL import Image
+
+from slimcodec import InvalidInput
+from slimcodec.__main__ import main
+from slimcodec.codec import complexity as codec_complexity
+from slimcodec.evaluation import anchors, memory, study
+from slimcodec.evaluation.codecs import ModelCodec, code_version, with_run
+from slimcodec.evaluation.points import find_photos
+from slimcodec.evaluation.summary import complexity, is_kodak, jsonable, references
+
+PSNR = "psnr_rgb_db"
+QUALITIES = (1.0, 3.0, 5.0, 8.0)
+JPEG_QUALITIES = (20.0, 40.0, 60.0, 80.0)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    for name in ("astronaut", "chelsea", "coffee"):
+        Image.fromarray(getattr(skimage.data, name)()[100:196, 120:248]).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture
+def model(model_directory):
+    return ModelCodec.find(model_directory, name="lively", qualities=QUALITIES)
+
+
+def evaluated(codecs, folder, out, **settings):
+    qualities = {"jpeg": JPEG_QUALITIES}
+    settings = {"metrics": ["psnr_rgb_db", "aad"], "qualities": qualities, "with_memory": False} | settings
+    return study.evaluate(codecs, find_photos(folder), out, name=folder.name, **settings)
+
+
+def without_times(summary):
+    """What must be the same however often a study was interrupted."""
+    timed = ("encode_ms_per_megapixel", "decode_ms_per_megapixel")
+    codecs = {n: {k: v for k, v in codec.items() if k not in timed} for n, codec in summary["codecs"].items()}
+    return summary | {"codecs": codecs, "provenance": None}
+
+
+def test_a_study_leaves_points_summary_figures_and_page(model, photos, tmp_path):
+    summary = evaluated([model, anchors.codec("jpeg")], photos, tmp_path, command="slimcodec evaluate …")
+    assert json.loads((tmp_path / study.SUMMARY).read_text()) == summary
+    assert summary["data"]["pictures"] == ["astronaut.png", "chelsea.png", "coffee.png"]
+    assert summary["data"]["megapixels"] == pytest.approx(3 * 96 * 128 / 1e6)
+    assert set(summary["codecs"]) == {"lively", "jpeg"} and summary["anchors"] == ["jpeg"]
+    curve = summary["codecs"]["jpeg"]["curves"][PSNR]
+    assert curve["quality"] == list(JPEG_QUALITIES) and curve["bpp"] == sorted(curve["bpp"])
+    assert summary["codecs"]["lively"]["complexity"]["decoder_macs_per_pixel"] > 0
+    assert summary["codecs"]["jpeg"]["encode_ms_per_megapixel"] > 0
+    assert summary["quoted"] == {} and summary["failures"] == [] and summary["unavailable"] == {}
+    entry = summary["bd_rate"]["jpeg"]["lively"][PSNR]
+    assert entry["percent"] is not None or entry["reason"]
+    assert (tmp_path / study.PAGE).stat().st_size > 10_000
+    assert list((tmp_path / study.FIGURES).glob("*.png")) and list((tmp_path / study.FIGURES).glob("*.svg"))
+    machine = summary["provenance"]["machine"]
+    assert machine["cores"] >= 1 and machine["python"].startswith("3.") and "torch" in machine["libraries"]
+
+
+def test_a_second_study_adds_to_the_first_and_nothing_is_redone(model, photos, tmp_path, monkeypatch):
+    first = evaluated([model], photos, tmp_path)
+    written = (tmp_path / study.POINTS).read_text()
+    second = evaluated([anchors.codec("jpeg")], photos, tmp_path)
+    assert set(second["codecs"]) == {"lively", "jpeg"}
+    assert second["codecs"]["lively"]["curves"] == first["codecs"]["lively"]["curves"]
+    assert (tmp_path / study.POINTS).read_text().startswith(written)
+    monkeypatch.setattr(ModelCodec, "compress", None)  # would fail
+    third = evaluated([model, anchors.codec("jpeg")], photos, tmp_path)
+    assert third == second | {"provenance": third["provenance"]}
+
+
+def test_killed_and_repeated_it_gives_the_same_summary(model_directory, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "peak_mib", lambda *_: None)
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    model = ["evaluate", photos, "--model", model_directory, "--qualities", "1,3,5,8", "--codec", "jpeg"]
+    arguments = [str(a) for a in (*model, "--metrics", "psnr", "--jobs", 1, "--out", killed)]
+    points, done = killed / study.POINTS, []
+    with subprocess.Popen([sys.executable, "-m", "slimcodec", *arguments], stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while len(done) < 3 and process.poll() is None and time.monotonic() < deadline:
+            done = points.read_text().split("\n")[1:-1] if points.exists() else []
+        process.send_signal(signal.SIGKILL)
+    assert 3 <= len(done) < 3 * (4 + 11)
+    assert command(*arguments) == 0
+    assert set(done) <= set(points.read_text().split("\n"))  # with their seconds: none was measured again
+    assert command(*arguments[:-1], whole) == 0
+    killed, whole = (without_times(study.read_summary(folder)) for folder in (killed, whole))
+    assert killed == whole
+
+
+def test_a_corrupt_picture_is_left_out_and_named(model, photos, tmp_path):
+    folder = tmp_path / "with a broken one"
+    folder.mkdir()
+    for photo in photos.iterdir():
+        (folder / photo.name).write_bytes(photo.read_bytes())
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nand no more")
+    summary = evaluated([model], folder, tmp_path / "out")
+    assert list(summary["data"]["left_out"]) == ["broken.png"]
+    assert summary["codecs"]["lively"]["pictures"] == 3
+    for photo in photos.iterdir():
+        (folder / photo.name).unlink()
+    with pytest.raises(InvalidInput, match="none of the 1 pictures can be read"):
+        evaluated([model], folder, tmp_path / "nothing")
+
+
+def test_one_quality_has_points_and_no_bd_rate(model, photos, tmp_path):
+    qualities = {"lively": (4.0,), "jpeg": (50.0,)}
+    summary = evaluated([model, anchors.codec("jpeg")], photos, tmp_path, qualities=qualities)
+    entry = summary["bd_rate"]["jpeg"]["lively"][PSNR]
+    assert entry["percent"] is None and "points" in entry["reason"]
+    assert len(summary["codecs"]["lively"]["curves"][PSNR]["bpp"]) == 1
+
+
+def test_a_codec_that_is_not_there_is_named_and_the_others_go_on(model, photos, tmp_path, monkeypatch):
+    jpeg = anchors.codec("jpeg")
+    monkeypatch.setattr(type(jpeg), "unavailable", lambda self: "not installed here; install it")
+    summary = evaluated([model, jpeg], photos, tmp_path)
+    assert set(summary["codecs"]) == {"lively"}
+    assert summary["failures"] == [
+        {"picture": "", "codec": "jpeg", "quality": None, "reason": "not installed here; install it"}
+    ]
+    with pytest.raises(InvalidInput, match="jpeg: not installed here"):
+        evaluated([jpeg], photos, tmp_path / "alone")
+
+
+def test_a_folder_without_a_study_is_named(tmp_path):
+    with pytest.raises(InvalidInput, match="run slimcodec evaluate first"):
+        study.draw(tmp_path)
+    (tmp_path / study.SUMMARY).write_text("{}")
+    with pytest.raises(InvalidInput, match="is no summary of a study"):
+        study.draw(tmp_path)
+
+
+def test_a_run_gives_its_teacher_and_every_step_once(model_directory, tmp_path):
+    run = tmp_path / "run"
+    for place in ("teacher", "distilled", "rounds/01", "rounds/02"):
+        (run / place).mkdir(parents=True)
+        description = json.loads((model_directory / "model.json").read_text())
+        description["weights_sha256"] = hashlib.sha256(place.encode()).hexdigest()
+        (run / place / "model.json").write_text(json.dumps(description))
+    student = ModelCodec.find(run / "rounds" / "02", name="student")
+    codecs, rounds = with_run([student], run)
+    assert [codec.name for codec in codecs] == ["student", "teacher", "distilled", "round 01"]
+    assert rounds == ["distilled", "round 01", "student"]
+    with pytest.raises(InvalidInput, match="name the directory of a run"):
+        with_run([], tmp_path)
+
+
+def test_complexity_adds_up_to_that_of_the_codec(architecture):
+    found = complexity(architecture, parameters=7)
+    assert found["decoder_macs_per_pixel"] == pytest.approx(codec_complexity.decoder_macs_per_pixel(architecture))
+    assert found["encoder_macs_per_pixel"] == pytest.approx(codec_complexity.encoder_macs_per_pixel(architecture))
+    assert found["widths"]["y (M)"] == {"label": "y (M)", "channels": architecture.latents, "of": None}
+
+
+def test_settings_tell_codecs_apart(model_directory):
+    fast, slow = (ModelCodec.find(model_directory, effort=effort) for effort in (0, 3))
+    assert (fast.name, slow.name) == ("lively", "lively effort 3")
+    assert fast.settings != slow.settings and code_version() in fast.settings
+
+
+def test_peak_memory_is_that_of_a_process(model, photos):
+    photo = find_photos(photos)[0]
+    of_jpeg, of_model = memory.peak_mib(anchors.codec("jpeg"), photo, 50), memory.peak_mib(model, photo, 4)
+    assert 20 < of_jpeg < of_model < 4000
+    assert memory.peak_mib(anchors.codec("jpeg"), Path("missing.png"), 50) is None
+
+
+def test_small_things():
+    assert is_kodak(f"kodim{n:02}.png" for n in range(1, 25)) and not is_kodak(["kodim01.png"])
+    codecs = {"slim": {"role": "student"}, "t": {"role": "teacher"}, "jpeg": {"role": None}, "vvc": {"role": None}}
+    assert references(codecs, kodak=True) == ["compressai:vtm", "vvc", "jpeg", "t"]
+    assert references(codecs, kodak=False) == ["vvc", "jpeg", "t"]
+    assert jsonable({"a": (1.0, float("inf")), "b": [float("nan"), "x"]}) == {"a": [1.0, None], "b": [None, "x"]}
+    entries = {"jpeg": {"role": None, "kind": "anchor"}, "t": {"role": "teacher", "kind": "model"}}
+    assert study.main_codec(entries) == "t" and study.main_codec({}) is None
+
+
+# -------------------------------------------------------------------------------------------------- the command line
+
+
+def command(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+def test_one_command_makes_the_page(model_directory, photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(memory, "peak_mib", lambda *_: None)
+    more = ["--qualities", "1,3,5,8", "--codec", "jpeg", "--metrics", "psnr_rgb_db", "--jobs", 1]
+    assert command("evaluate", photos, "--model", model_directory, "--out", tmp_path, *more) == 0
+    printed = capsys.readouterr()
+    assert "BD-rate against jpeg" in printed.out and str(tmp_path / study.PAGE) in printed.out
+    assert command("anchors", photos, "--codec", "webp", "--qualities", "20,40,60,80", "--out", tmp_path) == 0
+    assert set(study.read_summary(tmp_path)["codecs"]) == {model_directory.name, "jpeg", "webp"}
+    (tmp_path / study.PAGE).unlink()
+    assert command("report", tmp_path, "--data", photos, "--figures", tmp_path / "drawn") == 0
+    assert (tmp_path / study.PAGE).exists() and list((tmp_path / "drawn").iterdir())
+
+
+def test_what_goes_wrong_on_the_command_line_is_one_line(model_directory, photos, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    model, out = ["--model", model_directory], ["--out", tmp_path / "out"]
+    for arguments, message in (
+        (["evaluate", tmp_path / "empty", *model, *out], "holds no picture"),
+        (["evaluate", photos, *out], "name a model to evaluate"),
+        (["evaluate", photos, "--model", "nobody", *out], "known names"),
+        (["evaluate", photos, *model, *out, "--codec", "gif"], "gif"),
+        (["evaluate", photos, *model, *out, "--metrics", "beauty"], "beauty"),
+        (["evaluate", photos, *out, "--run", tmp_path], "name the directory of a run"),
+        (["anchors", photos, *out, "--codec", "jpeg,webp", "--qualities", "1,2"], "a scale of its own"),
+        (["report", tmp_path / "empty"], "run slimcodec evaluate first"),
+    ):
+        assert command(*arguments) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+
+
+def test_a_corrupt_picture_ends_in_code_2_with_everything_else_done(
+    model_directory, photos, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(memory, "peak_mib", lambda *_: None)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "good.png").write_bytes((photos / "chelsea.png").read_bytes())
+    (folder / "bad.png").write_bytes(b"no picture")
+    more = ["--qualities", "4", "--codec", "jpeg", "--metrics", "psnr_rgb_db", "--jobs", 1]
+    assert command("evaluate", folder, "--model", model_directory, "--out", tmp_path / "out", *more) == 2
+    error = capsys.readouterr().err
+    assert "left out" in error and "bad.png" in error
+    assert "no BD-rate of" in error and "needs 4 points" in error
+    assert (tmp_path / "out" / study.PAGE).exists()
+
+
+def test_what_measuring_needs_is_named_where_it_is_not_installed(model_directory, photos, tmp_path):
+    script = (
+        "import sys; sys.modules['joblib'] = sys.modules['plotly'] = None\n"
+        "from slimcodec.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = ["evaluate", str(photos), "--model", str(model_directory), "--out", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "pip install 'slimcodec[eval]'" in done.stderr and "Traceback" not in done.stderr
