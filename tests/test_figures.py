@@ -11,7 +11,7 @@ from report_parts import PSNR, a_codec, a_rate, a_summary, bare_summary
 from slimcodec import InvalidInput
 from slimcodec.evaluation import figures
 from slimcodec.evaluation.curves import Curve
-from slimcodec.evaluation.figures import comparison_table, plot_curves, plot_rounds
+from slimcodec.evaluation.figures import comparison_table, plot_rounds
 
 
 def drawn(path):
@@ -132,14 +132,6 @@ def test_the_rates_shown_are_those_of_the_models():
 def a_curve(*, bits=1.0):
     bpp = (0.1, 0.3, 0.6, 1.2)
     return Curve((1.0, 2.0, 3.0, 4.0), tuple(bits * rate for rate in bpp), (26.0, 30.0, 33.0, 36.0))
-
-
-def test_plotted_curves_are_in_the_figure(tmp_path):
-    path = tmp_path / "curves.png"
-    plot_curves({"one": a_curve()}, path, title="Synthetic")
-    assert has(drawn(path), "#0072B2") and not has(drawn(path), "#D55E00")
-    plot_curves({"one": a_curve(), "two": a_curve(bits=1.5)}, path, title="Synthetic")
-    assert has(drawn(path), "#0072B2") and has(drawn(path), "#D55E00")
 
 
 def test_plotted_rounds_show_accepted_and_rejected_and_the_target(tmp_path):

@@ -112,8 +112,18 @@ def test_a_corrupt_picture_is_left_out_and_named(model, photos, tmp_path):
     assert summary["codecs"]["lively"]["pictures"] == 3
     for photo in photos.iterdir():
         (folder / photo.name).unlink()
-    with pytest.raises(InvalidInput, match="none of the 1 pictures can be read"):
+    with pytest.raises(InvalidInput, match=r"nothing could be measured; .*broken\.png"):
         evaluated([model], folder, tmp_path / "nothing")
+
+
+def test_a_picture_of_the_same_name_in_another_study_does_not_count(model, photos, tmp_path):
+    evaluated([anchors.codec("jpeg")], photos, tmp_path / "out")
+    folder = tmp_path / "others"
+    folder.mkdir()
+    (folder / "chelsea.png").write_bytes((photos / "coffee.png").read_bytes())
+    (folder / "coffee.png").write_bytes((photos / "coffee.png").read_bytes())
+    summary = evaluated([model], folder, tmp_path / "out")
+    assert {name: codec["pictures"] for name, codec in summary["codecs"].items()} == {"jpeg": 1, "lively": 2}
 
 
 def test_one_quality_has_points_and_no_bd_rate(model, photos, tmp_path):

@@ -10,6 +10,7 @@ import os
 import shlex
 import sys
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -315,9 +316,13 @@ def _troubles(summary: dict[str, Any]) -> Iterator[str]:
     """What could not be done, a line each; why a BD-rate is missing, once per codec."""
     yield from (f"left out: {reason}" for reason in summary["data"]["left_out"].values())
     yield from (f"metric {name}: {reason}" for name, reason in summary["unavailable"].items())
+    failures = defaultdict(list)
     for failure in summary["failures"]:
         place = " at ".join(str(part) for part in (failure["picture"], failure["quality"]) if part not in ("", None))
-        yield f"{failure['codec']}{', ' if place else ''}{place}: {failure['reason']}"
+        failures[failure["codec"], failure["reason"]].append(place)
+    for (codec, reason), (place, *more) in failures.items():
+        where = f" ({place}{f' and {len(more)} more' if more else ''})" if place else ""
+        yield f"{codec}{where}: {reason}"
     for anchor, of_codecs in summary["bd_rate"].items():
         for name, of_metrics in of_codecs.items():
             entry = of_metrics.get("psnr_rgb_db")

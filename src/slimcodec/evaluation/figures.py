@@ -681,17 +681,6 @@ def write_all(summary: Summary, folder) -> list[Path]:
 # -------------------------------------------------------------------------------------------------- of a training run
 
 
-def plot_curves(curves: Mapping[str, Curve], path, *, title: str):
-    """Write a PNG of rate-distortion curves, RGB PSNR in dB over bpp, one line per named curve."""
-    figure, axes = _new_figure(title, "rate (bits per pixel)", "RGB PSNR (dB)")
-    for index, (name, curve) in enumerate(curves.items()):
-        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-        axes.plot(curve.bpp, curve.values, color=colour, marker=marker, markersize=4, linewidth=1.4, label=name)
-    axes.set_xlim(left=0)
-    axes.legend(loc="lower right", frameon=False)
-    _save(figure, path)
-
-
 def plot_rounds(rounds: Iterable, path, *, target_macs_per_pixel: float):
     """Write a PNG of pruning rounds: BD-rate in % over the decoder's MAC/pixel (log), with a line at the target.
 

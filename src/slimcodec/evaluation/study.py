@@ -32,7 +32,6 @@ from slimcodec.evaluation.points import (
     codec_key,
     measure,
     names_of,
-    open_photo,
     read_points,
 )
 from slimcodec.evaluation.summary import bd_rates, codec_figures, complexity, is_kodak, jsonable, references
@@ -61,32 +60,31 @@ def evaluate(
     `qualities`, `metrics` and `jobs` are those of `points.measure`; `rounds` names the codecs that are steps of
     pruning, in their order; `with_memory` also measures each codec's peak memory, a few seconds each. What cannot be
     read, coded or computed is told in the summary, and the rest goes on.
-    Raises `InvalidInput` when nothing is left to measure, or where the folder holds another study's files.
+    Raises `InvalidInput` when nothing could be measured, with the first reason, or a file in `out` is not a study's.
     """
     out.mkdir(parents=True, exist_ok=True)
-    before = read_summary(out) if (out / SUMMARY).is_file() else None
+    before = read_summary(out) if (out / SUMMARY).is_file() else {"codecs": {}, "failures": [], "rounds": []}
     metrics, unavailable = _available(quality_metrics.resolve(metrics))
     codecs, failures = _usable(codecs)
-    if not codecs:
-        raise InvalidInput("; ".join(f"{failure.codec}: {failure.reason}" for failure in failures))
     measured = measure(codecs, photos, out / POINTS, qualities=qualities, metrics=metrics, jobs=jobs)
     failures += measured.failures
-    left_out = {failure.picture: failure.reason for failure in failures if failure.codec is None and failure.picture}
-    photos = {name: photo for name, photo in zip(names_of(photos), photos, strict=True) if name not in left_out}
-    if not photos:
-        raise InvalidInput(f"{name}: none of the {len(left_out)} pictures can be read; {next(iter(left_out.values()))}")
+    if not measured.points:
+        raise InvalidInput(f"{name}: nothing could be measured; {failures[0].codec or 'photo'}: {failures[0].reason}")
+    coded = {point.picture: point for point in measured.points}
+    photos = [photo for photo, picture in zip(photos, names_of(photos), strict=True) if picture in coded]
+    left_out = {failure.picture: failure.reason for failure in failures if failure.codec is None}
     summary = {
-        "data": _data(name, photos) | {"left_out": left_out},
+        "data": _data(name, coded.values()) | {"left_out": left_out},
         "provenance": _provenance(command, jobs),
         "unavailable": unavailable,
         "failures": _failures(failures, before, codecs),
         "target_macs_per_pixel": target_macs_per_pixel,
-        "rounds": list(rounds) or (before or {}).get("rounds", []),
-        "codecs": _codecs(codecs, qualities or {}, before, photos if with_memory else {}),
+        "rounds": list(rounds) or before["rounds"],
+        "codecs": _codecs(codecs, qualities or {}, before, photos if with_memory else []),
     }
     summary = jsonable(_with_figures(summary, read_points(out / POINTS)))
     zoo.write_text(out / SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
-    draw(out, list(photos.values()), codecs)
+    draw(out, photos, codecs)
     return summary
 
 
@@ -95,7 +93,8 @@ def draw(out: Path, photos: Sequence[Photo] = (), codecs: Sequence[Codec] = (), 
 
     Raises `InvalidInput` when there is no study, or a damaged one.
     """
-    summary, points = read_summary(out), read_points(out / POINTS)
+    summary = read_summary(out)
+    points = _of_study(read_points(out / POINTS), summary)
     figures.write_all(summary, figures_folder or out / FIGURES)
     views = _views(summary, points, photos, codecs, out) if photos else []
     report.write(summary, points, views, out / PAGE)
@@ -106,7 +105,7 @@ def read_summary(out: Path) -> dict[str, Any]:
     path = out / SUMMARY
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
-        return summary | {"codecs": dict(summary["codecs"])}
+        return summary | {name: summary[name] for name in ("data", "codecs", "failures", "rounds")}
     except OSError as error:
         raise InvalidInput(f"{path}: cannot be read ({error.strerror}); run slimcodec evaluate first") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -130,24 +129,24 @@ def _usable(codecs):
     return [codec for codec in codecs if not reasons.get(codec.name)], failures
 
 
-def _data(name, photos):
-    sizes = {picture: open_photo(photo).size for picture, photo in photos.items()}
-    pixels = {picture: width * height / 1e6 for picture, (width, height) in sizes.items()}
-    return {"name": name, "pictures": list(photos), "megapixels": pixels}
+def _data(name, coded):
+    """The set of photos, from a point of each."""
+    megapixels = {point.picture: 8e-6 * point.bytes / point.bpp for point in coded}
+    hashes = {point.picture: point.picture_sha256 for point in coded}
+    return {"name": name, "pictures": list(hashes), "sha256": hashes, "megapixels": megapixels}
 
 
 def _failures(failures, before, codecs):
     """Those of this time, and those of codecs that were measured another time."""
-    names = {codec.name for codec in codecs}
-    earlier = [entry for entry in (before or {}).get("failures", []) if entry["codec"] not in names]
-    now = [failure._asdict() for failure in failures if failure.codec is not None]
-    return [entry for entry in earlier if entry not in now] + now
+    names = {failure.codec for failure in failures} | {codec.name for codec in codecs}
+    earlier = [entry for entry in before["failures"] if entry["codec"] not in names]
+    return earlier + [failure._asdict() for failure in failures if failure.codec is not None]
 
 
 def _codecs(codecs, qualities, before, photos):
     """What each codec is: those of before, and the ones of now in their place or after them."""
-    known = dict((before or {}).get("codecs", {}))
-    largest = max((photo for photo in photos.values() if isinstance(photo, Path)), key=_size, default=None)
+    known = dict(before["codecs"])
+    largest = max((photo for photo in photos if isinstance(photo, Path)), key=_size, default=None)
     for codec in tqdm(codecs, desc="memory", unit="codec", disable=None):
         entry = _described(codec) | {"qualities": list(qualities.get(codec.name, codec.qualities))}
         same = known.get(codec.name, {}).get("key") == entry["key"]
@@ -179,11 +178,10 @@ def _with_figures(summary, points):
     """The summary with all that the points say of its codecs on its pictures."""
     megapixels, codecs = summary["data"]["megapixels"], summary["codecs"]
     by_codec = defaultdict(list)
-    for point in points:
-        entry = codecs.get(point.codec)
-        if entry and point.picture in megapixels and point.quality in entry["qualities"]:
-            by_codec[point.codec].append(point)
-    measured = [name for name in quality_metrics.METRICS if any(name in point.metrics for point in points)]
+    for point in _of_study(points, summary):
+        by_codec[point.codec].append(point)
+    metrics = {name for of_codec in by_codec.values() for point in of_codec for name in point.metrics}
+    measured = [name for name in quality_metrics.METRICS if name in metrics]
     codecs = {
         name: entry | codec_figures(by_codec[name], measured, megapixels)
         for name, entry in codecs.items()
@@ -201,6 +199,19 @@ def _with_figures(summary, points):
         "anchors": anchor_names,
         "bd_rate": bd_rates({name: by_codec[name] for name in codecs}, measured, anchor_names, kodak),
     }
+
+
+def _of_study(points, summary):
+    """The points of the study's codecs, pictures and qualities: others may have been measured into the same file."""
+    hashes, codecs = summary["data"]["sha256"], summary["codecs"]
+    return [
+        point
+        for point in points
+        if point.codec in codecs
+        and point.codec_key == codecs[point.codec]["key"]
+        and point.quality in codecs[point.codec]["qualities"]
+        and point.picture_sha256 == hashes.get(point.picture)
+    ]
 
 
 def _with_first_widths(codecs, rounds):

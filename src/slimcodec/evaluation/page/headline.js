@@ -56,7 +56,7 @@ function headlineFrame(data) {
   const space = Math.max(0.07 * (high - low), 0.06);
   const frame = {
     height: narrow() ? 440 : 540,
-    margin: { l: narrow() ? 48 : 78, r: narrow() ? 92 : 150, t: narrow() ? 48 : 30, b: 50 },
+    margin: { l: narrow() ? 48 : 78, r: narrow() ? 92 : 180, t: narrow() ? 48 : 30, b: 50 },
     x: [Math.log10(Math.min(...macs) / 1.8), Math.log10(Math.max(...macs) * 1.8)],
     y: [low - space, high + space],
   };
