@@ -18,7 +18,7 @@ from slimcodec.codec import complexity as codec_complexity
 from slimcodec.evaluation import anchors, memory, study
 from slimcodec.evaluation.codecs import ModelCodec, code_version, with_run
 from slimcodec.evaluation.points import find_photos
-from slimcodec.evaluation.summary import complexity, is_kodak, jsonable, references
+from slimcodec.evaluation.summary import complexity, is_kodak, references, to_json
 
 PSNR = "psnr_rgb_db"
 QUALITIES = (1.0, 3.0, 5.0, 8.0)
@@ -194,7 +194,9 @@ def test_small_things():
     codecs = {"slim": {"role": "student"}, "t": {"role": "teacher"}, "jpeg": {"role": None}, "vvc": {"role": None}}
     assert references(codecs, kodak=True) == ["compressai:vtm", "vvc", "jpeg", "t"]
     assert references(codecs, kodak=False) == ["vvc", "jpeg", "t"]
-    assert jsonable({"a": (1.0, float("inf")), "b": [float("nan"), "x"]}) == {"a": [1.0, None], "b": [None, "x"]}
+    text = to_json({"a": (1 / 3, float("inf"), 2), "b": [float("nan"), "x, [y]"], "c": [{"d": [1]}]})
+    assert json.loads(text) == {"a": [0.333333, None, 2], "b": [None, "x, [y]"], "c": [{"d": [1]}]}
+    assert "[0.333333, null, 2]" in text
     entries = {"jpeg": {"role": None, "kind": "anchor"}, "t": {"role": "teacher", "kind": "model"}}
     assert study.main_codec(entries) == "t" and study.main_codec({}) is None
 

@@ -46,6 +46,7 @@ CLASSICAL = {
     "webp": ("WebP", Colour("#009E73", "#1bb98d")),
     "jpeg2000": ("JPEG 2000", Colour("#CC79A7", "#d98fb8")),
     "jpeg": ("JPEG", Colour("#8a8a8a", "#a0a0a0")),
+    "jpeg-optimised": ("JPEG, optimised", Colour("#4d4d4d", "#cccccc")),
 }
 TEACHER, STUDENT = Colour("#0072B2", "#3a9bd6"), Colour("#D55E00", "#f0742b")
 # From distilled to the last round: Okabe and Ito's orange, paler the earlier.

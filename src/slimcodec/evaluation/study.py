@@ -34,7 +34,7 @@ from slimcodec.evaluation.points import (
     names_of,
     read_points,
 )
-from slimcodec.evaluation.summary import bd_rates, codec_figures, complexity, is_kodak, jsonable, references
+from slimcodec.evaluation.summary import bd_rates, codec_figures, complexity, is_kodak, references, to_json
 
 POINTS, SUMMARY, PAGE, FIGURES, CROPS = "points.csv", "summary.json", "report.html", "figures", "crops"
 TARGET_MACS_PER_PIXEL = 2000
@@ -82,10 +82,9 @@ def evaluate(
         "rounds": list(rounds) or before["rounds"],
         "codecs": _codecs(codecs, qualities or {}, before, photos if with_memory else []),
     }
-    summary = jsonable(_with_figures(summary, read_points(out / POINTS)))
-    zoo.write_text(out / SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+    zoo.write_text(out / SUMMARY, to_json(_with_figures(summary, read_points(out / POINTS))))
     draw(out, photos, codecs)
-    return summary
+    return read_summary(out)
 
 
 def draw(out: Path, photos: Sequence[Photo] = (), codecs: Sequence[Codec] = (), figures_folder: Path | None = None):

@@ -3,7 +3,9 @@
 It holds all that the figures and the page draw, and nothing that a photo is needed for.
 """
 
+import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
@@ -14,7 +16,7 @@ from slimcodec.codec.complexity import DECODER, macs_per_pixel
 from slimcodec.codec.network import Architecture
 from slimcodec.evaluation import anchors, curves
 from slimcodec.evaluation.metrics import METRICS
-from slimcodec.evaluation.points import Point
+from slimcodec.evaluation.points import DIGITS, Point
 
 KODAK = {f"kodim{number:02}.png" for number in range(1, 25)}
 KODAK_RANGE_DB = 29.0, 37.0  # RGB PSNR that most published curves cover
@@ -202,10 +204,21 @@ def _fixed(anchor, test, metric):
     return {"low": low, "high": high, "percent": result.percent, "coverage": result.coverage}
 
 
-def jsonable(value: Any) -> Any:
-    """The same with None for what JSON has no number for."""
+def to_json(summary: Mapping[str, Any]) -> str:
+    """The summary as text: six digits after the point, null for what is not finite, lists of numbers on one line."""
+    text = json.dumps(_plain(summary), indent=1, ensure_ascii=False)
+    return re.sub(r'\[\s[^][{}"]*\]', _on_one_line, text) + "\n"
+
+
+def _on_one_line(numbers):
+    return "[" + " ".join(numbers[0][1:-1].split()) + "]"
+
+
+def _plain(value):
     if isinstance(value, Mapping):
-        return {name: jsonable(item) for name, item in value.items()}
+        return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [jsonable(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return round(value, DIGITS) if math.isfinite(value) else None
+    return value

@@ -129,8 +129,9 @@ function bdFootnote() {
   const words = [
     "Bits that a codec needs more than the anchor for the same quality; negative is fewer.",
     "PCHIP over the logarithm of the rate, averaged over the range that both curves cover.",
+    "The interval is a bootstrap over the pictures; against a published curve there is none.",
+    "The mean difference is that of the metric at equal rate.",
   ];
-  words.push("The interval is a bootstrap over the pictures. The mean difference is that of the metric at equal rate.");
   if (fixed)
     words.push(`The fixed range is ${number(fixed.low)}–${number(fixed.high)} ${DATA.metrics[bd.metric].unit}.`);
   return words.join(" ");

@@ -1,0 +1,60 @@
+"""What the README says of Kodak is what the stored points give."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from slimcodec.evaluation import anchors, study
+from slimcodec.evaluation.curves import bd_rate, mean_curve
+from slimcodec.evaluation.points import read_points
+from slimcodec.evaluation.summary import KODAK, VTM, is_kodak
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results" / "kodak"
+PSNR = "psnr_rgb_db"
+ANCHORS = {
+    "against the teacher": "small",
+    "against JPEG": "jpeg",
+    "against WebP": "webp",
+    "against VVC": "vvc",
+    "against VTM": VTM,
+}
+
+
+@pytest.fixture(scope="module")
+def summary():
+    return study.read_summary(RESULTS)
+
+
+def test_the_summary_is_that_of_the_points(summary):
+    points = read_points(RESULTS / study.POINTS)
+    assert is_kodak(point.picture for point in points) and len(KODAK) == 24
+    for name, codec in summary["codecs"].items():
+        curve = mean_curve([point for point in points if point.codec == name], PSNR)
+        assert codec["curves"][PSNR]["values"] == pytest.approx(curve.values, abs=1e-5)
+        percent = bd_rate(anchors.quoted(VTM).curve, curve).percent
+        assert summary["bd_rate"][VTM][name][PSNR]["percent"] == pytest.approx(percent, abs=1e-3)
+
+
+@pytest.mark.parametrize("start", ANCHORS)
+def test_the_readme_quotes_the_summary(summary, start):
+    (row,) = (line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(f"| {start}"))
+    said = [float(number.replace("−", "-")) for number in re.findall(r"([+−]\d+\.\d) %", row)]
+    entries = summary["bd_rate"][ANCHORS[start]]
+    expected = [entries[name][PSNR]["percent"] for name in ("small", "slim") if name in entries]
+    assert said == pytest.approx(expected, abs=0.06)
+
+
+def test_the_models_were_those_of_the_zoo(summary):
+    from slimcodec.codec import zoo
+
+    for name in ("small", "slim"):
+        description = zoo.read_description(zoo.find(name))
+        assert summary["codecs"][name]["weights_sha256"] == description["weights_sha256"]
+
+
+def test_every_codec_of_the_field_was_run(summary):
+    assert {"jpeg", "webp", "jpeg2000", "avif", "jxl", "hevc", "vvc"} <= set(summary["codecs"])
+    assert {"psnr_rgb_db", "psnr_yuv_db", "ms_ssim", "ms_ssim_db"} <= set(summary["metrics"])
+    assert not summary["failures"] and not summary["unavailable"] and not summary["data"]["left_out"]
