@@ -334,11 +334,11 @@ class Run:
             ("parameters", "parameters"),
         ):
             table.add_row(label, *(f"{info[key]:,.0f}" for info in infos))
-        for name, figures in sets.items():
-            for anchor in figures["student"]["bd_rate_percent"]:
-                cells = [_percent(figures[role]["bd_rate_percent"].get(anchor)) for role in ("teacher", "student")]
+        for name, roles in sets.items():
+            for anchor in roles["student"]["bd_rate_percent"]:
+                cells = [_percent(roles[role]["bd_rate_percent"].get(anchor)) for role in ("teacher", "student")]
                 table.add_row(f"BD-rate on {name} against {anchor}", *cells)
-            bd_rate = figures["student"]["bd_rate_percent"]["teacher"] if bd_rate is None else bd_rate
+            bd_rate = roles["student"]["bd_rate_percent"]["teacher"] if bd_rate is None else bd_rate
         table.add_row("model directory", *(str(directory) for directory in self.final_directories))
         console.print(table)
         console.print("seconds: " + ", ".join(f"{stage} {value:.0f}" for stage, value in self.seconds.items()))
