@@ -227,7 +227,7 @@ def test_record_goes_on_to_the_target_whatever_the_curves(workshop):
 
 def test_a_curve_without_bd_rate_is_recorded_as_none(workshop):
     job = workshop(eventful)
-    job.measure = lambda model: TEACHER._replace(psnr_db=(10.0, 11.0, 12.0, 13.0)) if model != job.student else TEACHER
+    job.measure = lambda model: TEACHER._replace(values=(10.0, 11.0, 12.0, 13.0)) if model != job.student else TEACHER
     rules = STRICT._replace(max_passes=1, max_halvings=0)
     (record,) = job.run(rules)
     assert record.bd_rate_percent is None and record.coverage == 0 and not record.accepted

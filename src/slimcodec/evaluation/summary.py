@@ -15,7 +15,6 @@ from slimcodec import InvalidInput
 from slimcodec.codec.complexity import DECODER, macs_per_pixel
 from slimcodec.codec.network import Architecture
 from slimcodec.evaluation import anchors, curves
-from slimcodec.evaluation.metrics import METRICS
 from slimcodec.evaluation.points import DIGITS, Point
 
 KODAK = {f"kodim{number:02}.png" for number in range(1, 25)}
@@ -23,7 +22,6 @@ KODAK_RANGE_DB = 29.0, 37.0  # RGB PSNR that most published curves cover
 VTM = "compressai:vtm"
 REFERENCES = (VTM, "vvc", "jpeg", "webp")  # what BD-rates are against where it was measured, and then every teacher
 PSNR = "psnr_rgb_db"
-BD_METRICS = tuple(name for name in METRICS if name != "ms_ssim")  # its dB say the same, and a cubic can follow them
 
 
 def is_kodak(pictures: Iterable[str]) -> bool:
@@ -112,11 +110,10 @@ def references(codecs: Mapping[str, Mapping], kodak: bool) -> list[str]:
 
 
 def bd_rates(points: Mapping[str, Sequence[Point]], metrics: Sequence[str], anchor_names: Sequence[str], kodak: bool):
-    """anchor → codec → metric → BD-rate with all that has to be known of it; of the quoted ones too on Kodak.
+    """anchor → codec → metric → BD-rate with all that has to be known of it; against VTM also of the quoted codecs.
 
     `points` are those of each codec.
     """
-    metrics = [name for name in metrics if name in BD_METRICS]
     table = {}
     for anchor in anchor_names:
         table[anchor] = {
@@ -126,10 +123,14 @@ def bd_rates(points: Mapping[str, Sequence[Point]], metrics: Sequence[str], anch
             for name in points
             if name != anchor
         }
-        if kodak:
-            quoted = {name: {PSNR: _of_quoted(points, anchor, name)} for name in anchors.quoted_names()}
-            table[anchor] |= {name: entry for name, entry in quoted.items() if name != anchor}
+    if VTM in table:
+        names = [name for name in anchors.quoted_names() if name != VTM]
+        table[VTM] |= {n: {PSNR: _entry(_vtm(), anchors.quoted(n).curve, PSNR, kodak)} for n in names}
     return table
+
+
+def _vtm():
+    return anchors.quoted(VTM).curve
 
 
 def _has(anchor, metric):
@@ -139,7 +140,7 @@ def _has(anchor, metric):
 def _of_points(points, anchor, name, metric, kodak):
     test = points[name]
     if anchor == VTM:
-        return _entry(anchors.quoted(VTM).curve, _curve(test, metric), metric, kodak)
+        return _entry(_vtm(), _curve(test, metric), metric, kodak)
     test, reference = _common(test, points[anchor], metric)
     entry = _entry(_curve(reference, metric), _curve(test, metric), metric, kodak)
     if entry["percent"] is not None:
@@ -163,11 +164,6 @@ def _common(first, second, metric):
     first, second = (complete_pictures([p for p in points if metric in p.metrics]) for points in (first, second))
     both = {point.picture for point in first} & {point.picture for point in second}
     return [point for point in first if point.picture in both], [point for point in second if point.picture in both]
-
-
-def _of_quoted(points, anchor, name):
-    reference = anchors.quoted(VTM).curve if anchor == VTM else _curve(points[anchor], PSNR)
-    return _entry(reference, anchors.quoted(name).curve, PSNR, True)
 
 
 def _none(reason):
