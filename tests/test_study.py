@@ -197,8 +197,6 @@ def test_small_things():
     text = to_json({"a": (1 / 3, float("inf"), 2), "b": [float("nan"), "x, [y]"], "c": [{"d": [1]}]})
     assert json.loads(text) == {"a": [0.333333, None, 2], "b": [None, "x, [y]"], "c": [{"d": [1]}]}
     assert "[0.333333, null, 2]" in text
-    entries = {"jpeg": {"role": None, "kind": "anchor"}, "t": {"role": "teacher", "kind": "model"}}
-    assert study.main_codec(entries) == "t" and study.main_codec({}) is None
 
 
 # -------------------------------------------------------------------------------------------------- the command line

@@ -293,19 +293,10 @@ def _views(summary, points, photos, codecs, out):
     entries = summary["codecs"]
     known = {name: available[name] for name in entries if name in available}
     known = {name: codec for name, codec in known.items() if codec_key(codec) == entries[name]["key"]}
-    main = main_codec({name: entries[name] for name in known})
-    if main is None:
+    if not known:
         return []
+    main = figures.main_codec({"codecs": {name: entries[name] for name in known}}) or next(iter(known))
     return viewer.views(photos, points, known, main, folder=out / CROPS)
-
-
-def main_codec(entries: Mapping[str, Mapping]) -> str | None:
-    """The codec that a study is about: the last student, or else the last model, or else the first codec."""
-    for of_kind in (lambda entry: entry["role"] == "student", lambda entry: entry["kind"] == "model"):
-        names = [name for name, entry in entries.items() if of_kind(entry)]
-        if names:
-            return names[-1]
-    return next(iter(entries), None)
 
 
 def _found_again(summary):
