@@ -70,7 +70,7 @@ def _measured(label: str, codec: Codec, photos: list[Image.Image], effort: int =
             seconds[q, p] = time.perf_counter() - began
             bpp[q, p] = 8 * len(data) / (photo.width * photo.height)
             psnr[q, p] = psnr_db(np.asarray(photo), np.asarray(codec.decompress(data)))
-    curve = {"quality": list(QUALITIES), "bpp": bpp.mean(1).tolist(), "psnr_db": psnr.mean(1).tolist()}
+    curve = {"quality": list(QUALITIES), "bpp": bpp.mean(1).tolist(), "values": psnr.mean(1).tolist()}
     return {"label": label, "curve": curve, "seconds": float(np.median(seconds))}
 
 
