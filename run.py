@@ -301,7 +301,8 @@ class Run:
             with_memory=settings["memory"],
             command=f"python run.py name={self.configuration['name']}",
         )
-        averages = {label: curves.Curve(**codec["curves"][PSNR]) for label, codec in summary["codecs"].items()}
+        shown = {label: codec for label, codec in summary["codecs"].items() if codec["role"] != "round"}
+        averages = {label: curves.Curve(**codec["curves"][PSNR]) for label, codec in shown.items()}
         table = figures.comparison_table(averages, "student")
         models.write_text(directory / f"{name}.md", table + "\n")
         console.print(table, markup=False)
