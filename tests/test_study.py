@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ import skimage.data
 from PIL import Image
 
 from slimcodec import InvalidInput
-from slimcodec.__main__ import main
+from slimcodec.__main__ import _default_jobs, main
 from slimcodec.codec import complexity as codec_complexity
 from slimcodec.evaluation import anchors, memory, study
 from slimcodec.evaluation.codecs import ModelCodec, code_version, with_run
@@ -217,6 +219,11 @@ def test_one_command_makes_the_page(model_directory, photos, tmp_path, capsys, m
     (tmp_path / study.PAGE).unlink()
     assert command("report", tmp_path, "--data", photos, "--figures", tmp_path / "drawn") == 0
     assert (tmp_path / study.PAGE).exists() and list((tmp_path / "drawn").iterdir())
+
+
+def test_a_model_on_another_device_is_measured_by_one_process(model):
+    assert _default_jobs([model, anchors.codec("jpeg")]) == os.cpu_count()
+    assert _default_jobs([replace(model, device="cuda"), anchors.codec("jpeg")]) == 1
 
 
 def test_what_goes_wrong_on_the_command_line_is_one_line(model_directory, photos, tmp_path, capsys):

@@ -284,7 +284,7 @@ def _study(options: argparse.Namespace, codecs: list[Any], **settings: Any) -> i
         out,
         name=Path(options.data).resolve().name,
         metrics=options.metrics,
-        jobs=options.jobs,
+        jobs=options.jobs or _default_jobs(codecs),
         command=shlex.join(["slimcodec", *options.arguments]),
         **settings,
     )
@@ -293,6 +293,11 @@ def _study(options: argparse.Namespace, codecs: list[Any], **settings: Any) -> i
         print(f"slimcodec: {line}", file=sys.stderr)
     print(f"{out / study.PAGE}")
     return BAD_INPUT if summary["failures"] or summary["data"]["left_out"] else 0
+
+
+def _default_jobs(codecs: list[Any]) -> int:
+    """One a core; but where a model runs on another device, one: processes would each take a share of its memory."""
+    return os.cpu_count() or 1 if all(getattr(codec, "device", "cpu") == "cpu" for codec in codecs) else 1
 
 
 def _study_lines(summary: dict[str, Any]) -> str:
@@ -528,7 +533,7 @@ def _add_study(verb: argparse.ArgumentParser, codecs: str, qualities: str) -> No
     )
     verb.add_argument("--limit", type=_count, metavar="N", help="only the first N pictures")
     verb.add_argument(
-        "--jobs", type=_count, default=os.cpu_count(), metavar="N", help="processes at a time (default: %(default)s)"
+        "--jobs", type=_count, metavar="N", help="processes at a time (default: one a core; one on another device)"
     )
 
 

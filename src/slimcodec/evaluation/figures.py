@@ -71,7 +71,6 @@ PARTS = {
     "h_a": Colour("#56B4E9", "#56B4E9"),
     "g_s": Colour("#D55E00", "#f0742b"),
     "context": Colour("#E69F00", "#eeb02f"),
-    "c": Colour("#E69F00", "#eeb02f"),
     "h_mean": Colour("#009E73", "#1bb98d"),
     "h_scale": Colour("#CC79A7", "#d98fb8"),
     "gain": Colour("#777777", "#a0a0a0"),
