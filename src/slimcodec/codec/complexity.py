@@ -59,7 +59,8 @@ def _analysis(architecture: Architecture) -> float:
     total = _blocks(architecture.g_a)
     channels, scale = 3, 1
     for level in architecture.g_a:
-        total += convolution(channels, level.channels, 2 * (level.scale // scale) + 1, level.scale)
+        kernel = architecture.downsampling_kernel(level.scale // scale)
+        total += convolution(channels, level.channels, kernel, level.scale)
         channels, scale = level.channels, level.scale
     return total + convolution(channels, architecture.latents, 1, scale)
 
@@ -79,10 +80,11 @@ def _synthesis(architecture: Architecture) -> float:
 
 def _hyper_analysis(architecture: Architecture) -> float:
     first, second = architecture.h_a
+    kernel = architecture.downsampling_kernel(2)
     return (
-        convolution(architecture.latents, first, 5, PLANE_SCALE)
+        convolution(architecture.latents, first, kernel, PLANE_SCALE)
         + convolution(first, second, 3, PLANE_SCALE)
-        + convolution(second, architecture.hypers, 5, ALIGNMENT)
+        + convolution(second, architecture.hypers, kernel, ALIGNMENT)
     )
 
 

@@ -130,9 +130,9 @@ def _interleave(x: Tensor, ratio: int) -> Tensor:
     return picture.permute(0, 3, 1, 2)
 
 
-def downsample(in_channels: int, out_channels: int, ratio: int) -> nn.Conv2d:
-    """A strided convolution whose windows of 2·ratio + 1 pixels overlap; ratio 1 is a plain 3×3."""
-    return nn.Conv2d(in_channels, out_channels, 2 * ratio + 1, stride=ratio, padding=ratio)
+def downsample(in_channels: int, out_channels: int, ratio: int, kernel: int) -> nn.Conv2d:
+    """A strided convolution; the middle of its window is the first pixel of the patch that an output stands for."""
+    return nn.Conv2d(in_channels, out_channels, kernel, stride=ratio, padding=kernel // 2)
 
 
 def upsample(kind: str, in_channels: int, out_channels: int, ratio: int, kernel: int) -> nn.Module:

@@ -69,6 +69,7 @@ class Architecture:
     h_mean         channels at 1/64, at 1/32, and of p
     stages         the planes of y that each stage codes, 0…3 = (0,0), (0,1), (1,0), (1,1); one stage: no context
     context        hidden channels of each stage's c_k; context_kind: depthwise separable or full 3×3 convolution
+    downsampling   of strided convolutions' windows, which overlap: wide (2·ratio + 1) or narrow (2·ratio - 1)
     """
 
     latent_channels: tuple[int, ...]
@@ -81,6 +82,7 @@ class Architecture:
     stages: tuple[tuple[int, ...], ...]
     context: tuple[int, ...]
     context_kind: str = "depthwise"
+    downsampling: str = "wide"
     upsampling: str = "subpixel"
     upsampling_kernel: int = 1
     head_kernel: int = 3
@@ -109,6 +111,8 @@ class Architecture:
                 yield name, f"must be {count} whole numbers from 1 to {MAX_WIDTH}"
         if self.context_kind not in ("depthwise", "full"):
             yield "context_kind", "must be depthwise or full"
+        if self.downsampling not in ("wide", "narrow"):
+            yield "downsampling", "must be wide or narrow"
         if self.upsampling not in ("subpixel", "transposed"):
             yield "upsampling", "must be subpixel or transposed"
         for name in ("upsampling_kernel", "head_kernel"):
@@ -133,6 +137,9 @@ class Architecture:
     @property
     def rungs(self) -> int:
         return len(self.quality_ladder)
+
+    def downsampling_kernel(self, ratio: int) -> int:
+        return max(3, 2 * ratio + (1 if self.downsampling == "wide" else -1))
 
     def context_inputs(self, stage: int) -> int:
         """Channels that c_k sees: p and all planes of the stages before."""
@@ -227,7 +234,9 @@ class Analysis(nn.Module):
         self.levels = nn.ModuleList()
         channels, scale = 3, 1
         for level in architecture.g_a:
-            self.levels.append(Transform(downsample(channels, level.channels, level.scale // scale), level))
+            ratio = level.scale // scale
+            enter = downsample(channels, level.channels, ratio, architecture.downsampling_kernel(ratio))
+            self.levels.append(Transform(enter, level))
             channels, scale = level.channels, level.scale
         self.head = nn.Conv2d(channels, architecture.latents, 1)
 
@@ -267,13 +276,13 @@ class HyperAnalysis(nn.Sequential):
     """h_a: y·gain [B, M, H/16, W/16] → z [B, N, H/64, W/64]."""
 
     def __init__(self, architecture: Architecture):
-        first, second = architecture.h_a
+        (first, second), kernel = architecture.h_a, architecture.downsampling_kernel(2)
         super().__init__(
-            downsample(architecture.latents, first, 2),
+            downsample(architecture.latents, first, 2, kernel),
             nn.ReLU(),
             nn.Conv2d(first, second, 3, padding=1),
             nn.ReLU(),
-            downsample(second, architecture.hypers, 2),
+            downsample(second, architecture.hypers, 2, kernel),
         )
 
 

@@ -91,7 +91,7 @@ def analysis_margin(architecture: Architecture) -> int:
     finer = [level.scale for level in architecture.g_a[:-1]]
     for level, scale in zip(architecture.g_a[::-1], [*finer[::-1], 1], strict=True):
         ratio = level.scale // scale
-        reach = ratio * (reach + _blocks_reach(level)) + ratio
+        reach = ratio * (reach + _blocks_reach(level)) + architecture.downsampling_kernel(ratio) // 2
     return -(-reach // LATENT_SCALE)
 
 

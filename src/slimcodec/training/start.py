@@ -41,8 +41,7 @@ def _start_analysis(codec: HyperpriorCodec, features: Tensor) -> None:
         scale *= ratio
         components = _principal_components(F.pixel_unshuffle(features, ratio), conv.out_channels)
         nn.init.zeros_(conv.weight)
-        # The 2·ratio + 1 window begins `ratio` pixels before the patch that is this output's own.
-        own = slice(ratio, 2 * ratio)
+        own = slice(conv.padding[0], conv.padding[0] + ratio)  # where in the window this output's own patch is
         conv.weight[: len(components), :, own, own] = components.view(len(components), -1, ratio, ratio)
         _switch_off(level.blocks)
         features = conv(features)

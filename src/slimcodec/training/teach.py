@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from pytorch_optimizer import SOAP
 from torch import Tensor
 
-from slimcodec import SlimcodecError
+from slimcodec import InvalidInput, SlimcodecError
 from slimcodec.codec import models
 from slimcodec.codec.network import QUALITY_ONE, Coded, HyperpriorCodec
 from slimcodec.training import data, losses
@@ -23,6 +24,7 @@ from slimcodec.training.prior import FactorizedPrior, export_tables
 LOSS_MEAN_MOMENTUM = 0.98
 # log_gain is in index steps of 13 %. At the others' rate a rung would need a thousand steps to move by one of them.
 GAIN_LEARNING_RATE = 20
+LARGEST_BASIS = 512  # a weight's dimension beyond it has no eigenbasis of its own
 CHECKPOINT = "last.ckpt"
 
 
@@ -44,6 +46,7 @@ class Teach(lightning.LightningModule):
 
     steps        optimizer steps in all; the learning rate warms up for 2 % and falls to zero over the last third
     batch, crop  pictures in the global batch, and their side in pixels (a multiple of 64)
+    optimizer    adam; or soap, which costs more a step and needs far fewer of them (Zhang and Zhu, arXiv 2601.20769)
     """
 
     def __init__(
@@ -55,9 +58,13 @@ class Teach(lightning.LightningModule):
         batch: int,
         crop: int,
         learning_rate: float,
+        optimizer: str = "adam",
         seed: int = 0,
     ):
         super().__init__()
+        if optimizer not in OPTIMIZERS:
+            raise InvalidInput(f"training.optimizer={optimizer}: must be one of {', '.join(OPTIMIZERS)}")
+        self.optimizer = optimizer
         self.codec, self.prior = codec, prior
         self.steps, self.batch, self.crop = steps, batch, crop
         self.learning_rate, self.seed = learning_rate, seed
@@ -162,12 +169,17 @@ class Teach(lightning.LightningModule):
         checkpoint.get("callbacks", {}).pop("Timer", None)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        gains = self.codec.log_gain
-        others = [parameter for parameter in self.parameters() if parameter.requires_grad and parameter is not gains]
-        groups = [{"params": others}, {"params": [gains], "lr": GAIN_LEARNING_RATE * self.learning_rate}]
-        optimizer = torch.optim.Adam(groups, lr=self.learning_rate)
+        optimizer = OPTIMIZERS[self.optimizer](*self._parameter_groups(), self.learning_rate)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _parameter_groups(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Weights (of more than one dimension), gains, and the rest: biases, and the prior's many small tensors."""
+        gains, prior = self.codec.log_gain, set(self.prior.parameters())
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad and parameter is not gains]
+        weights = [parameter for parameter in trained if parameter.ndim > 1 and parameter not in prior]
+        chosen = set(weights)
+        return weights, [gains], [parameter for parameter in trained if parameter not in chosen]
 
     def _learning_rate_factor(self, step: int) -> float:
         warm_up = min(1.0, (step + 1) / max(1, 0.02 * self.steps))
@@ -178,6 +190,25 @@ class Teach(lightning.LightningModule):
             return 0, self.batch
         count = self.batch // self.trainer.world_size
         return self.trainer.global_rank * count, count
+
+
+def _adam(weights: list[Tensor], gains: list[Tensor], rest: list[Tensor], learning_rate: float) -> torch.optim.Adam:
+    groups = [{"params": weights + rest}, {"params": gains, "lr": GAIN_LEARNING_RATE * learning_rate}]
+    return torch.optim.Adam(groups, lr=learning_rate)
+
+
+def _soap(weights: list[Tensor], gains: list[Tensor], rest: list[Tensor], learning_rate: float) -> SOAP:
+    """Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al. 2024); plain Adam for all but the weights."""
+    as_adam = {"max_precondition_dim": 0, "betas": (0.9, 0.999)}
+    groups = [
+        {"params": weights},
+        {"params": gains, "lr": GAIN_LEARNING_RATE * learning_rate, **as_adam},
+        {"params": rest, **as_adam},
+    ]
+    return SOAP(groups, lr=learning_rate, weight_decay=0.0, max_precondition_dim=LARGEST_BASIS)
+
+
+OPTIMIZERS = {"adam": _adam, "soap": _soap}
 
 
 class ExponentialAverage(WeightAveraging):
