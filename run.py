@@ -200,6 +200,7 @@ class Run:
             teacher=self.teacher_identity if role == "student" else None,
             configuration=self.sections(sections),
             git_commit=_git_commit(),
+            half=self.configuration["half_weights"],
         )
         shutil.rmtree(work)
 
@@ -234,7 +235,8 @@ class Run:
             importance=settings["importance"],
             floors=settings["floors"],
         )
-        save_trained(out, codec.cpu(), prior.cpu(), role="student", teacher=self.teacher_identity)
+        half = self.configuration["half_weights"]
+        save_trained(out, codec.cpu(), prior.cpu(), role="student", teacher=self.teacher_identity, half=half)
 
     def finetune(self, before: Path, out: Path, training: dict) -> None:
         codec, prior, _ = load_trained(before)

@@ -57,6 +57,7 @@ VARIANTS = {
         "stages": [[0, 3], [2, 1]],
         "context": [8, 10],
         "context_kind": "full",
+        "downsampling": "narrow",
         "upsampling": "transposed",
         "head_kernel": 1,
         "quality_ladder": [0.005, 0.02, 0.08],

@@ -81,6 +81,28 @@ def test_a_loaded_model_computes_the_same(architecture, tmp_path):
     }
 
 
+def test_half_weights_are_the_float_ones_rounded(architecture, tmp_path):
+    codec, prior = new_model(architecture)
+    whole = models.load(save_trained(tmp_path / "whole", codec, prior, role="student"))
+    half = models.load(save_trained(tmp_path / "half", codec, prior, role="student", half=True))
+    for name, tensor in whole.codec.state_dict().items():
+        exact = name == "log_gain" or name.startswith("h_scale.")  # integers in the file, at any size
+        assert torch.equal(half.codec.state_dict()[name], tensor if exact else tensor.half().float()), name
+    dtypes = {tensor.dtype for tensor in load_file(half.directory / models.WEIGHTS).values()}
+    assert torch.float16 in dtypes and torch.float32 not in dtypes
+    load_trained(half.directory)  # what further training needs still fits them
+
+
+def test_a_weight_beyond_half_precision_is_refused(architectures, tmp_path):
+    codec, prior = new_model(architectures["four stages"])
+    codec.g_a.head.bias.data[0] = 1e5
+    assert "g_a.head.bias: holds NaN or infinity" in refusal(
+        lambda: save_trained(tmp_path / "half", codec, prior, role="student", half=True)
+    )
+    assert not (tmp_path / "half").exists()
+    save_trained(tmp_path / "whole", codec, prior, role="student")
+
+
 def test_saving_a_loaded_model_again_gives_the_same_bytes(model_directory, tmp_path):
     model = models.load(model_directory)
     again = models.save(tmp_path / "again", model.codec, model.tables, role="student")

@@ -11,8 +11,9 @@ import pytest
 import torch
 from training_parts import ARCHITECTURES, configured, lively, photo_data, photos, student, teacher, trainer_factory
 
+from slimcodec import InvalidInput
 from slimcodec.training.distill import Distill, inherited_parts, new_student
-from slimcodec.training.teach import CHECKPOINT, Teach, TrainingStopped, accumulate_gradients, fit
+from slimcodec.training.teach import CHECKPOINT, OPTIMIZERS, Teach, TrainingStopped, accumulate_gradients, fit
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 WEIGHTS = {"output": 0.2, "latent": 0.2, "hyper_latent": 0.2, "decoder": 0.05, "hyper": 0.02}
@@ -50,8 +51,9 @@ def assert_equal(one, other):
 # ----------------------------------------------------------------------------------------------------------- the step
 
 
-def test_training_lowers_the_cost_of_a_repeated_step():
-    module = teaching(learning_rate=3e-3).train()
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_training_lowers_the_cost_of_a_repeated_step(optimizer):
+    module = teaching(learning_rate=3e-3, optimizer=optimizer).train()
     optimizer = module.configure_optimizers()["optimizer"]
     before = module.coded_at(3)[3].cost.mean().item()
     for _ in range(12):
@@ -89,6 +91,11 @@ def test_processes_share_the_batch_and_its_noise():
         parts.append((x_part, quality_part, *module.noise(2, part)))
     for found, expected in zip(zip(*parts, strict=True), (x, quality, *whole.noise(2, coded)), strict=True):
         assert torch.equal(torch.cat(found), expected)
+
+
+def test_an_unknown_optimizer_is_named():
+    with pytest.raises(InvalidInput, match=r"training\.optimizer=sgd: must be one of adam, soap"):
+        teaching(optimizer="sgd")
 
 
 def test_each_rung_s_cost_is_balanced_by_its_running_mean():
@@ -155,10 +162,11 @@ class KillAt(lightning.Callback):
             raise Killed
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("make", [teaching, distilling])
-def test_a_killed_run_continues_to_the_very_same_weights(tmp_path, make):
+def test_a_killed_run_continues_to_the_very_same_weights(tmp_path, make, optimizer):
     """Killed in the second epoch, it goes on from the end of the first: optimizer, schedule, EMA, running means."""
-    more = {"freeze_share": 0.75} if make is distilling else {}
+    more = {"optimizer": optimizer} | ({"freeze_share": 0.75} if make is distilling else {})
     whole = make(**more)
     fit(whole, photo_data(4), tmp_path / "whole", trainer_factory())
 

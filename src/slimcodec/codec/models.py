@@ -61,17 +61,21 @@ def save(
     figures: dict[str, Any] | None = None,
     training: dict[str, Tensor] | None = None,
     git_commit: str | None = None,
+    half: bool = False,
 ) -> Path:
     """Write a complete model directory, replacing one of that name. `role` is teacher or student.
 
+    `half` stores float weights in 16 bits; whoever loads them computes with these values in 32.
     Raises InvalidModel, and replaces nothing, when the weights cannot be stored: not finite, or too large.
     """
     directory = Path(directory)
-    _check_weights(codec)
+    _check_weights(codec, half=half)
     partial = directory.with_name(f".{directory.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     tensors = {name: tensor.contiguous().cpu() for name, tensor in _shipped(codec).items()}
+    if half:
+        tensors = {name: t.half() if t.dtype == torch.float32 else t for name, t in tensors.items()}
     tensors |= {TABLES + name: table.contiguous().cpu() for name, table in tables.items()}
     (partial / WEIGHTS).write_bytes(serialise_tensors(tensors))  # save_file would make it readable by its owner alone
     if training:
@@ -128,6 +132,7 @@ def load(name_or_directory: str | Path) -> Model:
     except InvalidModel as error:
         raise InvalidModel(f"{directory / DESCRIPTION}: {error}") from error
     tensors = _read_tensors(directory / WEIGHTS, info["weights_sha256"])
+    tensors = {name: t.float() if t.dtype == torch.float16 else t for name, t in tensors.items()}
     tables = _take_prefixed(tensors, TABLES)
     return Model(_build(architecture, tensors, directory / WEIGHTS), tables, info, directory)
 
@@ -176,9 +181,9 @@ def _layout(codec: HyperpriorCodec) -> dict[str, _Tensor]:
     return layout | {f"h_scale.layers.{layer}.exponent": _Tensor(torch.Size(), torch.int32) for layer in layers}
 
 
-def _check_weights(codec: HyperpriorCodec) -> None:
+def _check_weights(codec: HyperpriorCodec, *, half: bool) -> None:
     for name, tensor in codec.state_dict().items():
-        if not tensor.isfinite().all():
+        if not (tensor.half() if half else tensor).isfinite().all():
             raise InvalidModel(f"{name}: holds NaN or infinity, nothing was saved; training has diverged")
     if codec.log_gain.abs().max() * GAIN_UNIT >= 2**15:
         raise InvalidModel("log_gain: does not fit int16, nothing was saved; training has diverged")

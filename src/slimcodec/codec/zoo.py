@@ -1,7 +1,8 @@
 """Model directories as far as they can be read without tensors: finding one, and what its model.json says.
 
     model.json            format version, architecture, provenance, figures, sha256 of the weights
-    weights.safetensors   all that compressing and decompressing needs, the integer tables and scale path among it
+    weights.safetensors   all that compressing and decompressing needs, the integer tables and scale path among it;
+                          other weights are float32, or float16 where that was asked for when it was saved
     training.safetensors  optional: what only further training needs (the prior, h_scale's float weights)
     README.md             the model card, rendered from model.json
 

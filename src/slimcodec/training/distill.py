@@ -11,7 +11,7 @@ from slimcodec.training import losses
 from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.teach import Teach
 
-INHERITED = ("g_a", "h_a", "latent_channels", "hyper_channels", "quality_ladder")
+INHERITED = ("g_a", "h_a", "downsampling", "latent_channels", "hyper_channels", "quality_ladder")
 ENTROPY_MODEL = ("h_scale", "h_mean", "context")
 FEATURE_TERMS = ("encoder", "decoder", "hyper")
 
