@@ -169,7 +169,7 @@ class Run:
             if not self.configuration["teacher"]["load"]:
                 copies[HERE / "teachers" / teacher] = (self.teacher_directory, "teacher")
         for copy, (source, role) in copies.items():
-            figures = {name: figures[role] for name, figures in summary["sets"].items()}
+            figures = _figures_of(role, summary["sets"])
             if _is_exported(copy, source, figures):
                 console.print(f"export: complete in {copy}, skipped")
                 continue
@@ -287,8 +287,14 @@ class Run:
         """Real files of teacher, student, every round and the anchors on one set; the figures of the first two."""
         settings, out = self.configuration["evaluate"], directory / name
         common = {"device": str(self.cache.device), "qualities": tuple(settings["qualities"])}
-        found = [ModelCodec.find(path, name=role, role=role, **common) for role, path in directories.items()]
-        steps = []
+        efforts = {"teacher": [0], "student": [*settings["efforts"], 0]}  # a study is about its last student
+        found = [
+            ModelCodec.find(path, name=role, role=role, effort=effort, **common)
+            for role, path in directories.items()
+            for effort in efforts[role]
+        ]
+        labels, steps = [codec.name for codec in found], []
+        found = [*(ModelCodec.find(other, **common) for other in settings["models"]), *found]
         if settings["rounds"]:
             found, steps = with_run(found, self.directory, **common)
         summary = study.evaluate(
@@ -309,7 +315,7 @@ class Run:
         models.write_text(directory / f"{name}.md", table + "\n")
         console.print(table, markup=False)
         console.print(f"evaluate: the page of {name} is {out / study.PAGE}")
-        return {role: _figures(summary, role) for role in directories}
+        return {label: _figures(summary, label) for label in labels}
 
     def plot_rounds(self, scope: str) -> None:
         directory = self.rounds_directory(scope)
@@ -476,6 +482,16 @@ def _is_exported(copy: Path, source: Path, figures: dict[str, Any]) -> bool:
 def _of_module(training: dict[str, Any]) -> dict[str, Any]:
     """The training settings that the LightningModule takes; the epoch's length is the data's."""
     return {name: value for name, value in training.items() if name != "steps_per_epoch"}
+
+
+def _figures_of(role: str, sets: dict[str, Any]) -> dict[str, Any]:
+    """A model's figures by the name of the set, and of the effort where there was one: `kodak effort 3`."""
+    return {
+        name + label.removeprefix(role): figures
+        for name, labels in sets.items()
+        for label, figures in labels.items()
+        if label.startswith(role)
+    }
 
 
 def _figures(summary: dict[str, Any], name: str) -> dict[str, Any]:

@@ -1,11 +1,10 @@
-"""Short, equal trainings that answer one question each; their results, and the tables of docs/ablations.md.
+"""Short, equal trainings that answer one question each: docs/ablations.md has what they say.
 
-    python benchmarks/ablations.py optimizer data.root=PHOTOS data.validation_root=OTHERS
-    python benchmarks/ablations.py --tables
+    python benchmarks/ablations.py STUDY data.root=PHOTOS data.validation_root=OTHERS
 
-The first trains every arm of a study through run.py's own stages, measures them on validation crops (estimated bits),
-and writes results/ablations/<study>.json; what is complete in runs/ablations is not trained again. What follows the
-study's name overrides the configuration of every arm. The second writes the tables from the stored results.
+Every arm is trained through run.py's own stages and measured on validation crops (estimated bits); the result goes to
+results/ablations/STUDY.json, of which benchmarks/tables.py makes a table. What is complete in runs/ablations is not
+trained again. What follows the study's name overrides the configuration of every arm. --only ARM trains one arm.
 """
 
 import argparse
@@ -26,9 +25,8 @@ sys.path.insert(0, str(ROOT))
 
 from run import Run  # noqa: E402 - run.py is no package
 from slimcodec.codec import models  # noqa: E402
-from slimcodec.evaluation.curves import Curve, bd_rate  # noqa: E402
 
-RESULTS, RUNS, PAGE = ROOT / "results" / "ablations", ROOT / "runs" / "ablations", ROOT / "docs" / "ablations.md"
+RESULTS, RUNS = ROOT / "results" / "ablations", ROOT / "runs" / "ablations"
 
 
 class Study(NamedTuple):
@@ -88,11 +86,11 @@ STUDIES = {
 
 def main() -> None:
     options, overrides = _options()
-    if options.tables:
-        PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-        return
     study = STUDIES[options.study]
-    arms = [_arm(options.study, name, chosen + study.common, overrides) for name, chosen in study.arms.items()]
+    chosen = {options.only: study.arms[options.only]} if options.only else study.arms
+    arms = [_arm(options.study, name, (*study.common, *arm), overrides) for name, arm in chosen.items()]
+    if options.only:
+        return
     result = {
         "command": f"python benchmarks/ablations.py {options.study} " + " ".join(overrides),
         "date": date.today().isoformat(),
@@ -102,17 +100,13 @@ def main() -> None:
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
     models.write_text(RESULTS / f"{options.study}.json", json.dumps(result, indent=1) + "\n")
-    print(table(result))
 
 
 def _options() -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", nargs="?", choices=STUDIES)
-    parser.add_argument("--tables", action="store_true", help="write docs/ablations.md's tables from the results")
-    options, overrides = parser.parse_known_args()
-    if not (options.study or options.tables):
-        parser.error("name a study, or --tables")
-    return options, overrides
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("--only", help="train one arm, as a process beside others; without it they are collected")
+    return parser.parse_known_args()
 
 
 def _arm(study: str, name: str, chosen: tuple[str, ...], overrides: list[str]) -> dict[str, Any]:
@@ -136,32 +130,6 @@ def _arm(study: str, name: str, chosen: tuple[str, ...], overrides: list[str]) -
         "seconds": json.loads(found.read_text()),
         "curve": curve._asdict(),
     }
-
-
-def table(result: dict[str, Any]) -> str:
-    """Markdown: BD-rate of every arm against the first."""
-    curves = [Curve(**arm["curve"]) for arm in result["arms"]]
-    lines = [
-        "| | decoder, MAC/pixel | encoder | seconds | BD-rate | range, dB |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
-    for arm, curve in zip(result["arms"], curves, strict=True):
-        found = bd_rate(curves[0], curve)
-        lines.append(
-            f"| {arm['name']} | {arm['decoder_macs_per_pixel']:,.0f} | {arm['encoder_macs_per_pixel']:,.0f} "
-            f"| {arm['seconds']:,.0f} | {found.percent:+.1f} % | {found.low:.1f}–{found.high:.1f} |"
-        )
-    return "\n".join(lines)
-
-
-def with_tables(page: str) -> str:
-    """The page with every table between its marks, `<!-- study -->` and `<!-- / -->`, made from the stored results."""
-
-    def filled(match: re.Match) -> str:
-        result = json.loads((RESULTS / f"{match[1]}.json").read_text(encoding="utf-8"))
-        return f"<!-- {match[1]} -->\n{table(result)}\n<!-- / -->"
-
-    return re.sub(r"<!-- (\w+) -->\n.*?<!-- / -->", filled, page, flags=re.DOTALL)
 
 
 if __name__ == "__main__":

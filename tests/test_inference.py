@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from conftest import lively, threads
 from PIL import Image
@@ -27,6 +28,7 @@ from slimcodec.codec.tiling import Window, whole
 GOLDEN = Path(__file__).with_name("golden")
 GOLDEN_MODEL = GOLDEN / "model"
 GOLDEN_FILES = {"picture": {"quality": 1.9}, "tiled": {"quality": 1.3, "tile": 2}}  # the latter with alpha and ICC
+SHIPPED = "slim-2k"  # has a golden file as well: `python tests/test_inference.py shipped` where it is replaced
 GOLDEN_ARCHITECTURE = {
     "latent_channels": 4,
     "hyper_channels": 3,
@@ -201,14 +203,14 @@ SETTINGS = {
 
 
 @pytest.mark.filterwarnings("ignore:TF32 acceleration")
-@pytest.mark.parametrize("name", GOLDEN_FILES)
+@pytest.mark.parametrize("name", [*GOLDEN_FILES, SHIPPED])
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format], ids=str)
 def test_golden_files_decode_to_the_stored_integers_in_every_setting(name, setting, memory_format):
     """Read at once and part by part; at the same precision pixels are within one level of the stored ones."""
     data, expected, pixels = golden(name)
     precision, context = SETTINGS[setting]
-    codec = load_in(memory_format, GOLDEN_MODEL, "cpu", precision)
+    codec = load_in(memory_format, SHIPPED if name == SHIPPED else GOLDEN_MODEL, "cpu", precision)
     with context():
         assert same(read(codec, data), expected)
         for window in (Window(0, 0, 1, 1), Window(1, 1, 3, 3), Window(2, 3, 3, 4), Window(0, 2, 3, 4)):
@@ -306,10 +308,19 @@ def write_golden() -> None:
     rgba = Image.fromarray(np.dstack([rgb, (row + column) % 256]).astype(np.uint8))
     rgba.info["icc_profile"] = PROFILE
     for name, picture in (("picture", rgb), ("tiled", rgba)):
-        data = codec.compress(picture, **GOLDEN_FILES[name])
-        (GOLDEN / f"{name}.slim").write_bytes(data)
-        pixels = np.asarray(codec.decompress(data))[THINNED]
-        np.savez_compressed(GOLDEN / f"{name}.npz", pixels=pixels, **read(codec, data)._asdict())
+        write_golden_file(name, codec, codec.compress(picture, **GOLDEN_FILES[name]))
+
+
+def write_golden_file(name: str, codec: inference.Codec, data: bytes) -> None:
+    (GOLDEN / f"{name}.slim").write_bytes(data)
+    pixels = np.asarray(codec.decompress(data))[THINNED]
+    np.savez_compressed(GOLDEN / f"{name}.npz", pixels=pixels, **read(codec, data)._asdict())
+
+
+def write_golden_of_shipped() -> None:
+    """Whenever the student that is shipped is replaced: a file of it, as they are in users' hands."""
+    codec = inference.load(SHIPPED)
+    write_golden_file(SHIPPED, codec, codec.compress(skimage.data.astronaut()[:192, 100:356], 4.5))
 
 
 # --- pictures and settings ------------------------------------------------------------------------------------------
@@ -595,4 +606,4 @@ def test_a_round_trip_needs_no_training_library(codec, model_directory):
 
 
 if __name__ == "__main__":
-    write_golden()
+    write_golden_of_shipped() if "shipped" in sys.argv else write_golden()

@@ -1,0 +1,155 @@
+"""The tables of docs/ablations.md and docs/flagship.md, from stored results: python benchmarks/tables.py
+
+A table stands between `<!-- kind name -->` and `<!-- end -->` and is replaced as a whole:
+
+    arms NAME       results/ablations/NAME.json, of benchmarks/ablations.py
+    bits NAME       results/flagship/NAME.json, of benchmarks/bits.py
+    rounds NAME     results/flagship/NAME.json, a copy of a run's rounds/rounds.json
+    bd_rate NAME    results/NAME/summary.json, of slimcodec evaluate: every model of the study
+    quality NAME    the same: bpp and PSNR by quality
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from slimcodec.codec.zoo import write_text
+from slimcodec.evaluation.curves import Curve, bd_rate
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "results"
+PAGES = ROOT / "docs" / "ablations.md", ROOT / "docs" / "flagship.md"
+MARKED = re.compile(r"<!-- (\w+) (\S+) -->\n.*?<!-- end -->", re.DOTALL)
+PSNR = "psnr_rgb_db"
+EXTREMES = 3  # pictures shown from either end
+
+
+def main() -> None:
+    for page in PAGES:
+        write_text(page, with_tables(page.read_text(encoding="utf-8")))
+
+
+def with_tables(page: str) -> str:
+    """The page with every marked table made anew."""
+    return MARKED.sub(lambda match: f"<!-- {match[1]} {match[2]} -->\n{KINDS[match[1]](match[2])}\n<!-- end -->", page)
+
+
+def arms(name: str) -> str:
+    """BD-rate of every arm of an ablation against its first."""
+    found = _stored("ablations", name)["arms"]
+    first = Curve(**found[0]["curve"])
+    rows = []
+    for arm in found:
+        against = bd_rate(first, Curve(**arm["curve"]))
+        rows.append(
+            [
+                arm["name"],
+                f"{arm['decoder_macs_per_pixel']:,.0f}",
+                f"{arm['encoder_macs_per_pixel']:,.0f}",
+                f"{arm['seconds']:,.0f}",
+                _percent(against.percent),
+                f"{against.low:.1f}–{against.high:.1f} dB",
+            ]
+        )
+    return _table(["", "decoder, MAC/pixel", "encoder", "seconds", "BD-rate", "over"], rows)
+
+
+def bits(name: str) -> str:
+    """bpp of z and of every stage by quality, teacher → student; and the pictures that lose least and most."""
+    models = _stored("flagship", name)["models"]
+    teacher, student = models["teacher"], models["student"]
+    stages = range(1, len(teacher["bpp"][0]))
+    rows = []
+    for quality, pair in enumerate(zip(teacher["bpp"], student["bpp"], strict=True), start=1):
+        columns = zip(*([*parts, sum(parts)] for parts in pair), strict=True)
+        rows.append([str(quality), *(f"{before:.4f} → {after:.4f}" for before, after in columns)])
+    by_quality = _table(["quality", "z", *(f"r, stage {stage}" for stage in stages), "all"], rows)
+    pictures = [
+        (bd_rate(_points(before), _points(student["pictures"][picture])).percent, picture)
+        for picture, before in teacher["pictures"].items()
+    ]
+    ordered = sorted(pictures)
+    extremes = [[picture, _percent(percent)] for percent, picture in [*ordered[:EXTREMES], *ordered[-EXTREMES:]]]
+    return f"{by_quality}\n\n{_table(['picture', 'student against teacher'], extremes)}"
+
+
+def rounds(name: str) -> str:
+    rows = [
+        [
+            str(record["number"]),
+            f"{record['macs_per_pixel']:,.0f}",
+            _percent(record["bd_rate_percent"]),
+            _percent(record["bd_rate_percent_against_previous"]),
+            "yes" if record["accepted"] else "no",
+            f"{record['seconds']:,.0f}",
+        ]
+        for record in _stored("flagship", name)
+    ]
+    return _table(["round", "MAC/pixel", "against the teacher", "against the step before", "accepted", "seconds"], rows)
+
+
+def bd_rates(name: str) -> str:
+    """BD-rate by RGB PSNR of every codec of a study that has one against its references."""
+    summary = _summary(name)
+    rows = []
+    for codec, entry in summary["codecs"].items():
+        complexity = entry["complexity"] or {}
+        macs = [f"{complexity[f'{side}_macs_per_pixel']:,.0f}" if complexity else "" for side in ("decoder", "encoder")]
+        against = [summary["bd_rate"][anchor].get(codec, {}).get(PSNR) for anchor in summary["anchors"]]
+        rows.append([f"`{codec}`", *macs, *map(_entry, against)])
+    return _table(["", "decoder, MAC/pixel", "encoder", *(f"against {anchor}" for anchor in summary["anchors"])], rows)
+
+
+def quality(name: str) -> str:
+    """bpp and PSNR of a study's models at each quality."""
+    codecs = {label: codec for label, codec in _summary(name)["codecs"].items() if codec["kind"] == "model"}
+    curves = {label: Curve(**codec["curves"][PSNR]) for label, codec in codecs.items()}
+    cells = {
+        label: {q: f"{bpp:.4f} / {value:.2f}" for q, bpp, value in zip(*curve, strict=True)}
+        for label, curve in curves.items()
+    }
+    qualities = sorted({q for of_one in cells.values() for q in of_one})
+    rows = [[f"{q:g}", *(of_one.get(q, "") for of_one in cells.values())] for q in qualities]
+    return _table(["quality", *(f"`{label}`, bpp / dB" for label in cells)], rows)
+
+
+KINDS = {"arms": arms, "bits": bits, "rounds": rounds, "bd_rate": bd_rates, "quality": quality}
+
+
+def _stored(folder: str, name: str) -> Any:
+    return json.loads((RESULTS / folder / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _summary(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / name / "summary.json").read_text(encoding="utf-8"))
+
+
+def _entry(entry: dict[str, Any] | None) -> str:
+    if entry is None or entry["percent"] is None:
+        return "–"
+    text = f"{_percent(entry['percent'])} ({entry['low']:.1f}–{entry['high']:.1f} dB)"
+    if fixed := entry.get("fixed"):
+        text += (
+            f"; {_percent(fixed['percent'])} over {fixed['low']:.0f}–{fixed['high']:.0f} dB, {fixed['coverage']:.0%}"
+        )
+    return text
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.1f} %".replace("-", "−")
+
+
+def _points(curve: dict[str, list[float]]) -> list[tuple[float, float]]:
+    return list(zip(curve["bpp"], curve["psnr_db"], strict=True))
+
+
+def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown; the first column to the left, numbers to the right."""
+    lines = [heading, ["---", *["---:"] * (len(heading) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    main()
