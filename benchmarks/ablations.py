@@ -33,52 +33,61 @@ class Study(NamedTuple):
     """Arms by name, each a list of overrides on `common`; the first is what the others are compared with."""
 
     common: tuple[str, ...]
-    arms: dict[str, tuple[str, ...]]
+    arms: dict[str, list[str]]
 
 
-def _teacher(steps: int) -> tuple[str, ...]:
-    return ("stages=[teacher]", f"teacher.training.steps={steps}", f"teacher.training.steps_per_epoch={steps}")
+MEASURED = ("experiment=flagship", "validation.limit=12")
 
 
-def _student(distill: int, finetune: int) -> tuple[str, ...]:
-    """Distillation and two rounds; the epochs are as long as the stages."""
-    return (
-        "teacher.load=small",
-        f"student.training.steps={distill}",
-        f"student.training.steps_per_epoch={distill}",
-        f"prune.training.steps={finetune}",
-        f"prune.training.steps_per_epoch={finetune}",
-    )
+def _trained(stage: str, steps: int) -> list[str]:
+    """One epoch: nothing is measured before the end."""
+    return [f"{stage}.training.steps={steps}", f"{stage}.training.steps_per_epoch={steps}"]
 
 
-MEASURED = ("experiment=flagship", "validation.limit=20", "evaluate.folders=[]")
+def _g_s(*levels: tuple[int, int, tuple[int, ...]], head_kernel: int = 1) -> list[str]:
+    """Levels of depthwise blocks: scale, channels, hidden channels of each block."""
+    written = [
+        f"{{scale:{scale},channels:{channels},blocks:[{','.join(f'{{kind:depthwise,hidden:{h}}}' for h in hidden)}]}}"
+        for scale, channels, hidden in levels
+    ]
+    return [
+        f"student.architecture.g_s=[{','.join(written)}]",
+        f"student.architecture.head_kernel={head_kernel}",
+    ]
+
+
+AT_2000 = _g_s((16, 224, (112,)), (8, 88, (96,)))  # with the teacher's entropy model, which a student then inherits
 STUDIES = {
-    "optimizer": Study(
-        _teacher(600),
+    # What a teacher needs in order to learn fast.
+    "teacher": Study(
+        ("stages=[teacher]", *_trained("teacher", 300)),
         {
-            "SOAP, 1e-3": (),
-            "SOAP, 3e-3": ("teacher.training.learning_rate=3e-3",),
-            "Adam, 5e-4": ("teacher.training.optimizer=adam", "teacher.training.learning_rate=5e-4"),
+            "SOAP, bfloat16, M = 320, four stages": [],
+            "Adam, learning rate 5e-4": ["teacher.training.optimizer=adam", "teacher.training.learning_rate=5e-4"],
+            "float32": ["trainer=cpu"],
+            "M = 192": ["teacher.architecture.latent_channels=192"],
+            "two stages": ["teacher.architecture.stages=[[0,3],[1,2]]", "teacher.architecture.context=[128,128]"],
+            "no context": ["teacher.architecture.stages=[[0,1,2,3]]", "teacher.architecture.context=[128]"],
         },
     ),
-    "precision": Study(_teacher(600), {"bfloat16": (), "float32": ("trainer=cpu",)}),
-    "latents": Study(
-        _teacher(600),
+    # What g_s to spend 1,300 MAC/pixel on; encoder and entropy model stay as the teacher's.
+    "synthesis": Study(
+        ("stages=[distill]", "teacher.load=small", "distill.freeze_share=1", *_trained("student", 300)),
         {
-            "M = 320": (),
-            "M = 256": ("teacher.architecture.latent_channels=256",),
-            "M = 192": ("teacher.architecture.latent_channels=192",),
+            "1/16 and 1/8, 1×1 head": AT_2000,
+            "the same, blocks at 1/8 alone": _g_s((16, 224, ()), (8, 88, (88, 80))),
+            "1/16, 1/8 and 1/4, 3×3 head": _g_s((16, 168, (128,)), (8, 56, (64,)), (4, 20, (20,)), head_kernel=3),
+            "1/16, 1/8 and 1/4, 1×1 head": _g_s((16, 208, (96,)), (8, 72, (72,)), (4, 32, (56,))),
         },
     ),
-    "context": Study(
-        _teacher(600),
+    # What distillation, the inherited encoder and pruning are worth, at a quarter of the flagship's steps.
+    "controls": Study(
+        ("stages=[distill,prune]", "teacher.load=small", *_trained("student", 750), *_trained("prune", 375)),
         {
-            "four stages": (),
-            "two stages": (
-                "teacher.architecture.stages=[[0,3],[1,2]]",
-                "teacher.architecture.context=[128,128]",
-            ),
-            "none": ("teacher.architecture.stages=[[0,1,2,3]]", "teacher.architecture.context=[128]"),
+            "distilled, inherited, pruned": [],
+            "without distillation": ["distill=none"],
+            "without the teacher's encoder": ["student.inherit_encoder=false"],
+            "built at 2,000, never pruned": ["stages=[distill]", *_trained("student", 1500), *AT_2000],
         },
     ),
 }
@@ -88,7 +97,7 @@ def main() -> None:
     options, overrides = _options()
     study = STUDIES[options.study]
     chosen = {options.only: study.arms[options.only]} if options.only else study.arms
-    arms = [_arm(options.study, name, (*study.common, *arm), overrides) for name, arm in chosen.items()]
+    arms = [_arm(options.study, name, [*study.common, *arm], overrides) for name, arm in chosen.items()]
     if options.only:
         return
     result = {
@@ -109,7 +118,7 @@ def _options() -> tuple[argparse.Namespace, list[str]]:
     return parser.parse_known_args()
 
 
-def _arm(study: str, name: str, chosen: tuple[str, ...], overrides: list[str]) -> dict[str, Any]:
+def _arm(study: str, name: str, chosen: list[str], overrides: list[str]) -> dict[str, Any]:
     """Train one arm, or find it trained, and measure it."""
     directory = RUNS / study / re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):

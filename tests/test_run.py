@@ -22,6 +22,7 @@ ROOT = Path(run.__file__).parent
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
 # Seconds instead of minutes: the models and crops of the smoke test, whatever the experiment.
 TINY = [
+    "stages=[teacher,distill,prune,evaluate,export]",
     "teacher=tiny",
     "student=tiny",
     "teacher.training.steps=2",
@@ -41,6 +42,7 @@ TINY = [
     "evaluate.limit=1",
     "evaluate.anchors=[]",
     "evaluate.memory=false",
+    "evaluate.models=[]",
 ]
 
 
@@ -115,6 +117,17 @@ def test_both_sides_are_pruned_each_to_its_target(tmp_path):
     info = json.loads((tmp_path / "student" / "model.json").read_text())
     assert info["decoder_macs_per_pixel"] <= 190
     assert 0.93 * 450 <= info["encoder_macs_per_pixel"] <= 450
+
+
+def test_efforts_and_other_models_are_evaluated_beside(tmp_path):
+    shipped = str(ROOT / "tests" / "golden" / "model")
+    overrides = ["experiment=smoke", f"run_dir={tmp_path}", *TINY, "evaluate.efforts=[1]", "evaluate.qualities=[1,2]"]
+    run.Run(configuration(*overrides, f"evaluate.models=[{shipped}]"))()
+    figures = json.loads((tmp_path / "student" / "model.json").read_text())["figures"]
+    assert {"validation", "validation effort 1"} <= set(figures)
+    assert figures["validation effort 1"]["curve"] != figures["validation"]["curve"]
+    summary = json.loads((tmp_path / "evaluation" / "validation" / "summary.json").read_text())
+    assert {"model", "student effort 1", "student", "teacher"} <= set(summary["codecs"])
 
 
 def test_wandb_without_a_key_is_offline_and_keeps_configuration_and_metrics(tmp_path, monkeypatch, capsys):

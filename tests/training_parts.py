@@ -33,7 +33,7 @@ def student() -> Architecture:
 
 
 def one_stage(context_kind: str) -> Architecture:
-    """No context: mu from p alone; residual blocks at every level, and a 3×3 before each pixel shuffle."""
+    """No context: mu from p alone; residual blocks at every level, narrow windows, a 3×3 before each pixel shuffle."""
     return dataclasses.replace(
         student(),
         g_s=(
@@ -44,6 +44,7 @@ def one_stage(context_kind: str) -> Architecture:
         stages=((0, 1, 2, 3),),
         context=(16,),
         context_kind=context_kind,
+        downsampling="narrow",
         upsampling_kernel=3,
     )
 
