@@ -82,12 +82,12 @@ STUDIES = {
     ),
     # What distillation, the inherited encoder and pruning are worth, at a quarter of the flagship's steps.
     "controls": Study(
-        ("stages=[distill,prune]", "teacher.load=small", *_trained("student", 750), *_trained("prune", 375)),
+        ("stages=[distill,prune]", "teacher.load=small", *_trained("student", 600), *_trained("prune", 300)),
         {
             "distilled, inherited, pruned": [],
             "without distillation": ["distill=none"],
             "without the teacher's encoder": ["student.inherit_encoder=false"],
-            "built at 2,000, never pruned": ["stages=[distill]", *_trained("student", 1500), *AT_2000],
+            "built at 2,000, never pruned": ["stages=[distill]", *_trained("student", 1200), *AT_2000],
         },
     ),
 }
