@@ -72,7 +72,7 @@ STUDIES = {
     ),
     # What g_s to spend 1,300 MAC/pixel on; encoder and entropy model stay as the teacher's.
     "synthesis": Study(
-        ("stages=[distill]", "teacher.load=small", "distill.freeze_share=1", *_trained("student", 300)),
+        ("stages=[distill]", "teacher.load=small", "distill.freeze_share=1", *_trained("student", 200)),
         {
             "1/16 and 1/8, 1×1 head": AT_2000,
             "the same, blocks at 1/8 alone": _g_s((16, 224, ()), (8, 88, (88, 80))),
@@ -82,12 +82,12 @@ STUDIES = {
     ),
     # What distillation, the inherited encoder and pruning are worth, at a quarter of the flagship's steps.
     "controls": Study(
-        ("stages=[distill,prune]", "teacher.load=small", *_trained("student", 600), *_trained("prune", 300)),
+        ("stages=[distill,prune]", "teacher.load=small", *_trained("student", 400), *_trained("prune", 200)),
         {
             "distilled, inherited, pruned": [],
             "without distillation": ["distill=none"],
             "without the teacher's encoder": ["student.inherit_encoder=false"],
-            "built at 2,000, never pruned": ["stages=[distill]", *_trained("student", 1200), *AT_2000],
+            "built at 2,000, never pruned": ["stages=[distill]", *_trained("student", 800), *AT_2000],
         },
     ),
 }

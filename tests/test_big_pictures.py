@@ -27,7 +27,7 @@ from slimcodec.codec.bitstream import CELL, unpack
 from slimcodec.codec.files import compress_file, decompress_file
 from slimcodec.codec.inference import CODING_TILE, load
 
-MODEL = Path(__file__).parents[1] / "students/slim"
+MODEL = Path(__file__).parents[1] / "students/slim-2k"
 MIB = 1 << 20
 REGION = 2048 - 301, 587, 640, 480  # x, y, width, height: over a border of two coding tiles, and on no grid
 

@@ -18,7 +18,7 @@ def cost(encoding, fixed_quality):
 
 @pytest.fixture(scope="module")
 def student():
-    return load("slim")
+    return load("slim-2k")
 
 
 @pytest.fixture

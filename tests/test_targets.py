@@ -20,7 +20,7 @@ PHOTOS = {
 @pytest.fixture(scope="module")
 def student():
     """A trained model: its PSNR rises with the quality."""
-    return inference.load("slim")
+    return inference.load("slim-2k")
 
 
 @pytest.fixture(params=["100x130", "17x31"])

@@ -1,7 +1,7 @@
 """slimcodec: learned image compression whose decoder costs about 2,000 multiply-accumulates a pixel.
 
     import slimcodec
-    codec = slimcodec.load("slim")                  # a name in students/ or teachers/, or a model directory
+    codec = slimcodec.load("slim-2k")               # a name in students/ or teachers/, or a model directory
     data = codec.compress(picture, quality=4)       # PIL picture -> bytes
     picture = codec.decompress(data)                # bytes -> PIL picture
     slimcodec.compress_file("photo.jpg", "photo.slim", quality=4)

@@ -33,15 +33,15 @@ EXAMPLES = {
   slimcodec decompress huge.slim corner.png --region 0,0,640,480""",
     "info": """examples:
   slimcodec info photo.slim
-  slimcodec info slim
-  slimcodec info slim --json""",
+  slimcodec info slim-2k
+  slimcodec info slim-2k --json""",
     "models": """examples:
   slimcodec models
   slimcodec models --json
   slimcodec info NAME""",
     "evaluate": """examples:
-  slimcodec evaluate photos/ --model slim --out study/
-  slimcodec evaluate photos/ --model slim --model small --codec jpeg,webp,avif --out study/
+  slimcodec evaluate photos/ --model slim-2k --out study/
+  slimcodec evaluate photos/ --model slim-2k --model small --codec jpeg,webp,avif --out study/
   slimcodec evaluate kodak/ --run runs/mine --metrics psnr,ms_ssim --out study/""",
     "anchors": """examples:
   slimcodec anchors photos/ --codec jpeg,webp,jpeg2000,avif,jxl,hevc,vvc --out study/

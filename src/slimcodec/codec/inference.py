@@ -1,6 +1,6 @@
 """`Codec`: pictures to bytes and back.
 
-    codec = load("slim");  data = codec.compress(picture, quality=4);  picture = codec.decompress(data)
+    codec = load("slim-2k");  data = codec.compress(picture, quality=4);  picture = codec.decompress(data)
 
 A file is decoded in two halves. Integers first: z, then h_scale's scale index, then every residual r (codec/symbols).
 Floats after: mu, y_hat and the picture. The encoder runs the same functions on the same integers, so it knows the
