@@ -78,8 +78,11 @@ class Run:
         for stage in [stage for stage in STAGES if stage in self.configuration["stages"]]:
             console.rule(f"[bold]{stage}")
             began = time.monotonic()
-            getattr(self, stage)()
-            self.seconds[stage] = time.monotonic() - began
+            try:
+                getattr(self, stage)()
+            finally:
+                self.seconds[stage] = time.monotonic() - began
+                self.keep_seconds(stage)
         return self.summary()
 
     # -------------------------------------------------------------------------------------------------- stages
@@ -176,6 +179,14 @@ class Run:
             models.copy(source, copy)
             models.add_figures(copy, figures)
             console.print(f"export: {copy}")
+
+    def keep_seconds(self, stage: str) -> None:
+        """seconds.json: what each stage took over all commands that worked on it, up to its end or a time limit."""
+        path = self.directory / "seconds.json"
+        found = json.loads(path.read_text()) if path.is_file() else {}
+        found[stage] = round(found.get(stage, 0) + self.seconds[stage], 1)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        models.write_text(path, json.dumps(found, indent=1) + "\n")
 
     # ------------------------------------------------------------------------------------------------ training
 

@@ -11,7 +11,6 @@ import argparse
 import json
 import re
 import sys
-import time
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -124,11 +123,7 @@ def _arm(study: str, name: str, chosen: list[str], overrides: list[str]) -> dict
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         composed = compose("config", [*MEASURED, *chosen, *overrides, f"name={name!r}", f"run_dir={directory}"])
     run = Run(OmegaConf.to_container(composed, resolve=True, throw_on_missing=True))
-    began = time.monotonic()
     run()
-    found = directory / "seconds.json"
-    if not found.is_file():
-        models.write_text(found, json.dumps(time.monotonic() - began))
     model = run.teacher_directory if run.configuration["stages"] == ["teacher"] else run.student_directory
     curve, info = run.validation_curve(model), models.load(model).info
     return {
@@ -136,7 +131,7 @@ def _arm(study: str, name: str, chosen: list[str], overrides: list[str]) -> dict
         "overrides": chosen,
         "decoder_macs_per_pixel": info["decoder_macs_per_pixel"],
         "encoder_macs_per_pixel": info["encoder_macs_per_pixel"],
-        "seconds": json.loads(found.read_text()),
+        "seconds": sum(json.loads((directory / "seconds.json").read_text()).values()),
         "curve": curve._asdict(),
     }
 

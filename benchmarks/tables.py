@@ -5,6 +5,7 @@ A table stands between `<!-- kind name -->` and `<!-- end -->` and is replaced a
     arms NAME       results/ablations/NAME.json, of benchmarks/ablations.py
     bits NAME       results/flagship/NAME.json, of benchmarks/bits.py
     rounds NAME     results/flagship/NAME.json, a copy of a run's rounds/rounds.json
+    seconds NAME    results/flagship/NAME.json, a copy of a run's seconds.json
     bd_rate NAME    results/NAME/summary.json, of slimcodec evaluate: every model of the study
     quality NAME    the same: bpp and PSNR by quality
 """
@@ -90,6 +91,11 @@ def rounds(name: str) -> str:
     return _table(["round", "MAC/pixel", "against the teacher", "against the step before", "accepted", "seconds"], rows)
 
 
+def seconds(name: str) -> str:
+    rows = [[stage, f"{value:,.0f}"] for stage, value in _stored("flagship", name).items()]
+    return _table(["stage", "seconds"], rows)
+
+
 def bd_rates(name: str) -> str:
     """BD-rate by RGB PSNR of every codec of a study that has one against its references."""
     summary = _summary(name)
@@ -115,7 +121,7 @@ def quality(name: str) -> str:
     return _table(["quality", *(f"`{label}`, bpp / dB" for label in cells)], rows)
 
 
-KINDS = {"arms": arms, "bits": bits, "rounds": rounds, "bd_rate": bd_rates, "quality": quality}
+KINDS = {"arms": arms, "bits": bits, "rounds": rounds, "seconds": seconds, "bd_rate": bd_rates, "quality": quality}
 
 
 def _stored(folder: str, name: str) -> Any:
