@@ -298,9 +298,10 @@ class Run:
         """Real files of teacher, student, every round and the anchors on one set; the figures of the first two."""
         settings, out = self.configuration["evaluate"], directory / name
         common = {"device": str(self.cache.device), "qualities": tuple(settings["qualities"])}
+        refined = common | {"qualities": tuple(settings["effort_qualities"])}
         efforts = {"teacher": [0], "student": [*settings["efforts"], 0]}  # a study is about its last student
         found = [
-            ModelCodec.find(path, name=role, role=role, effort=effort, **common)
+            ModelCodec.find(path, name=role, role=role, effort=effort, **(refined if effort else common))
             for role, path in directories.items()
             for effort in efforts[role]
         ]

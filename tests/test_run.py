@@ -121,7 +121,7 @@ def test_both_sides_are_pruned_each_to_its_target(tmp_path):
 
 def test_efforts_and_other_models_are_evaluated_beside(tmp_path):
     shipped = str(ROOT / "tests" / "golden" / "model")
-    overrides = ["experiment=smoke", f"run_dir={tmp_path}", *TINY, "evaluate.efforts=[1]", "evaluate.qualities=[1,2]"]
+    overrides = ["experiment=smoke", f"run_dir={tmp_path}", *TINY, "evaluate.efforts=[1]"]
     run.Run(configuration(*overrides, f"evaluate.models=[{shipped}]"))()
     figures = json.loads((tmp_path / "student" / "model.json").read_text())["figures"]
     assert {"validation", "validation effort 1"} <= set(figures)
