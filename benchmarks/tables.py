@@ -1,4 +1,4 @@
-"""The tables of docs/ablations.md and docs/flagship.md, from stored results: python benchmarks/tables.py
+"""The tables of docs/ablations.md, flagship.md and evaluation.md, from stored results: python benchmarks/tables.py
 
 A table stands between `<!-- kind name -->` and `<!-- end -->` and is replaced as a whole:
 
@@ -8,6 +8,8 @@ A table stands between `<!-- kind name -->` and `<!-- end -->` and is replaced a
     seconds NAME    results/flagship/NAME.json, a copy of a run's seconds.json
     bd_rate NAME    results/NAME/summary.json, of slimcodec evaluate: every model of the study
     quality NAME    the same: bpp and PSNR by quality
+    study NAME      the same, of Kodak: everything that was run, against VTM and our VVC
+    seven NAME      the same: JPEG AI's seven metrics, against our VVC
 """
 
 import json
@@ -18,12 +20,16 @@ from typing import Any
 
 from slimcodec.codec.zoo import write_text
 from slimcodec.evaluation.curves import Curve, bd_rate
+from slimcodec.evaluation.figures import label
+from slimcodec.evaluation.metrics import GROUPS, METRICS
+from slimcodec.evaluation.summary import VTM
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
-PAGES = ROOT / "docs" / "ablations.md", ROOT / "docs" / "flagship.md"
+PAGES = tuple(ROOT / "docs" / f"{name}.md" for name in ("ablations", "flagship", "evaluation"))
 MARKED = re.compile(r"<!-- (\w+) (\S+) -->\n.*?<!-- end -->", re.DOTALL)
-PSNR = "psnr_rgb_db"
+PSNR, MS_SSIM = "psnr_rgb_db", "ms_ssim_db"
+VVC = "vvc"  # ours: VVenC
 EXTREMES = 3  # pictures shown from either end
 
 
@@ -121,7 +127,57 @@ def quality(name: str) -> str:
     return _table(["quality", *(f"`{label}`, bpp / dB" for label in cells)], rows)
 
 
-KINDS = {"arms": arms, "bits": bits, "rounds": rounds, "seconds": seconds, "bd_rate": bd_rates, "quality": quality}
+def study(name: str) -> str:
+    """Of Kodak: every codec that was run, the farthest from VTM first."""
+    summary = _summary(name)
+    against_vtm, against_vvc = summary["bd_rate"][VTM], summary["bd_rate"][VVC]
+    rows = []
+    for codec in sorted(summary["codecs"], key=lambda codec: -against_vtm[codec][PSNR]["percent"]):
+        entry, vtm = summary["codecs"][codec], against_vtm[codec][PSNR]
+        macs = entry["complexity"] and f"{entry['complexity']['decoder_macs_per_pixel']:,.0f}"
+        fixed, of_vvc = vtm["fixed"], against_vvc.get(codec)
+        milliseconds = [entry[f"{what}_ms_per_megapixel"] for what in ("encode", "decode")]
+        rows.append(
+            [
+                f"`{codec}`" if entry["kind"] == "model" else label(codec),
+                macs or "",
+                _percent(vtm["percent"]),
+                f"{vtm['low']:.1f}–{vtm['high']:.1f} dB",
+                f"{_percent(fixed['percent'])} ({fixed['coverage']:.0%})",
+                f"{_percent(of_vvc[PSNR]['percent'])} {_interval(of_vvc[PSNR])}" if of_vvc else "reference",
+                _percent(of_vvc[MS_SSIM]["percent"]) if of_vvc else "reference",
+                ", ".join(f"{value:,.0f}" for value in milliseconds),
+                f"{entry['peak_memory_mib']:.0f}" if entry["peak_memory_mib"] else "",
+            ]
+        )
+    heading = ["MAC/pixel to decode", "BD-rate against VTM", "over", "29–37 dB (covered)"]
+    heading += ["against our VVC, with 95 % interval", "MS-SSIM, against our VVC"]
+    heading += ["encode, decode ms/megapixel", "peak MiB"]
+    return _table(["", *heading], rows)
+
+
+def seven(name: str) -> str:
+    """BD-rate against our VVC by RGB PSNR and by each of JPEG AI's seven metrics, and the seven's mean."""
+    summary = _summary(name)
+    metrics = [metric for metric in GROUPS["jpeg_ai"] if metric in summary["metrics"]]
+    rows = []
+    for codec, found in summary["bd_rate"][VVC].items():
+        percents = [found[metric]["percent"] for metric in metrics]
+        written = [_percent(found[PSNR]["percent"]), *map(_percent, percents), _percent(sum(percents) / len(percents))]
+        rows.append([f"`{codec}`", *written])
+    return _table(["", "PSNR RGB", *(METRICS[metric].title for metric in metrics), "mean of the seven"], rows)
+
+
+KINDS = {
+    "arms": arms,
+    "bits": bits,
+    "rounds": rounds,
+    "seconds": seconds,
+    "bd_rate": bd_rates,
+    "quality": quality,
+    "study": study,
+    "seven": seven,
+}
 
 
 def _stored(folder: str, name: str) -> Any:
@@ -141,6 +197,11 @@ def _entry(entry: dict[str, Any] | None) -> str:
             f"; {_percent(fixed['percent'])} over {fixed['low']:.0f}–{fixed['high']:.0f} dB, {fixed['coverage']:.0%}"
         )
     return text
+
+
+def _interval(entry: dict[str, Any]) -> str:
+    low, high = entry["interval"]
+    return f"[{_percent(low)}, {_percent(high)}]".replace(" %", "")
 
 
 def _percent(value: float | None) -> str:
