@@ -81,12 +81,13 @@ STUDIES = {
     ),
     # What distillation, the inherited encoder and pruning are worth, at a quarter of the flagship's steps.
     "controls": Study(
-        ("stages=[distill,prune]", "teacher.load=small", *_trained("student", 400), *_trained("prune", 200)),
+        ("stages=[distill,prune]", "teacher.load=small", *_trained("student", 400), *_trained("prune", 134)),
         {
             "distilled, inherited, pruned": [],
             "without distillation": ["distill=none"],
             "without the teacher's encoder": ["student.inherit_encoder=false"],
-            "built at 2,000, never pruned": ["stages=[distill]", *_trained("student", 800), *AT_2000],
+            "pruned without floors for the trunk": ["prune.floors={latent:48,hyper:24,g_s.0:8,g_s.1:8}"],
+            "built at 2,000, never pruned": ["stages=[distill]", *_trained("student", 802), *AT_2000],
         },
     ),
 }
