@@ -114,8 +114,7 @@ class Run:
         codec, prior = new_student(architecture, teacher, teacher_prior, inherit_encoder=inherit)
         kept = inherited_parts(architecture, teacher.architecture, inherit_encoder=inherit)
         start_from_photos(codec, self.first_crops(settings["training"]), keep=kept)
-        freeze_share = self.configuration["distill"]["freeze_share"]
-        module = self.distillation(codec, prior, settings["training"], seed=seed, freeze_share=freeze_share)
+        module = self.distillation(codec, prior, settings["training"], seed=seed, **self.configuration["distill"])
         self.train(module, self.directory / "distilled", settings["training"], DISTILL, role="student")
 
     def prune(self) -> None:
@@ -216,7 +215,14 @@ class Run:
         shutil.rmtree(work)
 
     def distillation(
-        self, codec: HyperpriorCodec, prior: FactorizedPrior, training: dict, *, seed: int, freeze_share: float
+        self,
+        codec: HyperpriorCodec,
+        prior: FactorizedPrior,
+        training: dict[str, Any],
+        *,
+        weights: dict[str, float],
+        seed: int,
+        freeze_share: float,
     ) -> Distill:
         lightning.seed_everything(seed, verbose=False)  # for the adapters
         teacher, teacher_prior, _ = load_trained(self.teacher_directory)
@@ -225,7 +231,7 @@ class Run:
             prior,
             teacher,
             teacher_prior,
-            weights=self.configuration["distill"]["weights"],
+            weights=weights,
             inherited_encoder=self.configuration["student"]["inherit_encoder"],
             freeze_share=freeze_share,
             seed=seed,
@@ -253,7 +259,9 @@ class Run:
         codec, prior, _ = load_trained(before)
         # Every pass of every round sees other crops.
         seed = self.configuration["seed"] + zlib.crc32(str(out.relative_to(self.directory)).encode()) % 2**16
-        module = self.distillation(codec, prior, training, seed=seed, freeze_share=0)
+        weights = self.configuration["prune"]["distill_weights"]
+        weights = self.configuration["distill"]["weights"] if weights is None else weights
+        module = self.distillation(codec, prior, training, weights=weights, seed=seed, freeze_share=0)
         self.train(module, out, training, PRUNE, role="student")
 
     def trainer(self, directory: Path, *, callbacks: list, **settings: Any) -> lightning.Trainer:

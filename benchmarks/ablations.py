@@ -81,9 +81,17 @@ STUDIES = {
     ),
     # What distillation, the inherited encoder and pruning are worth, at a quarter of the flagship's steps.
     "controls": Study(
-        ("stages=[distill,prune]", "teacher.load=small", *_trained("student", 400), *_trained("prune", 134)),
+        (
+            "stages=[distill,prune]",
+            "teacher.load=small",
+            "prune.shrink=0.75",
+            "prune.distill_weights=null",
+            *_trained("student", 400),
+            *_trained("prune", 134),
+        ),
         {
             "distilled, inherited, pruned": [],
+            "distilled before the rounds alone": ["prune.distill_weights={}"],
             "without distillation": ["distill=none"],
             "without the teacher's encoder": ["student.inherit_encoder=false"],
             "pruned without floors for the trunk": ["prune.floors={latent:48,hyper:24,g_s.0:8,g_s.1:8}"],
