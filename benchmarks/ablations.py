@@ -43,16 +43,13 @@ def _trained(stage: str, steps: int) -> list[str]:
     return [f"{stage}.training.steps={steps}", f"{stage}.training.steps_per_epoch={steps}"]
 
 
-def _g_s(*levels: tuple[int, int, tuple[int, ...]], head_kernel: int = 1) -> list[str]:
+def _g_s(*levels: tuple[int, int, tuple[int, ...]]) -> list[str]:
     """Levels of depthwise blocks: scale, channels, hidden channels of each block."""
     written = [
         f"{{scale:{scale},channels:{channels},blocks:[{','.join(f'{{kind:depthwise,hidden:{h}}}' for h in hidden)}]}}"
         for scale, channels, hidden in levels
     ]
-    return [
-        f"student.architecture.g_s=[{','.join(written)}]",
-        f"student.architecture.head_kernel={head_kernel}",
-    ]
+    return [f"student.architecture.g_s=[{','.join(written)}]"]
 
 
 AT_2000 = _g_s((16, 224, (112,)), (8, 88, (96,)))  # with the teacher's entropy model, which a student then inherits
@@ -74,8 +71,6 @@ STUDIES = {
         ("stages=[distill]", "teacher.load=small", "distill.freeze_share=1", *_trained("student", 200)),
         {
             "1/16 and 1/8, 1×1 head": AT_2000,
-            "the same, blocks at 1/8 alone": _g_s((16, 224, ()), (8, 88, (88, 80))),
-            "1/16, 1/8 and 1/4, 3×3 head": _g_s((16, 168, (128,)), (8, 56, (64,)), (4, 20, (20,)), head_kernel=3),
             "1/16, 1/8 and 1/4, 1×1 head": _g_s((16, 208, (96,)), (8, 72, (72,)), (4, 32, (56,))),
         },
     ),

@@ -9,6 +9,7 @@ from compressai.models import MeanScaleHyperprior
 from conftest import VARIANTS
 from torch.utils.flop_counter import FlopCounterMode
 
+from slimcodec.codec import zoo
 from slimcodec.codec.complexity import (
     DECODER,
     convolution,
@@ -38,8 +39,10 @@ def student(name, teacher_name):
     )
 
 
+SHIPPED = {path.name: Architecture.from_dict(zoo.read_description(path)["architecture"]) for path in zoo.list_models()}
 ARCHITECTURES = (
-    {name: Architecture.from_dict(values) for name, values in VARIANTS.items()}
+    SHIPPED
+    | {name: Architecture.from_dict(values) for name, values in VARIANTS.items()}
     | {f"teacher {path.stem}": teacher(path.stem) for path in sorted(CONF.glob("teacher/*.yaml"))}
     | {
         f"student {student_path.stem} of {teacher_path.stem}": student(student_path.stem, teacher_path.stem)
@@ -127,6 +130,10 @@ def test_control_value_by_counter():
     model = MeanScaleHyperprior(192, 320).eval()
     assert counted(lambda: model.g_s(torch.zeros(1, 320, 4, 4)), 64 * 64) == 93_696
     assert counted(lambda: model.h_s(torch.zeros(1, 192, 1, 1)), 64 * 64) == 14_925
+
+
+def test_the_shipped_student_is_within_its_target():
+    assert decoder_macs_per_pixel(SHIPPED["slim-2k"]) <= 2000  # and the counter says the same, above
 
 
 def test_the_configured_models_have_the_sizes_they_are_named_for():
