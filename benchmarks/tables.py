@@ -145,7 +145,7 @@ def study(name: str) -> str:
                 f"{vtm['low']:.1f}–{vtm['high']:.1f} dB",
                 f"{_percent(fixed['percent'])} ({fixed['coverage']:.0%})",
                 f"{_percent(of_vvc[PSNR]['percent'])} {_interval(of_vvc[PSNR])}" if of_vvc else "reference",
-                _percent(of_vvc[MS_SSIM]["percent"]) if of_vvc else "reference",
+                _percent(of_vvc.get(MS_SSIM, {}).get("percent")) if of_vvc else "reference",
                 ", ".join(f"{value:,.0f}" for value in milliseconds),
                 f"{entry['peak_memory_mib']:.0f}" if entry["peak_memory_mib"] else "",
             ]

@@ -140,7 +140,7 @@ def test_a_trained_model_has_offsets_towards_zero():
     """Small residuals are more frequent than large ones, within what one integer stands for, too."""
     import skimage.data
 
-    model = models.load("slim")
+    model = models.load("slim-2k")
     photo = torch.from_numpy(skimage.data.astronaut()[128:384, 128:384].copy()).permute(2, 0, 1)[None] / 255
     offsets = calibrated(model.codec, model.tables, photo)["r_offsets"][8:32]
     assert (offsets > 0).all()

@@ -503,7 +503,7 @@ def test_a_large_flat_picture_in_few_bytes_is_decoded(codec):
 @pytest.fixture(scope="module")
 def student():
     """A trained model: only such a one makes a better picture of more bytes."""
-    return inference.load("slim")
+    return inference.load(SHIPPED)
 
 
 @pytest.fixture(scope="module")

@@ -120,14 +120,13 @@ def test_both_sides_are_pruned_each_to_its_target(tmp_path):
 
 
 def test_efforts_and_other_models_are_evaluated_beside(tmp_path):
-    shipped = str(ROOT / "tests" / "golden" / "model")
     overrides = ["experiment=smoke", f"run_dir={tmp_path}", *TINY, "evaluate.efforts=[1]"]
-    run.Run(configuration(*overrides, f"evaluate.models=[{shipped}]"))()
+    run.Run(configuration(*overrides, "evaluate.models=[slim-2k]"))()
     figures = json.loads((tmp_path / "student" / "model.json").read_text())["figures"]
     assert {"validation", "validation effort 1"} <= set(figures)
     assert figures["validation effort 1"]["curve"] != figures["validation"]["curve"]
     summary = json.loads((tmp_path / "evaluation" / "validation" / "summary.json").read_text())
-    assert {"model", "student effort 1", "student", "teacher"} <= set(summary["codecs"])
+    assert {"slim-2k", "student effort 1", "student", "teacher"} <= set(summary["codecs"])
 
 
 def test_wandb_without_a_key_is_offline_and_keeps_configuration_and_metrics(tmp_path, monkeypatch, capsys):
