@@ -103,12 +103,13 @@ def seconds(name: str) -> str:
 
 
 def bd_rates(name: str) -> str:
-    """BD-rate by RGB PSNR of every codec of a study that has one against its references."""
+    """BD-rate by RGB PSNR of a study's models against its references."""
     summary = _summary(name)
     rows = []
     for codec, entry in summary["codecs"].items():
-        complexity = entry["complexity"] or {}
-        macs = [f"{complexity[f'{side}_macs_per_pixel']:,.0f}" if complexity else "" for side in ("decoder", "encoder")]
+        if entry["kind"] != "model":
+            continue
+        macs = [f"{entry['complexity'][f'{side}_macs_per_pixel']:,.0f}" for side in ("decoder", "encoder")]
         against = [summary["bd_rate"][anchor].get(codec, {}).get(PSNR) for anchor in summary["anchors"]]
         rows.append([f"`{codec}`", *macs, *map(_entry, against)])
     return _table(["", "decoder, MAC/pixel", "encoder", *(f"against {anchor}" for anchor in summary["anchors"])], rows)
