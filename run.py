@@ -1,4 +1,4 @@
-"""Train a teacher, distil a student, prune it in rounds, evaluate both on real files, export the student.
+"""Train a teacher, distil a student, prune it in rounds, finish it, evaluate both on real files, export the student.
 
     python run.py experiment=demo
 
@@ -41,11 +41,12 @@ from slimcodec.training.start import start_from_photos
 from slimcodec.training.teach import Teach, accumulate_gradients, fit, load_trained, save_trained
 
 HERE = Path(__file__).parent
-STAGES = ("teacher", "distill", "prune", "evaluate", "export")
+STAGES = ("teacher", "distill", "prune", "finish", "evaluate", "export")
 # What a stage's result depends on: sections of the configuration. Evaluation depends on the models' hashes besides.
 TEACHER = ("seed", "data", "teacher")
 DISTILL = (*TEACHER, "student", "distill")
 PRUNE = (*DISTILL, "prune", "validation")
+FINISH = (*PRUNE, "finish")
 EVALUATE = ("evaluate", "data")
 GATE_QUALITIES_NEEDED = 4
 STARTING_CROPS = 64
@@ -133,11 +134,19 @@ class Run:
                     scope=scope,
                     rules=self.rules(scope),
                     prune_to=lambda base, budget, out, scope=scope: self.prune_to(scope, base, budget, out),
-                    finetune=lambda before, out: self.finetune(before, out, settings["training"]),
+                    finetune=lambda before, out: self.finetune(before, out, settings["training"], PRUNE),
                     measure=self.validation_curve,
                 ):
                     console.print(_sentence(record))
             self.plot_rounds(scope)
+
+    def finish(self) -> None:
+        """finished/: the student of the last round, trained on for as long as the configuration says, if it does."""
+        training, directory = self.configuration["finish"]["training"], self.directory / "finished"
+        if training is None:
+            console.print("finish: nothing to do, finish.training is null")
+        elif not self.is_complete(directory, FINISH):
+            self.finetune(self.last_accepted(self.scopes[-1]), directory, training, FINISH)
 
     def evaluate(self) -> None:
         settings = self.configuration["evaluate"]
@@ -255,14 +264,14 @@ class Run:
         half = self.configuration["half_weights"]
         save_trained(out, codec.cpu(), prior.cpu(), role="student", teacher=self.teacher_identity, half=half)
 
-    def finetune(self, before: Path, out: Path, training: dict) -> None:
+    def finetune(self, before: Path, out: Path, training: dict, sections: tuple[str, ...]) -> None:
         codec, prior, _ = load_trained(before)
         # Every pass of every round sees other crops.
         seed = self.configuration["seed"] + zlib.crc32(str(out.relative_to(self.directory)).encode()) % 2**16
         weights = self.configuration["prune"]["distill_weights"]
         weights = self.configuration["distill"]["weights"] if weights is None else weights
         module = self.distillation(codec, prior, training, weights=weights, seed=seed, freeze_share=0)
-        self.train(module, out, training, PRUNE, role="student")
+        self.train(module, out, training, sections, role="student")
 
     def trainer(self, directory: Path, *, callbacks: list, **settings: Any) -> lightning.Trainer:
         """A fresh Trainer from conf/trainer, with this run's logger."""
@@ -393,8 +402,9 @@ class Run:
 
     @property
     def student_directory(self) -> Path:
-        """The smallest student so far: of the last accepted round, or as distilled."""
-        return self.last_accepted(self.scopes[-1])
+        """The student so far: finished, or of the last accepted round, or as distilled."""
+        finished = self.directory / "finished"
+        return finished if (finished / models.DESCRIPTION).is_file() else self.last_accepted(self.scopes[-1])
 
     @property
     def final_directories(self) -> list[Path]:

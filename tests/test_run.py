@@ -22,7 +22,7 @@ ROOT = Path(run.__file__).parent
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
 # Seconds instead of minutes: the models and crops of the smoke test, whatever the experiment.
 TINY = [
-    "stages=[teacher,distill,prune,evaluate,export]",
+    "stages=[teacher,distill,prune,finish,evaluate,export]",
     "teacher=tiny",
     "student=tiny",
     "teacher.training.steps=2",
@@ -32,6 +32,7 @@ TINY = [
     "student.training.steps_per_epoch=2",
     "prune.training.steps_per_epoch=1",
     "prune.training.crop=64",
+    "++finish.training={steps:1,batch:8,crop:64,learning_rate:1.0e-3,steps_per_epoch:1}",
     "prune.importance_batches=1",
     "prune.target_macs_per_pixel=190",
     "prune.shrink=0.5",
@@ -71,6 +72,7 @@ def test_every_experiment_composes_and_runs(experiment, tmp_path, photos):
     run.Run(configuration(*overrides))()
     info = json.loads((tmp_path / "student" / "model.json").read_text())
     assert info["decoder_macs_per_pixel"] <= 190
+    assert info["configuration"]["finish"]["training"]["steps"] == 1
     study = tmp_path / "evaluation" / "validation"
     rows = [row for row in csv.DictReader((study / "points.csv").open()) if row["codec"] == "student"]
     assert len(rows) == 4

@@ -70,7 +70,7 @@ def code_version() -> str:
 
 
 def with_run(codecs: Sequence[ModelCodec], run: str | Path, **settings) -> tuple[list[ModelCodec], list[str]]:
-    """These models and those of a run directory: its teacher, and its student before pruning and after each round.
+    """These models and those of a run: its teacher, and its student before pruning, after each round, and finished.
 
     Beside them the names of the steps of pruning in their order. What has the same weights is not taken twice.
     Raises InvalidInput when it is no run's directory.
@@ -79,6 +79,7 @@ def with_run(codecs: Sequence[ModelCodec], run: str | Path, **settings) -> tuple
     steps = {"distilled": run / "distilled"}
     for folder, prefix in (("rounds", "round"), ("rounds-encoder", "encoder round")):
         steps |= {f"{prefix} {path.name}": path for path in sorted(run.glob(f"{folder}/[0-9][0-9]"))}
+    steps["finished"] = run / "finished"
     steps = {name: path for name, path in steps.items() if (path / zoo.DESCRIPTION).is_file()}
     if not steps:
         raise InvalidInput(f"{run}: holds neither distilled/ nor rounds/; name the directory of a run (runs/NAME)")
