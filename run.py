@@ -6,21 +6,30 @@ Each stage leaves complete model directories in the run directory. A stage that 
 interrupted continues, and one that was made with another configuration is never overwritten.
 """
 
+import functools
 import json
 import logging
+import math
 import os
 import shutil
 import subprocess
+import sys
 import time
+import traceback
 import warnings
 import zlib
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 import lightning
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 from rich.console import Console
 from rich.table import Table
@@ -32,13 +41,13 @@ from slimcodec.codec.network import Architecture, HyperpriorCodec
 from slimcodec.evaluation import anchors, curves, figures, points, study
 from slimcodec.evaluation.codecs import ModelCodec, with_run
 from slimcodec.evaluation.summary import PSNR
-from slimcodec.training import data
+from slimcodec.training import data, sweep
 from slimcodec.training.distill import Distill, inherited_parts, new_student, student_architecture
 from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.prune import prune
 from slimcodec.training.rounds import Round, Rules, next_attempt, read_records, rounds
 from slimcodec.training.start import start_from_photos
-from slimcodec.training.teach import Teach, accumulate_gradients, fit, load_trained, save_trained
+from slimcodec.training.teach import Teach, TrainingStopped, accumulate_gradients, fit, load_trained, save_trained
 
 HERE = Path(__file__).parent
 STAGES = ("teacher", "distill", "prune", "finish", "evaluate", "export")
@@ -93,15 +102,26 @@ class Run:
         if settings["load"]:
             console.print(f"teacher: using {models.find(settings['load'])}")
             return
-        if self.is_complete(self.directory / "teacher", TEACHER):
+        directory = self.directory / "teacher"
+        if self.is_complete(directory, TEACHER):
             return
+        cached = Path(self.configuration["teacher_cache"]) / sweep.identity(self.sections(TEACHER)) / "teacher"
+        waiting = f"teacher: another job trains it, waiting for {cached.parent}"
+        with sweep.alone(cached.parent, lambda: console.print(waiting)):
+            if not self.is_complete(cached, TEACHER):
+                self.train_teacher(cached, settings)
+        if _log(cached).is_dir():
+            shutil.copytree(_log(cached), _log(directory), dirs_exist_ok=True)
+        models.copy(cached, directory)
+
+    def train_teacher(self, directory: Path, settings: dict[str, Any]) -> None:
         lightning.seed_everything(self.configuration["seed"], verbose=False)
         architecture = Architecture.from_dict(settings["architecture"])
         codec = HyperpriorCodec(architecture)
         prior = FactorizedPrior(architecture.hypers, architecture.rungs)
         start_from_photos(codec, self.first_crops(settings["training"]))
         module = Teach(codec, prior, seed=self.configuration["seed"], **_of_module(settings["training"]))
-        self.train(module, self.directory / "teacher", settings["training"], TEACHER, role="teacher")
+        self.train(module, directory, settings["training"], TEACHER, role="teacher")
 
     def distill(self) -> None:
         if self.is_complete(self.directory / "distilled", DISTILL):
@@ -206,10 +226,9 @@ class Run:
             cache=self.cache, validation_photos=self.validation_crops, steps_per_epoch=training["steps_per_epoch"]
         )
         fit(module, photos, work, self.trainer)
-        logs = directory.with_name(directory.name + ".log")
-        shutil.rmtree(logs, ignore_errors=True)
+        shutil.rmtree(_log(directory), ignore_errors=True)
         if (work / "log").is_dir():
-            shutil.copytree(work / "log", logs)
+            shutil.copytree(work / "log", _log(directory))
         save_trained(
             directory,
             module.codec.cpu(),
@@ -389,6 +408,21 @@ class Run:
                 )
         return bd_rate
 
+    def figures(self) -> sweep.Figures | None:
+        """What a sweep compares; None before there are a student and its evaluation."""
+        path = self.directory / "evaluation" / "summary.json"
+        if not path.is_file():
+            return None
+        found = next(iter(json.loads(path.read_text())["sets"].values()))
+        teacher, student = (models.load(path).info for path in (self.teacher_directory, self.student_directory))
+        return sweep.Figures(
+            decoder_macs_per_pixel=student["decoder_macs_per_pixel"],
+            encoder_macs_per_pixel=student["encoder_macs_per_pixel"],
+            bd_rate_percent=found["student"]["bd_rate_percent"],
+            teacher_bd_rate_percent=found["teacher"]["bd_rate_percent"],
+            teacher_macs_per_pixel=teacher["decoder_macs_per_pixel"],
+        )
+
     # -------------------------------------------------------------------------------- where things are, and data
 
     @property
@@ -502,6 +536,11 @@ def _work(directory: Path) -> Path:
     return directory.with_name(directory.name + ".work")
 
 
+def _log(directory: Path) -> Path:
+    """Where the log of a model's training is kept."""
+    return directory.with_name(directory.name + ".log")
+
+
 def _is_exported(copy: Path, source: Path, figures: dict[str, Any]) -> bool:
     if not (copy / models.DESCRIPTION).is_file():
         return False
@@ -601,22 +640,122 @@ def _finish_wandb() -> None:
         sys.modules["wandb"].finish()
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(configuration: DictConfig) -> float | None:
+class Sweep(Callback):
+    """What a multirun adds: jobs named by what varies; at the end a table, sweep.csv, a plot, and the errors again."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        self.began = time.time()
+        overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+        swept = {override.key_or_group for override in overrides if override.is_sweep_override()}
+        if swept:
+            unnamed = "hydra.job.config.override_dirname.exclude_keys"
+            constant = {override.key_or_group for override in overrides} - swept
+            keys = [*OmegaConf.select(config, unnamed), *sorted(constant)]
+            # Every job composes its configuration anew, from these.
+            config.hydra.overrides.hydra.append(f"{unnamed}=[{','.join(keys)}]")
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        directory = Path(config.hydra.sweep.dir)
+        found = sweep.jobs(directory)
+        console.print(_table_of(found))
+        sweep.write_csv(found, directory / sweep.TABLE)
+        console.print(f"sweep: {len(found)} jobs in {directory / sweep.TABLE}")
+        if spots := sweep.spots(found):
+            panels, named_by = dict(list(spots.items())[:2]), ", ".join(sweep.varied(found))
+            figures.plot_pareto(panels, directory / sweep.PLOT, named_by=named_by)
+            console.print(f"sweep: MAC/pixel and BD-rate in {directory / sweep.PLOT}")
+        ended = [job for job in found if job.began >= self.began]  # others are of earlier commands
+        for job in (job for job in ended if job.error):
+            console.print(f"{job.status} {job.directory}: {job.error}", markup=False)
+        # Hydra would turn an Exception of a callback into a warning.
+        if status := exit_status(job.status for job in ended):
+            raise SystemExit(status)
+
+
+def exit_status(statuses: Iterable[str]) -> int:
+    """0; or 75, try again later, where a job was stopped and can go on; or 1 where one failed."""
+    found = set(statuses)
+    return 1 if found & {sweep.FAILED, sweep.RUNNING} else 75 if sweep.STOPPED in found else 0
+
+
+def _table_of(found: list[sweep.Job]) -> Table:
+    keys, table = sweep.varied(found), Table(title="sweep", title_justify="left")
+    against = [f"against {anchor}" for anchor in sweep.spots(found)]
+    for heading in (*keys, "status", "decoder MAC/pixel", *against, "seconds"):
+        table.add_column(heading, justify="right")
+    for job in found:
+        figures_ = job.figures
+        percents = [figures_.bd_rate_percent.get(anchor) if figures_ else None for anchor in sweep.spots(found)]
+        table.add_row(
+            *(job.overrides.get(key, "–") for key in keys),
+            job.status,
+            f"{figures_.decoder_macs_per_pixel:,.0f}" if figures_ else "–",
+            *map(_percent, percents),
+            "–" if job.seconds is None else f"{job.seconds:.0f}",
+        )
+    return table
+
+
+def job(configuration: DictConfig) -> float | None:
+    """Run a command's job, or one of a multirun: there an error is kept for the end, and the next job goes on.
+
+    Returns the objective of a sweep: the student's BD-rate against its teacher in per cent, NaN for a job that failed.
+    """
+    quieten()
+    of_hydra = HydraConfig.get()
+    sweeping, directory = of_hydra.mode == RunMode.MULTIRUN, Path(of_hydra.runtime.output_dir)
+    keep = functools.partial(sweep.record, directory, list(of_hydra.overrides.task), time.time())
+    keep(sweep.Outcome(sweep.RUNNING))
+    try:
+        settings = OmegaConf.to_container(configuration, resolve=True, throw_on_missing=True)
+        run = Run(settings | {"run_dir": str(directory)} if sweeping else settings)
+        objective = run()
+        keep(sweep.Outcome(sweep.COMPLETE, figures=run.figures()))
+        return objective
+    except Exception as error:
+        outcome = _outcome(error)
+        keep(outcome)
+        if not sweeping:
+            _leave(error, outcome)
+        console.print(f"{outcome.status}: {outcome.error}", markup=False)
+        return math.nan
+    finally:
+        _finish_wandb()
+
+
+def _outcome(error: Exception) -> sweep.Outcome:
+    if isinstance(error, MissingMandatoryValue):
+        return sweep.Outcome(sweep.FAILED, f"{error.full_key} has no default: add {error.full_key}=…")
+    if isinstance(error, SlimcodecError):
+        return sweep.Outcome(sweep.STOPPED if isinstance(error, TrainingStopped) else sweep.FAILED, str(error))
+    return sweep.Outcome(sweep.FAILED, "".join(traceback.format_exception(error)))
+
+
+def _leave(error: Exception, outcome: sweep.Outcome) -> NoReturn:
+    """End a single run: with one line if the error is for people, otherwise as Python does."""
+    if not isinstance(error, SlimcodecError | MissingMandatoryValue):
+        raise error
+    print(f"slimcodec: {outcome.error}", file=sys.stderr)
+    raise SystemExit(exit_status([outcome.status])) from None
+
+
+def quieten() -> None:
     for message in QUIET:
         warnings.filterwarnings("ignore", message=message)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     torch.set_float32_matmul_precision("high")
-    try:
-        return Run(OmegaConf.to_container(configuration, resolve=True, throw_on_missing=True))()
-    except MissingMandatoryValue as error:
-        raise SystemExit(f"slimcodec: {error.full_key} has no default: add {error.full_key}=…") from None
-    except SlimcodecError as error:
-        raise SystemExit(f"slimcodec: {error}") from None
-    finally:
-        _finish_wandb()
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(configuration: DictConfig) -> float | None:
+    # Launchers send this function to other processes by value: everything else it has to find there by name.
+    import run
+
+    return run.job(configuration)
 
 
 if __name__ == "__main__":
+    # For the processes of launchers that are started in other folders.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
     main()

@@ -22,6 +22,7 @@ ROOT = Path(run.__file__).parent
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
 # Seconds instead of minutes: the models and crops of the smoke test, whatever the experiment.
 TINY = [
+    "teacher_cache=${run_dir}/cache",
     "stages=[teacher,distill,prune,finish,evaluate,export]",
     "teacher=tiny",
     "student=tiny",
@@ -150,12 +151,13 @@ def test_wandb_without_a_key_is_offline_and_keeps_configuration_and_metrics(tmp_
 
 
 def _command(directory, *overrides):
-    return [sys.executable, str(ROOT / "run.py"), "experiment=smoke", f"run_dir={directory}", *overrides]
+    cache = f"teacher_cache={directory.parent / 'cache'}"
+    return [sys.executable, str(ROOT / "run.py"), "experiment=smoke", f"run_dir={directory}", cache, *overrides]
 
 
 # What exists while a stage is at work, in the order of the stages.
 SIGNS = {
-    "teacher": "teacher.work/last.ckpt",
+    "teacher": "../cache/*/teacher.work/last.ckpt",
     "distill": "distilled.work/last.ckpt",
     "prune": "rounds/*/pass-1.work/last.ckpt",
     "evaluate": "evaluation/validation/points.csv",

@@ -25,6 +25,7 @@ MARKERS = "os^Dv<>P"
 GREY, DARK_GREY, PALE = "#8a8a8a", "#555555", "#e5e5e5"
 FORMATS = ("png", "svg")
 HEADLINE_METRIC = "psnr_rgb_db"
+MOST_NAMES = 16  # beside the points of a sweep; of more jobs only the front's are named
 
 
 # ------------------------------------------------------------------------------------------------ names and colours
@@ -698,6 +699,38 @@ def plot_rounds(rounds: Iterable, path, *, target_macs_per_pixel: float):
         axes.plot(*zip(*rejected, strict=True), color=COLOURS[1], marker="x", linestyle="none", label="rejected")
     _label_log_axis(axes)
     axes.legend(loc="upper right", frameon=False)
+    _save(figure, path)
+
+
+def pareto(points: Mapping[str, tuple[float, float]]) -> list[str]:
+    """The names of the points (cost, loss) that no other point beats in both, by growing cost."""
+    front, best = [], float("inf")
+    for name, (_, loss) in sorted(points.items(), key=lambda item: item[1]):
+        if loss < best:
+            front.append(name)
+            best = loss
+    return front
+
+
+def plot_pareto(panels: Mapping[str, Mapping[str, tuple[float, float]]], path, *, named_by: str):
+    """Write a PNG of jobs as points: BD-rate in % over the decoder's MAC/pixel (log), with the front that none beats.
+
+    panels    by anchor, and by the job's name: (MAC/pixel, BD-rate in %)
+    named_by  what the jobs' names are the values of
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4 * len(panels), 4.4), layout="constrained")
+    for index, (anchor, points) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(1, len(panels), index)
+        _style(axes, named_by, "decoder complexity (MAC per pixel)", f"BD-rate against {label(anchor)} (%)")
+        front = pareto(points)
+        axes.plot(*zip(*points.values(), strict=True), color=COLOURS[1], marker="o", linestyle="none")
+        axes.plot(*zip(*(points[name] for name in front), strict=True), color=COLOURS[0], marker="o", linewidth=1.4)
+        for name in points if len(points) <= MOST_NAMES else front:
+            axes.annotate(name, points[name], xytext=(5, 4), textcoords="offset points", fontsize=7)
+        axes.margins(x=0.25, y=0.12)  # room for the names
+        _label_log_axis(axes)
     _save(figure, path)
 
 

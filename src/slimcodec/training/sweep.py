@@ -1,0 +1,162 @@
+"""What a sweep adds to its jobs: teachers that are trained once, a record of how every job ended, and their comparison.
+
+A job is a run directory. It keeps job.json, so that jobs of other processes, of other machines and of an earlier,
+interrupted command are read in the same way: whatever lies below the sweep's directory is the sweep.
+"""
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from filelock import FileLock, Timeout
+
+from slimcodec.codec.zoo import write_text
+
+RECORD, TABLE, PLOT = "job.json", "sweep.csv", "sweep.png"
+RUNNING, COMPLETE, STOPPED, FAILED = "running", "complete", "stopped", "failed"
+
+
+class Figures(NamedTuple):
+    """What a run comes to: costs of its student, and BD-rates by RGB PSNR on its first evaluation set, in per cent."""
+
+    decoder_macs_per_pixel: float
+    encoder_macs_per_pixel: float
+    bd_rate_percent: dict[str, float | None]  # of the student against the teacher and the anchors
+    teacher_bd_rate_percent: dict[str, float | None]
+    teacher_macs_per_pixel: float
+
+
+class Job(NamedTuple):
+    """How a job stands. `running` is also what a job that was killed says of itself."""
+
+    directory: str  # relative to the sweep's
+    overrides: dict[str, str]
+    status: str
+    began: float  # seconds since the epoch
+    error: str | None = None
+    seconds: float | None = None  # of all stages, over all commands
+    figures: Figures | None = None
+
+
+class Outcome(NamedTuple):
+    status: str
+    error: str | None = None
+    figures: Figures | None = None
+
+
+def record(directory: Path, overrides: Sequence[str], began: float, outcome: Outcome) -> None:
+    """Keep in a run directory how its job stands; `overrides` are Hydra's: `key=value`, `+key=value`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    seconds = directory / "seconds.json"
+    entry = {
+        "overrides": dict(override.lstrip("+").split("=", 1) for override in overrides),
+        "status": outcome.status,
+        "began": began,
+        "error": outcome.error,
+        "seconds": sum(json.loads(seconds.read_text()).values()) if seconds.is_file() else None,
+        "figures": outcome.figures and outcome.figures._asdict(),
+    }
+    write_text(directory / RECORD, json.dumps(entry, indent=1) + "\n")
+
+
+def jobs(directory: Path) -> list[Job]:
+    """All jobs below a sweep's directory, by name."""
+    found = []
+    for path in sorted(directory.rglob(RECORD)):
+        entry = json.loads(path.read_text())
+        figures = entry.pop("figures")
+        name = path.parent.relative_to(directory).as_posix()
+        found.append(Job(directory=name, figures=figures and Figures(**figures), **entry))
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------- comparing jobs
+
+
+def varied(found: Sequence[Job]) -> list[str]:
+    """The overrides in which jobs differ."""
+    keys = sorted({key for job in found for key in job.overrides})
+    return [key for key in keys if len({job.overrides.get(key) for job in found}) > 1]
+
+
+def rows(found: Sequence[Job]) -> list[dict[str, Any]]:
+    """A flat row a job: its overrides, status, costs and BD-rates."""
+    keys = sorted({key for job in found for key in job.overrides})
+    return [
+        {
+            "job": job.directory,
+            **{key: job.overrides.get(key) for key in keys},
+            "status": job.status,
+            **_flat(job.figures),
+            "seconds": job.seconds,
+            "error": job.error,
+        }
+        for job in found
+    ]
+
+
+def _flat(figures: Figures | None) -> dict[str, float | None]:
+    if figures is None:
+        return {}
+    student = {f"bd_rate_percent_against_{anchor}": percent for anchor, percent in figures.bd_rate_percent.items()}
+    teacher = {
+        f"teacher_bd_rate_percent_against_{anchor}": percent
+        for anchor, percent in figures.teacher_bd_rate_percent.items()
+    }
+    costs = {name: getattr(figures, name) for name in figures._fields if name.endswith("macs_per_pixel")}
+    return {**costs, **student, **teacher}
+
+
+def write_csv(found: Sequence[Job], path: Path) -> None:
+    """Overrides first, then what came of them; a job without figures has empty cells."""
+    table = rows(found)
+    columns = list(dict.fromkeys(column for row in table for column in row))
+    last = [column for column in ("seconds", "error") if column in columns]
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, [*(column for column in columns if column not in last), *last], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    write_text(path, text.getvalue())
+
+
+def spots(found: Sequence[Job]) -> dict[str, dict[str, tuple[float, float]]]:
+    """By anchor, the teacher first, and by job: MAC/pixel of its decoder, and BD-rate in per cent where there is one.
+
+    A job is called by the values of the overrides in which jobs differ.
+    """
+    keys, spots = varied(found), {}
+    for job in found:
+        for anchor, percent in (job.figures.bd_rate_percent if job.figures else {}).items():
+            name = ", ".join(job.overrides.get(key, "–") for key in keys) or job.directory
+            if percent is not None:
+                spots.setdefault(anchor, {})[name] = (job.figures.decoder_macs_per_pixel, percent)
+    return dict(sorted(spots.items(), key=lambda item: item[0] != "teacher"))
+
+
+# -------------------------------------------------------------------------------------------------- teachers, once
+
+
+def identity(configuration: Mapping[str, Any]) -> str:
+    """Digits that are the same for the same resolved configuration, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def alone(directory: Path, waiting: Callable[[], Any]) -> Iterator[None]:
+    """Hold a directory's lock, after calling `waiting` if another process has it. It is freed when a process dies."""
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(directory / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        waiting()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
