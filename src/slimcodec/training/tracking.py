@@ -35,13 +35,14 @@ from slimcodec.evaluation import figures
 from slimcodec.evaluation.curves import Curve
 from slimcodec.evaluation.metrics import psnr_db
 from slimcodec.training.data import Photo
-from slimcodec.training.rounds import Round
+from slimcodec.training.rounds import Round, read_records
 
 KINDS = ("csv", "tensorboard", "wandb")
 LOGS = "log"  # the folder for files, in a fit's working directory
 ID_FILE = "wandb-id.txt"
 LINEAGE = ("role", "teacher", "weights_sha256", "git_commit")
 OFFLINE = "kept offline; `wandb sync` uploads it"
+MEASURED = tuple(name for name in Round._fields if name != "directory")
 SIZES = ("decoder_macs_per_pixel", "encoder_macs_per_pixel", "parameters")
 
 
@@ -167,11 +168,9 @@ class WandbTracker(Tracker):
         self._send({f"{stage}/{name}": value for name, value in metrics.items()}, f"{stage}/step", step)
 
     def round(self, record: Round, path: Path) -> None:
-        scope = path.parent.name
-        names = ("macs_per_pixel", "bd_rate_percent", "bd_rate_percent_against_previous", "coverage", "accepted")
-        values = {f"{scope}/{name}": getattr(record, name) for name in (*names, "budget", "passes", "seconds")}
-        known = {name: float(value) for name, value in values.items() if value is not None}
-        self._send(known, f"{scope}/number", record.number)
+        scope = path.parent.name  # rounds, or rounds-encoder
+        values = {f"{scope}/{name}": float(value) for name in MEASURED if (value := getattr(record, name)) is not None}
+        self._send(values, f"{scope}/attempt", len(read_records(path.parent)))
         self._send_picture(f"{scope}/path", path)
 
     def curve(self, model: Path, curve: Curve) -> None:
@@ -182,8 +181,9 @@ class WandbTracker(Tracker):
             self._send_picture("validation/rate_distortion", path)
 
     def evaluation(self, name: str, figures: Mapping[str, Any], path: Path) -> None:
-        found = {anchor: percent for anchor, percent in figures["bd_rate_percent"].items() if percent is not None}
-        self._send({f"evaluation/{name}/bd_rate_percent/{anchor}": percent for anchor, percent in found.items()})
+        percents = {anchor: percent for anchor, percent in figures["bd_rate_percent"].items() if percent is not None}
+        with self._carrying_on():
+            self.run.summary.update({f"evaluation/{name}/bd_rate_percent/{a}": value for a, value in percents.items()})
         self._send_picture(f"evaluation/{name}/rate_distortion", path)
 
     def pictures(self, crops: Sequence[Photo], codecs: Mapping[str, Path], device: Any) -> None:
@@ -241,6 +241,7 @@ class WandbTracker(Tracker):
     def _begin(self, mode: str | None) -> Any:
         wandb, settings = _wandb(), self.settings["wandb"]
         self.directory.mkdir(parents=True, exist_ok=True)
+        quiet = {"silent": True} if mode == "offline" else {"quiet": True}  # what was chosen here was said here
         # The agent of a W&B sweep names the project and the run itself.
         named = {} if "WANDB_SWEEP_ID" in os.environ else {"project": settings["project"], "id": self._kept_id()}
         return wandb.init(
@@ -254,7 +255,7 @@ class WandbTracker(Tracker):
             resume="allow",
             reinit="finish_previous",
             settings=wandb.Settings(
-                quiet=True,
+                **quiet,
                 init_timeout=settings["init_timeout_seconds"],
                 finish_timeout=settings["finish_timeout_seconds"],
             ),
@@ -268,12 +269,9 @@ class WandbTracker(Tracker):
             models.write_text(path, chosen + "\n")
         return chosen
 
-    def _send(self, values: Mapping[str, float], step_name: str | None = None, step: int | None = None) -> None:
+    def _send(self, values: Mapping[str, float], step_name: str, step: int) -> None:
         """Values against a step of their own: W&B's step counts everything that was ever sent, and only rises."""
         with self._carrying_on():
-            if step_name is None:
-                self.run.log(dict(values))
-                return
             for name in set(values) - self.defined:
                 self.run.define_metric(name, step_metric=step_name)
             self.defined |= set(values)
