@@ -6,9 +6,11 @@ import io
 import json
 import os
 import struct
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import pytest
@@ -114,7 +116,7 @@ def no_account(tmp_path):
 
 def make(directory: Path, **more) -> Tracker:
     common = {"group": "sweep", "stages": ["teacher"], "configuration": {"seed": 1}}
-    return tracker({"wandb": SECTION}, directory, **(common | more))
+    return tracker({"wandb": dict(SECTION)}, directory, **(common | more))
 
 
 # ---------------------------------------------------------------------------------------------- a whole run, read back
@@ -239,6 +241,48 @@ def test_without_an_answer_from_the_network_training_goes_on(tmp_path, capsys):
     records = read(files(tmp_path)[-1])
     assert len(records.metric("teacher/train/bpp")) == 2
     assert records["run"][0].run_id == (tmp_path / "wandb-id.txt").read_text().strip()
+
+
+class Answers(BaseHTTPRequestHandler):
+    """As little of W&B's server as a run needs to begin."""
+
+    owner: ClassVar = {"id": "1", "name": "me"}
+    bucket: ClassVar = {"id": "1", "name": "id", "displayName": "run", "project": {"name": "p", "entity": owner}}
+    known: ClassVar = {
+        "Viewer": {"viewer": {"id": "1", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}},
+        "RunResumeStatus": {"model": {"id": "1", "name": "p", "entity": owner, "bucket": None}},
+        "UpsertBucket": {"upsertBucket": {"bucket": bucket, "inserted": True}},
+    }
+
+    def do_POST(self):
+        asked = self.rfile.read(int(self.headers["Content-Length"] or 0))
+        operation = json.loads(asked).get("operationName") if self.path == "/graphql" else None
+        answer = json.dumps({"data": self.known.get(operation, {})}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_when_the_network_dies_under_a_run_everything_is_kept_on_disk(tmp_path, capsys):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    threading.Thread(target=server.serve_forever).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    with fresh_wandb(tmp_path, WANDB_BASE_URL=address, WANDB_API_KEY=40 * "0"), make(tmp_path / "run") as tracked:
+        tracked.settings["wandb"] |= {"init_timeout_seconds": 20, "finish_timeout_seconds": 2}
+        tracked.log("teacher", {"train/bpp": 1.0}, 0)
+        assert not tracked.run.offline
+        server.shutdown()
+        server.server_close()
+        began = time.monotonic()
+        for step in range(1, 100):
+            tracked.log("teacher", {"train/bpp": 1.0}, step)
+        assert time.monotonic() - began < 2
+    assert "kept offline" not in capsys.readouterr().out
+    assert read(files(tmp_path / "run")[0]).metric("teacher/step") == list(range(100))
 
 
 def test_jobs_of_a_sweep_are_runs_of_their_own_after_an_error_too(tmp_path, no_account):

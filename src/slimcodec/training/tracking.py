@@ -41,6 +41,7 @@ KINDS = ("csv", "tensorboard", "wandb")
 LOGS = "log"  # the folder for files, in a fit's working directory
 ID_FILE = "wandb-id.txt"
 LINEAGE = ("role", "teacher", "weights_sha256", "git_commit")
+LONGEST_NAME = 128  # that W&B takes for a run or an artifact
 OFFLINE = "kept offline; `wandb sync` uploads it"
 MEASURED = tuple(name for name in Round._fields if name != "directory")
 SIZES = ("decoder_macs_per_pixel", "encoder_macs_per_pixel", "parameters")
@@ -211,7 +212,7 @@ class WandbTracker(Tracker):
                 used = _artifact(teachers, teacher)
                 self.run._log_artifact(used, aliases=[], is_user_created=True, use_after_commit=True)
             alias = re.sub(r"[^\w.-]+", "-", self.stage(directory))
-            self.run.log_artifact(_artifact(f"student-{self.name}", directory), aliases=["latest", alias])
+            self.run.log_artifact(_artifact(self.students, directory), aliases=["latest", alias])
 
     def finish(self, *, failed: bool) -> None:
         if "run" in vars(self):
@@ -221,10 +222,11 @@ class WandbTracker(Tracker):
     # ------------------------------------------------------------------------------------------------- the run
 
     @property
-    def name(self) -> str:
-        """Of the run: its directory's, with the sweep's before it."""
+    def students(self) -> str:
+        """The name of the artifact whose versions are this run's students. Jobs of a sweep may have very long ones."""
         name = self.directory.name
-        return name if name == self.group else f"{self.group}-{name}"
+        name = f"student-{name}" if name == self.group else f"student-{self.group}-{name}"
+        return name if len(name) <= LONGEST_NAME else f"student-{self.group[: LONGEST_NAME // 2]}-{self.run.id}"
 
     @cached_property
     def run(self) -> Any:
@@ -247,7 +249,7 @@ class WandbTracker(Tracker):
         return wandb.init(
             **named,
             group=self.group,
-            name=self.directory.name,
+            name=self.directory.name[:LONGEST_NAME],
             tags=list(self.stages),
             config=self.configuration,
             dir=self.directory,
