@@ -28,7 +28,7 @@ import numpy as np
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from slimcodec import InvalidInput
+from slimcodec import InvalidInput, SlimcodecError
 from slimcodec.codec import models
 from slimcodec.codec.inference import Codec
 from slimcodec.evaluation import figures
@@ -111,7 +111,7 @@ class Tracker:
     def curve(self, model: Path, curve: Curve) -> None:
         """A model's curve on the validation crops, beside those of the models before it."""
 
-    def evaluation(self, name: str, figures: Mapping[str, Any], path: Path) -> None:
+    def evaluation(self, name: str, measured: Mapping[str, Any], path: Path) -> None:
         """The student's figures on a set, as model.json has them; `path` is the picture of its curves."""
 
     def pictures(self, crops: Sequence[Photo], codecs: Mapping[str, Path], device: Any) -> None:
@@ -181,23 +181,21 @@ class WandbTracker(Tracker):
             figures.plot_curves(self.curves, path)
             self._send_picture("validation/rate_distortion", path)
 
-    def evaluation(self, name: str, figures: Mapping[str, Any], path: Path) -> None:
-        percents = {anchor: percent for anchor, percent in figures["bd_rate_percent"].items() if percent is not None}
+    def evaluation(self, name: str, measured: Mapping[str, Any], path: Path) -> None:
+        percents = {anchor: percent for anchor, percent in measured["bd_rate_percent"].items() if percent is not None}
         with self._carrying_on():
             self.run.summary.update({f"evaluation/{name}/bd_rate_percent/{a}": value for a, value in percents.items()})
         self._send_picture(f"evaluation/{name}/rate_distortion", path)
 
     def pictures(self, crops: Sequence[Photo], codecs: Mapping[str, Path], device: Any) -> None:
-        settings, loaded = self.settings["wandb"], {}
-        for role, directory in codecs.items():
-            loaded[role] = Codec(models.load(directory), device)
+        settings = self.settings["wandb"]
+        loaded = {role: Codec(models.load(directory), device) for role, directory in codecs.items()}
         title = self.stage(list(codecs.values())[-1])
         for quality in settings["qualities"]:
             shown = [_side_by_side(crop, loaded, quality) for crop in crops[: settings["pictures"]]]
             with self._carrying_on():
-                run, Image = self.run, _wandb().Image
-                images = [Image(pixels, caption=f"{title}, {caption}") for pixels, caption in shown]
-                run.log({f"reconstructions/quality_{quality}": images})
+                images = [_wandb().Image(pixels, caption=f"{title}, {caption}") for pixels, caption in shown]
+                self.run.log({f"reconstructions/quality_{quality}": images})
 
     def model(self, directory: Path, teacher: Path, teacher_name: str) -> None:
         teachers = f"teacher-{teacher_name}"
@@ -288,6 +286,8 @@ class WandbTracker(Tracker):
         """Around everything that W&B does, which raises its own errors, the system's, and those of a dead process."""
         try:
             yield
+        except SlimcodecError:  # not from W&B: a signal that ends training came in between
+            raise
         except Exception as error:
             if not self.has_warned:
                 print(f"wandb: {_line(error)}; the run goes on, and this will not be told again", flush=True)
@@ -303,7 +303,7 @@ def _wandb() -> Any:
 def _offline_without_key() -> str | None:
     """The mode to begin in: None for what WANDB_MODE or W&B's settings say."""
     wandb = _wandb()
-    if wandb.setup().settings.mode in ("offline", "disabled") or wandb.login(prompt=False, verify=False):
+    if wandb.setup().settings.mode in ("offline", "dryrun", "disabled") or wandb.login(prompt=False, verify=False):
         return None
     print(f"wandb: there is no key, so this run is {OFFLINE}", flush=True)
     return "offline"
