@@ -48,6 +48,7 @@ from slimcodec.training.prune import prune
 from slimcodec.training.rounds import Round, Rules, next_attempt, read_records, rounds
 from slimcodec.training.start import start_from_photos
 from slimcodec.training.teach import Teach, TrainingStopped, accumulate_gradients, fit, load_trained, save_trained
+from slimcodec.training.tracking import Tracker, tracker
 
 HERE = Path(__file__).parent
 STAGES = ("teacher", "distill", "prune", "finish", "evaluate", "export")
@@ -85,15 +86,16 @@ class Run:
 
     def __call__(self) -> float | None:
         """Run the stages in order; the student's BD-rate against the teacher in per cent, if it was evaluated."""
-        for stage in [stage for stage in STAGES if stage in self.configuration["stages"]]:
-            console.rule(f"[bold]{stage}")
-            began = time.monotonic()
-            try:
-                getattr(self, stage)()
-            finally:
-                self.seconds[stage] = time.monotonic() - began
-                self.keep_seconds(stage)
-        return self.summary()
+        with self.tracker:
+            for stage in [stage for stage in STAGES if stage in self.configuration["stages"]]:
+                console.rule(f"[bold]{stage}")
+                began = time.monotonic()
+                try:
+                    getattr(self, stage)()
+                finally:
+                    self.seconds[stage] = time.monotonic() - began
+                    self.keep_seconds(stage)
+            return self.summary()
 
     # -------------------------------------------------------------------------------------------------- stages
 
@@ -113,6 +115,7 @@ class Run:
         if _log(cached).is_dir():
             shutil.copytree(_log(cached), _log(directory), dirs_exist_ok=True)
         models.copy(cached, directory)
+        self.track(directory)
 
     def train_teacher(self, directory: Path, settings: dict[str, Any]) -> None:
         lightning.seed_everything(self.configuration["seed"], verbose=False)
@@ -137,6 +140,7 @@ class Run:
         start_from_photos(codec, self.first_crops(settings["training"]), keep=kept)
         module = self.distillation(codec, prior, settings["training"], seed=seed, **self.configuration["distill"])
         self.train(module, self.directory / "distilled", settings["training"], DISTILL, role="student")
+        self.track(self.directory / "distilled")
 
     def prune(self) -> None:
         settings = self.configuration["prune"]
@@ -144,7 +148,8 @@ class Run:
             directory, start = self.rounds_directory(scope), self.rounds_start(scope)
             self.require_same_configuration(directory, PRUNE)
             start_macs = models.load(start).info[f"{scope}_macs_per_pixel"]
-            if next_attempt(read_records(directory), start_macs, self.rules(scope)) is None:
+            before = read_records(directory)
+            if next_attempt(before, start_macs, self.rules(scope)) is None:
                 console.print(f"prune: complete in {directory}, skipped")
             else:
                 for record in rounds(
@@ -158,7 +163,10 @@ class Run:
                     measure=self.validation_curve,
                 ):
                     console.print(_sentence(record))
-            self.plot_rounds(scope)
+                    if record not in before:
+                        self.track_round(scope, record)
+            if read_records(directory):
+                console.print(f"prune: curve of the rounds in {self.draw_rounds(scope)}")
 
     def finish(self) -> None:
         """finished/: the student of the last round, trained on for as long as the configuration says, if it does."""
@@ -167,6 +175,7 @@ class Run:
             console.print("finish: nothing to do, finish.training is null")
         elif not self.is_complete(directory, FINISH):
             self.finetune(self.last_accepted(self.scopes[-1]), directory, training, FINISH)
+            self.track(directory)
 
     def evaluate(self) -> None:
         settings = self.configuration["evaluate"]
@@ -206,6 +215,8 @@ class Run:
                 continue
             models.copy(source, copy)
             models.add_figures(copy, figures)
+            if copy == self.directory / "student":
+                self.tracker.model(copy, self.teacher_directory, self.configuration["teacher"]["name"])
             console.print(f"export: {copy}")
 
     def keep_seconds(self, stage: str) -> None:
@@ -293,7 +304,7 @@ class Run:
         self.train(module, out, training, sections, role="student")
 
     def trainer(self, directory: Path, *, callbacks: list, **settings: Any) -> lightning.Trainer:
-        """A fresh Trainer from conf/trainer, with this run's logger."""
+        """A fresh Trainer from conf/trainer, with this run's loggers."""
         chosen = dict(self.configuration["trainer"])
         if limit := chosen.pop("max_time"):
             # At the end of an epoch, so that nothing is trained twice.
@@ -301,7 +312,7 @@ class Run:
         return hydra.utils.instantiate(
             chosen,
             callbacks=callbacks,
-            logger=self.logger(directory),
+            logger=self.tracker.loggers(directory) or False,
             default_root_dir=directory,
             max_epochs=-1,
             num_sanity_val_steps=0,
@@ -310,15 +321,29 @@ class Run:
             _convert_="object",
         )
 
-    def logger(self, directory: Path):
-        settings = self.configuration["logger"]
-        if settings["kind"] == "none":
-            return False
-        if settings["kind"] == "csv":
-            return lightning.pytorch.loggers.CSVLogger(directory, name="log")
-        if settings["kind"] == "wandb":
-            return _wandb_logger(settings["project"], self.configuration, directory)
-        raise InvalidInput(f"logger.kind={settings['kind']}: must be csv, wandb or none")
+    # ----------------------------------------------------------------------------------------------- tracking
+
+    @cached_property
+    def tracker(self) -> Tracker:
+        return tracker(
+            self.configuration.get("logger") or {},  # logger=[] leaves no section
+            self.directory,
+            group=self.configuration["name"],
+            stages=self.configuration["stages"],
+            configuration=self.configuration,
+        )
+
+    def track(self, model: Path) -> None:
+        """A model directory that is new, and what the codec in it makes of the first validation crops."""
+        teacher = self.teacher_directory
+        self.tracker.model(model, teacher, self.configuration["teacher"]["name"])
+        codecs = {"teacher": teacher} if model == teacher else {"teacher": teacher, "student": model}
+        self.tracker.pictures(self.validation_crops, codecs, self.cache.device)
+
+    def track_round(self, scope: str, record: Round) -> None:
+        self.tracker.round(record, self.draw_rounds(scope))
+        if record.accepted:
+            self.track(self.rounds_directory(scope) / record.directory)
 
     # --------------------------------------------------------------------------------------------- evaluation
 
@@ -328,7 +353,9 @@ class Run:
         qualities = self.configuration["validation"]["qualities"]
         label = f"validate {model.name}"
         found = points.estimated_points(codec, self.validation_crops, qualities, description=label)
-        return curves.mean_curve(found)
+        curve = curves.mean_curve(found)
+        self.tracker.curve(model, curve)
+        return curve
 
     def evaluate_on(self, name: str, photos: list, directories: dict[str, Path], directory: Path) -> dict[str, Any]:
         """Real files of teacher, student, every round and the anchors on one set; the figures of the first two."""
@@ -363,15 +390,14 @@ class Run:
         models.write_text(directory / f"{name}.md", table + "\n")
         console.print(table, markup=False)
         console.print(f"evaluate: the page of {name} is {out / study.PAGE}")
-        return {label: _figures(summary, label) for label in labels}
+        found = {label: _figures(summary, label) for label in labels}
+        self.tracker.evaluation(name, found["student"], out / study.FIGURES / f"{PSNR}.png")
+        return found
 
-    def plot_rounds(self, scope: str) -> None:
-        directory = self.rounds_directory(scope)
-        records = read_records(directory)
-        if records:
-            target = self.rules(scope).target_macs_per_pixel
-            figures.plot_rounds(records, directory / "rounds.png", target_macs_per_pixel=target)
-            console.print(f"prune: curve of the rounds in {directory / 'rounds.png'}")
+    def draw_rounds(self, scope: str) -> Path:
+        directory, target = self.rounds_directory(scope), self.rules(scope).target_macs_per_pixel
+        figures.plot_rounds(read_records(directory), directory / "rounds.png", target_macs_per_pixel=target)
+        return directory / "rounds.png"
 
     def summary(self) -> float | None:
         """Print the final table; the student's BD-rate against the teacher on the first evaluation set, or None."""
@@ -611,35 +637,6 @@ def _git_commit() -> str | None:
     return result.stdout.strip() or None
 
 
-def _wandb_logger(project: str, configuration: dict[str, Any], directory: Path):
-    """A W&B run for this stage, grouped by the run's name; offline unless logged in or told otherwise."""
-    import wandb
-
-    mode = os.environ.get("WANDB_MODE")
-    if mode is None and not wandb.api.api_key:
-        mode = "offline"
-        console.print("wandb: no key and no mode set, so this run is kept offline; `wandb sync` uploads it")
-    directory.mkdir(parents=True, exist_ok=True)
-    experiment = wandb.init(
-        project=project,
-        group=configuration["name"],
-        name=f"{configuration['name']}-{directory.name.removesuffix('.work')}",
-        dir=configuration["run_dir"],
-        config=configuration,
-        mode=mode,
-        reinit="finish_previous",
-    )
-    return lightning.pytorch.loggers.WandbLogger(experiment=experiment)
-
-
-def _finish_wandb() -> None:
-    """Without this W&B merges the runs of a multirun. Only if it was used: importing it takes a second."""
-    import sys
-
-    if "wandb" in sys.modules:
-        sys.modules["wandb"].finish()
-
-
 class Sweep(Callback):
     """What a multirun adds: jobs named by what varies; at the end a table, sweep.csv, a plot, and the errors again."""
 
@@ -719,8 +716,6 @@ def job(configuration: DictConfig) -> float | None:
             _leave(error, outcome)
         console.print(f"{outcome.status}: {outcome.error}", markup=False)
         return math.nan
-    finally:
-        _finish_wandb()
 
 
 def _outcome(error: Exception) -> sweep.Outcome:

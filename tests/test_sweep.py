@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from test_run import ROOT, TINY
 
@@ -124,6 +125,17 @@ def test_the_configuration_for_a_cluster_composes():
         launcher = compose("config", ["hydra/launcher=submitit"], return_hydra_config=True).hydra.launcher
     assert launcher._target_.endswith("SlurmLauncher")
     assert launcher.max_num_timeout > 0 and launcher.gpus_per_node == 1
+
+
+def test_the_sweep_that_wandb_drives_names_settings_that_exist():
+    described = yaml.safe_load((ROOT / "conf" / "sweep" / "wandb.yaml").read_text())
+    values = {name: given.get("values", [given.get("min")])[0] for name, given in described["parameters"].items()}
+    trial = [f"{name}={value}" for name, value in values.items()]
+    constant = [word for word in described["command"] if "=" in word]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        found = compose("config", [*constant, *trial])
+    assert described["metric"]["name"] == "evaluation/validation/bd_rate_percent/teacher"  # of tracking
+    assert found.evaluate.folders == [] and set(found.logger) == {"csv", "wandb"}
 
 
 # ------------------------------------------------------------------------------------------------------ without runs

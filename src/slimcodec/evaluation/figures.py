@@ -734,6 +734,16 @@ def plot_pareto(panels: Mapping[str, Mapping[str, tuple[float, float]]], path, *
     _save(figure, path)
 
 
+def plot_curves(curves: Mapping[str, Curve], path):
+    """Write a PNG of rate–distortion curves by name: PSNR over bits per pixel, both estimated, on validation photos."""
+    figure, axes = _new_figure("Validation", "rate (estimated bits per pixel)", metric_title(HEADLINE_METRIC))
+    for index, (name, curve) in enumerate(curves.items()):
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        axes.plot(curve.bpp, curve.values, color=colour, marker=marker, markersize=4, linewidth=1.4, label=name)
+    axes.legend(loc="lower right", frameon=False, fontsize=8)
+    _save(figure, path)
+
+
 def _new_figure(title, x_label, y_label):
     from matplotlib.figure import Figure  # late: takes a second. Without pyplot it draws by Agg, on any machine.
 
