@@ -57,6 +57,8 @@ ALLOWED = {
     "training/data": None,
     "training/prior": None,
     "training/calibrate": None,
+    "training/parallel": {"torch"},
+    "training/checkpoints": {"torch", "lightning", "training/parallel"},
     "training/losses": None,
     "training/teach": None,
     "training/distill": None,
