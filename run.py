@@ -9,8 +9,11 @@ interrupted continues, and one that was made with another configuration is never
 import json
 import logging
 import os
+import re
 import shutil
+import signal
 import subprocess
+import sys
 import time
 import warnings
 import zlib
@@ -32,7 +35,8 @@ from slimcodec.codec.network import Architecture, HyperpriorCodec
 from slimcodec.evaluation import anchors, curves, figures, points, study
 from slimcodec.evaluation.codecs import ModelCodec, with_run
 from slimcodec.evaluation.summary import PSNR
-from slimcodec.training import data
+from slimcodec.training import data, parallel
+from slimcodec.training.checkpoints import TrainingInterrupted
 from slimcodec.training.distill import Distill, inherited_parts, new_student, student_architecture
 from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.prune import prune
@@ -41,7 +45,9 @@ from slimcodec.training.start import start_from_photos
 from slimcodec.training.teach import Teach, accumulate_gradients, fit, load_trained, save_trained
 
 HERE = Path(__file__).parent
-STAGES = ("teacher", "distill", "prune", "finish", "evaluate", "export")
+TRAINING = ("teacher", "distill", "prune", "finish")  # the stages that all processes go through
+STAGES = (*TRAINING, "evaluate", "export")
+STOPPED = os.EX_TEMPFAIL  # the exit status of a run that was told to stop: 75, run it again
 # What a stage's result depends on: sections of the configuration. Evaluation depends on the models' hashes besides.
 TEACHER = ("seed", "data", "teacher")
 DISTILL = (*TEACHER, "student", "distill")
@@ -50,6 +56,7 @@ FINISH = (*PRUNE, "finish")
 EVALUATE = ("evaluate", "data")
 GATE_QUALITIES_NEEDED = 4
 STARTING_CROPS = 64
+JOIN = "--join"  # how rank zero starts the other processes
 # Lightning and torch say these on every run; none asks for anything to be done.
 QUIET = (
     ".*does not have many workers.*",
@@ -57,6 +64,8 @@ QUIET = (
     ".*smaller than the logging interval.*",
     ".*LeafSpec.*is deprecated.*",
     ".*torch.jit.script.*is deprecated.*",
+    ".*`broadcast_buffers` is deprecated.*",
+    "Grad strides do not match bucket view strides.*",
 )
 
 console = Console()
@@ -69,6 +78,8 @@ class Run:
         self.configuration = configuration
         self.directory = Path(configuration["run_dir"])
         self.seconds: dict[str, float] = {}
+        limit = configuration["trainer"]["max_time"]
+        self.deadline = None if limit is None else time.monotonic() + _seconds(limit)
         if unknown := set(configuration["stages"]) - set(STAGES):
             raise InvalidInput(f"stages: there is no stage {sorted(unknown)[0]!r}; known are {', '.join(STAGES)}")
         if len(configuration["validation"]["qualities"]) < GATE_QUALITIES_NEEDED:
@@ -76,15 +87,17 @@ class Run:
 
     def __call__(self) -> float | None:
         """Run the stages in order; the student's BD-rate against the teacher in per cent, if it was evaluated."""
-        for stage in [stage for stage in STAGES if stage in self.configuration["stages"]]:
+        known = STAGES if parallel.rank() == 0 else TRAINING
+        for stage in [stage for stage in known if stage in self.configuration["stages"]]:
             console.rule(f"[bold]{stage}")
             began = time.monotonic()
             try:
                 getattr(self, stage)()
             finally:
                 self.seconds[stage] = time.monotonic() - began
-                self.keep_seconds(stage)
-        return self.summary()
+                if parallel.rank() == 0:
+                    self.keep_seconds(stage)
+        return self.summary() if parallel.rank() == 0 else None
 
     # -------------------------------------------------------------------------------------------------- stages
 
@@ -99,7 +112,8 @@ class Run:
         architecture = Architecture.from_dict(settings["architecture"])
         codec = HyperpriorCodec(architecture)
         prior = FactorizedPrior(architecture.hypers, architecture.rungs)
-        start_from_photos(codec, self.first_crops(settings["training"]))
+        if parallel.rank() == 0:  # training begins by giving its weights to the others
+            start_from_photos(codec, self.first_crops(settings["training"]))
         module = Teach(codec, prior, seed=self.configuration["seed"], **_of_module(settings["training"]))
         self.train(module, self.directory / "teacher", settings["training"], TEACHER, role="teacher")
 
@@ -113,8 +127,9 @@ class Run:
         teacher, teacher_prior, _ = load_trained(self.teacher_directory)
         architecture = student_architecture(settings["architecture"], teacher.architecture, inherit_encoder=inherit)
         codec, prior = new_student(architecture, teacher, teacher_prior, inherit_encoder=inherit)
-        kept = inherited_parts(architecture, teacher.architecture, inherit_encoder=inherit)
-        start_from_photos(codec, self.first_crops(settings["training"]), keep=kept)
+        if parallel.rank() == 0:
+            kept = inherited_parts(architecture, teacher.architecture, inherit_encoder=inherit)
+            start_from_photos(codec, self.first_crops(settings["training"]), keep=kept)
         module = self.distillation(codec, prior, settings["training"], seed=seed, **self.configuration["distill"])
         self.train(module, self.directory / "distilled", settings["training"], DISTILL, role="student")
 
@@ -122,14 +137,14 @@ class Run:
         settings = self.configuration["prune"]
         for scope in self.scopes:
             directory, start = self.rounds_directory(scope), self.rounds_start(scope)
-            self.require_same_configuration(directory, PRUNE)
+            parallel.on_rank_zero(self.require_same_configuration, directory, PRUNE)
             start_macs = models.load(start).info[f"{scope}_macs_per_pixel"]
             if next_attempt(read_records(directory), start_macs, self.rules(scope)) is None:
                 console.print(f"prune: complete in {directory}, skipped")
             else:
                 for record in rounds(
                     start,
-                    self.validation_curve(self.teacher_directory),
+                    parallel.on_rank_zero(self.validation_curve, self.teacher_directory),
                     directory=directory,
                     scope=scope,
                     rules=self.rules(scope),
@@ -138,7 +153,7 @@ class Run:
                     measure=self.validation_curve,
                 ):
                     console.print(_sentence(record))
-            self.plot_rounds(scope)
+            parallel.on_rank_zero(self.plot_rounds, scope)
 
     def finish(self) -> None:
         """finished/: the student of the last round, trained on for as long as the configuration says, if it does."""
@@ -201,11 +216,19 @@ class Run:
     def train(self, module: Teach, directory: Path, training: dict, sections: tuple[str, ...], *, role: str) -> None:
         """Fit in a working directory beside, then write the model directory and remove the working directory."""
         work = _work(directory)
-        self.require_same_configuration(work, sections)
+        parallel.on_rank_zero(self.require_same_configuration, work, sections)
         photos = data.PhotoData(
             cache=self.cache, validation_photos=self.validation_crops, steps_per_epoch=training["steps_per_epoch"]
         )
-        fit(module, photos, work, self.trainer)
+        settings = self.configuration["trainer"]
+        more = {"checkpoint_minutes": settings["checkpoint_minutes"], "compile": settings["compile"]}
+        fit(module, photos, work, self.trainer, deadline=self.deadline, **more)
+        parallel.on_rank_zero(self.keep_trained, module, directory, training, sections, role=role)
+
+    def keep_trained(
+        self, module: Teach, directory: Path, training: dict, sections: tuple[str, ...], *, role: str
+    ) -> None:
+        work = _work(directory)
         logs = directory.with_name(directory.name + ".log")
         shutil.rmtree(logs, ignore_errors=True)
         if (work / "log").is_dir():
@@ -275,10 +298,10 @@ class Run:
 
     def trainer(self, directory: Path, *, callbacks: list, **settings: Any) -> lightning.Trainer:
         """A fresh Trainer from conf/trainer, with this run's logger."""
-        chosen = dict(self.configuration["trainer"])
-        if limit := chosen.pop("max_time"):
-            # At the end of an epoch, so that nothing is trained twice.
-            callbacks = [*callbacks, lightning.pytorch.callbacks.Timer(limit, interval="epoch")]
+        ours = ("max_time", "checkpoint_minutes", "compile")
+        chosen = {name: value for name, value in self.configuration["trainer"].items() if name not in ours}
+        if "strategy" in chosen:
+            chosen["devices"] = parallel.count()
         return hydra.utils.instantiate(
             chosen,
             callbacks=callbacks,
@@ -293,7 +316,7 @@ class Run:
 
     def logger(self, directory: Path):
         settings = self.configuration["logger"]
-        if settings["kind"] == "none":
+        if settings["kind"] == "none" or parallel.rank() > 0:
             return False
         if settings["kind"] == "csv":
             return lightning.pytorch.loggers.CSVLogger(directory, name="log")
@@ -466,7 +489,7 @@ class Run:
     @cached_property
     def cache(self) -> data.PhotoCache:
         on_gpu = self.configuration["trainer"]["accelerator"] == "gpu"
-        return data.PhotoCache(self.photos[0], device="cuda" if on_gpu else "cpu")
+        return data.PhotoCache(self.photos[0], device=parallel.device() if on_gpu else "cpu")
 
     def first_crops(self, training: dict[str, Any]) -> torch.Tensor:
         """What a new codec starts from: more crops than a batch, for its covariances."""
@@ -483,7 +506,8 @@ class Run:
         if not (directory / models.DESCRIPTION).is_file():
             return False
         _require_same(models.load(directory).info["configuration"], self.sections(sections), directory)
-        shutil.rmtree(_work(directory), ignore_errors=True)  # left if the run was killed just before removing it
+        if parallel.rank() == 0:
+            shutil.rmtree(_work(directory), ignore_errors=True)  # left if the run was killed just before removing it
         console.print(f"{directory.name}: complete in {directory}, skipped")
         return True
 
@@ -500,6 +524,15 @@ class Run:
 def _work(directory: Path) -> Path:
     """Where a model is trained that will become this model directory."""
     return directory.with_name(directory.name + ".work")
+
+
+def _seconds(limit: str) -> float:
+    """trainer.max_time in seconds."""
+    parts = re.fullmatch(r"(\d+):(\d\d):(\d\d):(\d\d)", str(limit))
+    if not parts:
+        raise InvalidInput(f"trainer.max_time={limit}: must be days:hours:minutes:seconds, such as 00:01:30:00")
+    days, hours, minutes, seconds = map(int, parts.groups())
+    return ((24 * days + hours) * 60 + minutes) * 60 + seconds
 
 
 def _is_exported(copy: Path, source: Path, figures: dict[str, Any]) -> bool:
@@ -595,23 +628,61 @@ def _wandb_logger(project: str, configuration: dict[str, Any], directory: Path):
 
 def _finish_wandb() -> None:
     """Without this W&B merges the runs of a multirun. Only if it was used: importing it takes a second."""
-    import sys
-
     if "wandb" in sys.modules:
         sys.modules["wandb"].finish()
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(configuration: DictConfig) -> float | None:
+def _with_processes(configuration: dict[str, Any]) -> float | None:
+    """The run, in as many processes as the trainer wants."""
+    trainer = configuration["trainer"]
+    if "strategy" not in trainer:
+        return Run(configuration)()
+    devices = torch.cuda.device_count() if trainer["devices"] == "auto" else trainer["devices"]
+    if trainer["accelerator"] == "gpu" and not 1 <= devices <= torch.cuda.device_count():
+        raise InvalidInput(f"trainer.devices={trainer['devices']}: this machine has {torch.cuda.device_count()} GPUs")
+    command = [sys.executable, str(Path(__file__).resolve()), JOIN]
+    with parallel.processes(devices, command, configuration, backend=_backend(configuration)):
+        return Run(configuration)()
+
+
+def _backend(configuration: dict[str, Any]) -> str:
+    return configuration["trainer"]["strategy"]["process_group_backend"]
+
+
+def join() -> None:
+    """Be one of the processes that rank zero started: train with it, and say nothing that it says."""
+    console.quiet = True
+    warnings.simplefilter("ignore")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # rank zero decides
+    _quieten()
+    try:
+        Run(parallel.join(sys.stdin, _backend))()
+    except TrainingInterrupted:
+        pass
+    except SlimcodecError as error:
+        time.sleep(2 * parallel.GRACE_SECONDS)  # where rank zero has the same error, it says so and ends this process
+        raise SystemExit(f"slimcodec: {error}") from None
+
+
+def _quieten() -> None:
     for message in QUIET:
         warnings.filterwarnings("ignore", message=message)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(configuration: DictConfig) -> float | None:
+    _quieten()
     torch.set_float32_matmul_precision("high")
     try:
-        return Run(OmegaConf.to_container(configuration, resolve=True, throw_on_missing=True))()
+        return _with_processes(OmegaConf.to_container(configuration, resolve=True, throw_on_missing=True))
     except MissingMandatoryValue as error:
         raise SystemExit(f"slimcodec: {error.full_key} has no default: add {error.full_key}=…") from None
+    except TrainingInterrupted as error:
+        print(f"slimcodec: {error}", file=sys.stderr)
+        raise SystemExit(STOPPED) from None
     except SlimcodecError as error:
         raise SystemExit(f"slimcodec: {error}") from None
     finally:
@@ -619,4 +690,4 @@ def main(configuration: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    main()
+    join() if sys.argv[1:] == [JOIN] else main()

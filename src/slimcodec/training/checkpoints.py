@@ -117,7 +117,7 @@ def newest(directory: Path) -> Path | None:
     but is of another model is none of these: loading it fails.
     """
     candidates = [directory / LAST, directory / PREVIOUS]
-    parallel.on_rank_zero(lambda: _set_unreadable_aside(candidates))
+    parallel.on_rank_zero(_set_unreadable_aside, candidates)
     return next((path for path in candidates if path.is_file()), None)
 
 

@@ -54,9 +54,9 @@ def largest(value: int) -> int:
     return int(shared)
 
 
-def on_rank_zero(work: Callable[[], Result]) -> Result | None:
+def on_rank_zero(work: Callable[..., Result], *arguments: Any, **named: Any) -> Result | None:
     """Do the work in rank zero while the others wait; its result there, None in the others."""
-    result = work() if rank() == 0 else None
+    result = work(*arguments, **named) if rank() == 0 else None
     barrier()
     return result
 
