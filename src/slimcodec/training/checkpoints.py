@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class Checkpoints(Checkpoint):
         self.told_to_stop = self.stops = False
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        self.saved_at = time.monotonic()
+        self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
         if threading.current_thread() is threading.main_thread():
             # In place of Lightning's, which communicates from inside the handler. Lightning restores what was before.
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -65,6 +66,8 @@ class Checkpoints(Checkpoint):
             raise TrainingInterrupted(
                 f"stopped at step {trainer.global_step} of {trainer.max_steps}; the same command continues"
             )
+        # What is logged is counted apart, and continuing from the end of an epoch Lightning counts one too many.
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         if trainer.is_last_batch or trainer.global_step == trainer.max_steps:
@@ -75,6 +78,8 @@ class Checkpoints(Checkpoint):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        if trainer.global_step == self.saved_step:
+            return  # continuing from the end of an epoch, Lightning ends it again
         loss = float(trainer.callback_metrics.get(BEST_BY, math.inf))
         is_best, self.best = loss < self.best, min(loss, self.best)
         self._save(trainer)
@@ -102,7 +107,7 @@ class Checkpoints(Checkpoint):
             if last.is_file():
                 last.replace(self.directory / PREVIOUS)
             _complete(_partial(last), last)
-        self.saved_at = time.monotonic()
+        self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
 
     def _on_signal(self, number: int, _frame: Any) -> None:
         self.told_to_stop = True
@@ -134,6 +139,9 @@ def _set_unreadable_aside(candidates: list[Path]) -> None:
 def _why_unreadable(path: Path) -> str | None:
     with path.open("rb") as file:  # a file that may not be opened is not a damaged one
         try:
+            if damaged := zipfile.ZipFile(file).testzip():  # torch does not look at the checksums
+                return f"the checksum of {damaged} is wrong"
+            file.seek(0)
             torch.load(file, map_location="cpu", weights_only=True)
         except (OSError, MemoryError):
             raise
