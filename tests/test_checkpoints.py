@@ -13,12 +13,14 @@ from pathlib import Path
 import lightning
 import pytest
 import torch
+from test_run import configuration
 from test_teach import assert_equal, distilling, teaching, weights
-from training_parts import photo_data, trainer_factory
+from training_parts import configured, lively, photo_data, trainer_factory
 
 import run
+from slimcodec.codec.network import Architecture
 from slimcodec.training.checkpoints import BEST, LAST, PREVIOUS, TrainingInterrupted, newest
-from slimcodec.training.teach import fit
+from slimcodec.training.teach import Teach, fit
 
 ROOT = Path(run.__file__).parent
 STEPS, PER_EPOCH = 8, 3
@@ -70,19 +72,29 @@ class SignalAt(lightning.Callback):
             os.kill(os.getpid(), self.number)
 
 
-@pytest.mark.parametrize("make, optimizer", [(teaching, "adam"), (teaching, "soap"), (distilling, "adam")])
-def test_stopped_after_every_step_it_is_the_same_run(tmp_path, make, optimizer):
+def demo(**changes) -> Teach:
+    """The teacher of the demo."""
+    architecture = Architecture.from_dict(configured("teacher/demo"))
+    settings = {"batch": 8, "crop": 128, "learning_rate": 5e-4}
+    return Teach(*lively(architecture), **(settings | changes))
+
+
+CASES = [(teaching, "adam", STEPS), (teaching, "soap", STEPS), (distilling, "adam", STEPS), (demo, "adam", 4)]
+
+
+@pytest.mark.parametrize("make, optimizer, steps", CASES)
+def test_stopped_after_every_step_it_is_the_same_run(tmp_path, make, optimizer, steps):
     """Losses, validation, weights, averages and the optimizer's state, bit by bit."""
-    whole = make(steps=STEPS, optimizer=optimizer)
+    whole = make(steps=steps, optimizer=optimizer)
     train(whole, tmp_path / "whole")
-    for step in range(1, STEPS):
-        piece = make(steps=STEPS, optimizer=optimizer)
-        with pytest.raises(TrainingInterrupted, match=f"stopped at step {step} of {STEPS}; the same command continues"):
+    for step in range(1, steps):
+        piece = make(steps=steps, optimizer=optimizer)
+        with pytest.raises(TrainingInterrupted, match=f"stopped at step {step} of {steps}; the same command continues"):
             train(piece, tmp_path / "pieces", deadline=time.monotonic())
-    last = make(steps=STEPS, optimizer=optimizer)
+    last = make(steps=steps, optimizer=optimizer)
     train(last, tmp_path / "pieces", deadline=time.monotonic())
     assert logged(tmp_path / "pieces" / "log") == logged(tmp_path / "whole" / "log")
-    assert len(logged(tmp_path / "whole" / "log")) == STEPS + STEPS // PER_EPOCH
+    assert len(logged(tmp_path / "whole" / "log")) == steps + steps // PER_EPOCH
     assert_equal(stored(tmp_path / "pieces"), stored(tmp_path / "whole"))
     assert_equal(weights(last), weights(whole))
 
@@ -191,12 +203,11 @@ def test_a_pickle_is_not_executed(tmp_path):
 # ------------------------------------------------------------------------------------------------------- the command
 
 
-# The demo's models, crops and optimizer; fewer steps.
-DEMO = ["stages=[teacher]", "teacher.training.steps=12", "teacher.training.steps_per_epoch=5", "validation.side=64"]
+TINY = ["stages=[teacher]", "teacher.training.steps=20", "teacher.training.steps_per_epoch=8", "validation.side=64"]
 
 
 def test_the_command_ends_cleanly_on_sigterm_and_the_same_command_continues(tmp_path):
-    options = ["experiment=demo", *DEMO, "trainer.log_every_n_steps=1", "trainer.checkpoint_minutes=0"]
+    options = ["experiment=smoke", *TINY, "trainer.log_every_n_steps=1", "trainer.checkpoint_minutes=0"]
     command = [sys.executable, str(ROOT / "run.py"), *options, f"run_dir={tmp_path / 'pieces'}"]
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     process = subprocess.Popen(
@@ -208,8 +219,8 @@ def test_the_command_ends_cleanly_on_sigterm_and_the_same_command_continues(tmp_
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 75, errors
     (line,) = [line for line in errors.splitlines() if line.startswith("slimcodec:")]
-    step = int(line.removeprefix("slimcodec: stopped at step ").split(" of 12; the same command continues")[0])
-    assert 1 <= step < 12 and "Traceback" not in errors
+    step = int(line.removeprefix("slimcodec: stopped at step ").split(" of 20; the same command continues")[0])
+    assert 1 <= step < 20 and "Traceback" not in errors
 
     finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr[-2000:]
@@ -219,12 +230,6 @@ def test_the_command_ends_cleanly_on_sigterm_and_the_same_command_continues(tmp_
     for file in ("weights.safetensors", "training.safetensors"):
         assert (tmp_path / "pieces/teacher" / file).read_bytes() == (tmp_path / "whole/teacher" / file).read_bytes()
     assert json.loads((tmp_path / "pieces/seconds.json").read_text())["teacher"] > 0
-
-
-def configuration(*overrides):
-    from test_run import configuration as composed
-
-    return composed(*overrides)
 
 
 @pytest.mark.parametrize("limit", ["90", "1:30:00", "ninety minutes"])

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import lightning
 import numpy as np
@@ -295,9 +295,13 @@ class PhotoData(lightning.LightningDataModule):
         return Steps(lambda: self.trainer.global_step, self.steps_per_epoch)
 
     def val_dataloader(self) -> DataLoader:
-        shared = len(self.validation_photos) >= parallel.count()
-        photos = self.validation_photos[parallel.rank() :: parallel.count()] if shared else self.validation_photos
+        photos = share(self.validation_photos, parallel.rank(), parallel.count())
         return DataLoader(photos, batch_size=None, collate_fn=_aligned)
+
+
+def share(photos: Sequence[Any], rank: int, processes: int) -> Sequence[Any]:
+    """What one of several processes validates: every photo once among them, or all, if there are too few to share."""
+    return photos[rank::processes] if len(photos) >= processes else photos
 
 
 def _aligned(photo: tuple[str, np.ndarray]) -> tuple[str, torch.Tensor]:
