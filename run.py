@@ -637,11 +637,13 @@ def _with_processes(configuration: dict[str, Any]) -> float | None:
     trainer = configuration["trainer"]
     if "strategy" not in trainer:
         return Run(configuration)()
-    devices = torch.cuda.device_count() if trainer["devices"] == "auto" else trainer["devices"]
-    if trainer["accelerator"] == "gpu" and not 1 <= devices <= torch.cuda.device_count():
-        raise InvalidInput(f"trainer.devices={trainer['devices']}: this machine has {torch.cuda.device_count()} GPUs")
-    command = [sys.executable, str(Path(__file__).resolve()), JOIN]
-    with parallel.processes(devices, command, configuration, backend=_backend(configuration)):
+    devices, gpus = trainer["devices"], torch.cuda.device_count()
+    count = gpus if devices == "auto" else devices
+    most = gpus if trainer["accelerator"] == "gpu" else os.cpu_count()
+    if not isinstance(count, int) or not 1 <= count <= most:
+        raise InvalidInput(f"trainer.devices={devices}: must be a number of processes; this machine has {gpus} GPUs")
+    command = [sys.executable, str(HERE / "run.py"), JOIN]
+    with parallel.processes(count, command, configuration, backend=_backend(configuration)):
         return Run(configuration)()
 
 
@@ -655,7 +657,7 @@ def join() -> None:
     warnings.simplefilter("ignore")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # rank zero decides
-    _quieten()
+    _prepare_process()
     try:
         Run(parallel.join(sys.stdin, _backend))()
     except TrainingInterrupted:
@@ -665,17 +667,17 @@ def join() -> None:
         raise SystemExit(f"slimcodec: {error}") from None
 
 
-def _quieten() -> None:
+def _prepare_process() -> None:
     for message in QUIET:
         warnings.filterwarnings("ignore", message=message)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    torch.set_float32_matmul_precision("high")
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(configuration: DictConfig) -> float | None:
-    _quieten()
-    torch.set_float32_matmul_precision("high")
+    _prepare_process()
     try:
         return _with_processes(OmegaConf.to_container(configuration, resolve=True, throw_on_missing=True))
     except MissingMandatoryValue as error:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from test_checkpoints import logged
 from test_run import ROOT, configuration
-from test_teach import teaching
+from test_teach import distilling, teaching
 from training_parts import photo_data, trainer_factory
 
 import run
@@ -164,15 +164,14 @@ def test_each_job_of_a_multirun_has_its_own_processes(tmp_path):
 
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_a_compiled_step_is_the_same_step(backend):
-    plain, compiled = teaching().train(), teaching().train()
+    plain, compiled = distilling().train(), distilling().train()
     compiled.compiled = torch.compile(compiled.codec.forward, backend=backend)
-    for step in range(2):
-        (loss, figures), (loss_compiled, figures_compiled) = plain.loss_at(step), compiled.loss_at(step)
-        torch.testing.assert_close(loss_compiled, loss, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(figures_compiled, figures, rtol=1e-4, atol=1e-5)
-        loss.backward(), loss_compiled.backward()
-        for one, other in zip(plain.parameters(), compiled.parameters(), strict=True):
-            torch.testing.assert_close(other.grad, one.grad, rtol=1e-2, atol=1e-3)
+    (loss, figures), (loss_compiled, figures_compiled) = plain.loss_at(0), compiled.loss_at(0)
+    torch.testing.assert_close(loss_compiled, loss, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(figures_compiled, figures, rtol=1e-4, atol=1e-5)
+    loss.backward(), loss_compiled.backward()
+    for one, other in zip(plain.parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(other.grad, one.grad, rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.slow
@@ -187,5 +186,5 @@ def test_training_through_compile_leaves_an_ordinary_codec(tmp_path):
 def test_gpus_that_are_not_there_are_named():
     if torch.cuda.is_available():
         pytest.skip("this machine has GPUs")
-    with pytest.raises(InvalidInput, match=r"trainer\.devices=auto: this machine has 0 GPUs"):
+    with pytest.raises(InvalidInput, match=r"trainer\.devices=auto: .* this machine has 0 GPUs"):
         run._with_processes(configuration("experiment=smoke", "trainer=ddp"))
