@@ -47,7 +47,7 @@ from slimcodec.training.teach import Teach, accumulate_gradients, fit, load_trai
 HERE = Path(__file__).parent
 TRAINING = ("teacher", "distill", "prune", "finish")  # the stages that all processes go through
 STAGES = (*TRAINING, "evaluate", "export")
-STOPPED = os.EX_TEMPFAIL  # the exit status of a run that was told to stop: 75, run it again
+STOPPED = 75  # the exit status of a run that was told to stop: EX_TEMPFAIL, try again
 # What a stage's result depends on: sections of the configuration. Evaluation depends on the models' hashes besides.
 TEACHER = ("seed", "data", "teacher")
 DISTILL = (*TEACHER, "student", "distill")

@@ -92,13 +92,11 @@ class Teach(lightning.LightningModule):
         weighted = {name: self.weight(name) * value.mean() for name, value in terms.items()}
         loss = torch.stack(list(weighted.values())).sum()
         figures = weighted | {"bpp": (measured.bpp_r + measured.bpp_z).mean(), "mse": measured.mse.mean()}
-        whole = dict(
-            zip(figures, self._over_processes(torch.stack(list(figures.values())).detach(), "mean"), strict=True)
-        )
-        if not all(torch.isfinite(whole[name]) for name in weighted):
-            values = ", ".join(f"{name} {whole[name].item():.3g}" for name in weighted)
-            raise TrainingStopped(f"the loss is not finite at step {step} ({values}); try a lower learning rate")
-        return loss, {f"train/{name}": value for name, value in whole.items()}
+        values = self._over_processes(torch.stack(list(figures.values())).detach(), "mean")
+        if not values.isfinite().all():
+            shown = ", ".join(f"{name} {value:.3g}" for name, value in zip(weighted, values.tolist(), strict=False))
+            raise TrainingStopped(f"the loss is not finite at step {step} ({shown}); try a lower learning rate")
+        return loss, {f"train/{name}": value for name, value in zip(figures, values, strict=True)}
 
     def coded_at(self, step: int) -> tuple[Tensor, Tensor, Coded, RateDistortion]:
         """A step's batch x and quality, what the codec makes of it, and what that costs."""
