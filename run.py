@@ -11,14 +11,17 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
 import traceback
 import warnings
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
@@ -41,17 +44,19 @@ from slimcodec.codec.network import Architecture, HyperpriorCodec
 from slimcodec.evaluation import anchors, curves, figures, points, study
 from slimcodec.evaluation.codecs import ModelCodec, with_run
 from slimcodec.evaluation.summary import PSNR
-from slimcodec.training import data, sweep
+from slimcodec.training import data, parallel, sweep
+from slimcodec.training.checkpoints import TrainingInterrupted
 from slimcodec.training.distill import Distill, inherited_parts, new_student, student_architecture
 from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.prune import prune
 from slimcodec.training.rounds import Round, Rules, next_attempt, read_records, rounds
 from slimcodec.training.start import start_from_photos
-from slimcodec.training.teach import Teach, TrainingStopped, accumulate_gradients, fit, load_trained, save_trained
+from slimcodec.training.teach import Teach, accumulate_gradients, fit, load_trained, save_trained
 from slimcodec.training.tracking import Tracker, tracker
 
 HERE = Path(__file__).parent
-STAGES = ("teacher", "distill", "prune", "finish", "evaluate", "export")
+TRAINING = ("teacher", "distill", "prune", "finish")  # the stages that all processes go through
+STAGES = (*TRAINING, "evaluate", "export")
 # What a stage's result depends on: sections of the configuration. Evaluation depends on the models' hashes besides.
 TEACHER = ("seed", "data", "teacher")
 DISTILL = (*TEACHER, "student", "distill")
@@ -60,6 +65,7 @@ FINISH = (*PRUNE, "finish")
 EVALUATE = ("evaluate", "data")
 GATE_QUALITIES_NEEDED = 4
 STARTING_CROPS = 64
+JOIN = "--join"  # how rank zero starts the other processes
 # Lightning and torch say these on every run; none asks for anything to be done.
 QUIET = (
     ".*does not have many workers.*",
@@ -67,6 +73,8 @@ QUIET = (
     ".*smaller than the logging interval.*",
     ".*LeafSpec.*is deprecated.*",
     ".*torch.jit.script.*is deprecated.*",
+    ".*`broadcast_buffers` is deprecated.*",
+    "Grad strides do not match bucket view strides.*",
 )
 
 console = Console()
@@ -79,6 +87,8 @@ class Run:
         self.configuration = configuration
         self.directory = Path(configuration["run_dir"])
         self.seconds: dict[str, float] = {}
+        limit = configuration["trainer"]["max_time"]
+        self.deadline = None if limit is None else time.monotonic() + _seconds(limit)
         if unknown := set(configuration["stages"]) - set(STAGES):
             raise InvalidInput(f"stages: there is no stage {sorted(unknown)[0]!r}; known are {', '.join(STAGES)}")
         if len(configuration["validation"]["qualities"]) < GATE_QUALITIES_NEEDED:
@@ -86,16 +96,18 @@ class Run:
 
     def __call__(self) -> float | None:
         """Run the stages in order; the student's BD-rate against the teacher in per cent, if it was evaluated."""
+        known = STAGES if parallel.rank() == 0 else TRAINING
         with self.tracker:
-            for stage in [stage for stage in STAGES if stage in self.configuration["stages"]]:
+            for stage in [stage for stage in known if stage in self.configuration["stages"]]:
                 console.rule(f"[bold]{stage}")
                 began = time.monotonic()
                 try:
                     getattr(self, stage)()
                 finally:
                     self.seconds[stage] = time.monotonic() - began
-                    self.keep_seconds(stage)
-            return self.summary()
+                    if parallel.rank() == 0:
+                        self.keep_seconds(stage)
+            return self.summary() if parallel.rank() == 0 else None
 
     # -------------------------------------------------------------------------------------------------- stages
 
@@ -109,9 +121,14 @@ class Run:
             return
         cached = Path(self.configuration["teacher_cache"]) / sweep.identity(self.sections(TEACHER)) / "teacher"
         waiting = f"teacher: another job trains it, waiting for {cached.parent}"
-        with sweep.alone(cached.parent, lambda: console.print(waiting)):
+        first = parallel.rank() == 0
+        with sweep.alone(cached.parent, lambda: console.print(waiting)) if first else nullcontext():
+            parallel.barrier()
             if not self.is_complete(cached, TEACHER):
                 self.train_teacher(cached, settings)
+        parallel.on_rank_zero(self.take_teacher, cached, directory)
+
+    def take_teacher(self, cached: Path, directory: Path) -> None:
         if _log(cached).is_dir():
             shutil.copytree(_log(cached), _log(directory), dirs_exist_ok=True)
         models.copy(cached, directory)
@@ -122,7 +139,8 @@ class Run:
         architecture = Architecture.from_dict(settings["architecture"])
         codec = HyperpriorCodec(architecture)
         prior = FactorizedPrior(architecture.hypers, architecture.rungs)
-        start_from_photos(codec, self.first_crops(settings["training"]))
+        if parallel.rank() == 0:  # training begins by giving its weights to the others
+            start_from_photos(codec, self.first_crops(settings["training"]))
         module = Teach(codec, prior, seed=self.configuration["seed"], **_of_module(settings["training"]))
         self.train(module, directory, settings["training"], TEACHER, role="teacher")
 
@@ -136,8 +154,9 @@ class Run:
         teacher, teacher_prior, _ = load_trained(self.teacher_directory)
         architecture = student_architecture(settings["architecture"], teacher.architecture, inherit_encoder=inherit)
         codec, prior = new_student(architecture, teacher, teacher_prior, inherit_encoder=inherit)
-        kept = inherited_parts(architecture, teacher.architecture, inherit_encoder=inherit)
-        start_from_photos(codec, self.first_crops(settings["training"]), keep=kept)
+        if parallel.rank() == 0:
+            kept = inherited_parts(architecture, teacher.architecture, inherit_encoder=inherit)
+            start_from_photos(codec, self.first_crops(settings["training"]), keep=kept)
         module = self.distillation(codec, prior, settings["training"], seed=seed, **self.configuration["distill"])
         self.train(module, self.directory / "distilled", settings["training"], DISTILL, role="student")
         self.track(self.directory / "distilled")
@@ -146,7 +165,7 @@ class Run:
         settings = self.configuration["prune"]
         for scope in self.scopes:
             directory, start = self.rounds_directory(scope), self.rounds_start(scope)
-            self.require_same_configuration(directory, PRUNE)
+            parallel.on_rank_zero(self.require_same_configuration, directory, PRUNE)
             start_macs = models.load(start).info[f"{scope}_macs_per_pixel"]
             before = read_records(directory)
             if next_attempt(before, start_macs, self.rules(scope)) is None:
@@ -154,7 +173,7 @@ class Run:
             else:
                 for record in rounds(
                     start,
-                    self.validation_curve(self.teacher_directory),
+                    parallel.on_rank_zero(self.validation_curve, self.teacher_directory),
                     directory=directory,
                     scope=scope,
                     rules=self.rules(scope),
@@ -164,9 +183,9 @@ class Run:
                 ):
                     console.print(_sentence(record))
                     if record not in before:
-                        self.track_round(scope, record)
+                        parallel.on_rank_zero(self.track_round, scope, record)
             if read_records(directory):
-                console.print(f"prune: curve of the rounds in {self.draw_rounds(scope)}")
+                console.print(f"prune: curve of the rounds in {parallel.on_rank_zero(self.draw_rounds, scope)}")
 
     def finish(self) -> None:
         """finished/: the student of the last round, trained on for as long as the configuration says, if it does."""
@@ -232,11 +251,19 @@ class Run:
     def train(self, module: Teach, directory: Path, training: dict, sections: tuple[str, ...], *, role: str) -> None:
         """Fit in a working directory beside, then write the model directory and remove the working directory."""
         work = _work(directory)
-        self.require_same_configuration(work, sections)
+        parallel.on_rank_zero(self.require_same_configuration, work, sections)
         photos = data.PhotoData(
             cache=self.cache, validation_photos=self.validation_crops, steps_per_epoch=training["steps_per_epoch"]
         )
-        fit(module, photos, work, self.trainer)
+        settings = self.configuration["trainer"]
+        more = {"checkpoint_minutes": settings["checkpoint_minutes"], "compile": settings["compile"]}
+        fit(module, photos, work, self.trainer, deadline=self.deadline, **more)
+        parallel.on_rank_zero(self.keep_trained, module, directory, training, sections, role=role)
+
+    def keep_trained(
+        self, module: Teach, directory: Path, training: dict, sections: tuple[str, ...], *, role: str
+    ) -> None:
+        work = _work(directory)
         shutil.rmtree(_log(directory), ignore_errors=True)
         if (work / "log").is_dir():
             shutil.copytree(work / "log", _log(directory))
@@ -305,14 +332,14 @@ class Run:
 
     def trainer(self, directory: Path, *, callbacks: list, **settings: Any) -> lightning.Trainer:
         """A fresh Trainer from conf/trainer, with this run's loggers."""
-        chosen = dict(self.configuration["trainer"])
-        if limit := chosen.pop("max_time"):
-            # At the end of an epoch, so that nothing is trained twice.
-            callbacks = [*callbacks, lightning.pytorch.callbacks.Timer(limit, interval="epoch")]
+        ours = ("max_time", "checkpoint_minutes", "compile")
+        chosen = {name: value for name, value in self.configuration["trainer"].items() if name not in ours}
+        if "strategy" in chosen:
+            chosen["devices"] = parallel.count()
         return hydra.utils.instantiate(
             chosen,
             callbacks=callbacks,
-            logger=self.tracker.loggers(directory) or False,
+            logger=(parallel.rank() == 0 and self.tracker.loggers(directory)) or False,
             default_root_dir=directory,
             max_epochs=-1,
             num_sanity_val_steps=0,
@@ -526,7 +553,7 @@ class Run:
     @cached_property
     def cache(self) -> data.PhotoCache:
         on_gpu = self.configuration["trainer"]["accelerator"] == "gpu"
-        return data.PhotoCache(self.photos[0], device="cuda" if on_gpu else "cpu")
+        return data.PhotoCache(self.photos[0], device=parallel.device() if on_gpu else "cpu")
 
     def first_crops(self, training: dict[str, Any]) -> torch.Tensor:
         """What a new codec starts from: more crops than a batch, for its covariances."""
@@ -543,7 +570,8 @@ class Run:
         if not (directory / models.DESCRIPTION).is_file():
             return False
         _require_same(models.load(directory).info["configuration"], self.sections(sections), directory)
-        shutil.rmtree(_work(directory), ignore_errors=True)  # left if the run was killed just before removing it
+        if parallel.rank() == 0:
+            shutil.rmtree(_work(directory), ignore_errors=True)  # left if the run was killed just before removing it
         console.print(f"{directory.name}: complete in {directory}, skipped")
         return True
 
@@ -565,6 +593,15 @@ def _work(directory: Path) -> Path:
 def _log(directory: Path) -> Path:
     """Where the log of a model's training is kept."""
     return directory.with_name(directory.name + ".log")
+
+
+def _seconds(limit: str) -> float:
+    """trainer.max_time in seconds."""
+    parts = re.fullmatch(r"(\d+):(\d\d):(\d\d):(\d\d)", str(limit))
+    if not parts:
+        raise InvalidInput(f"trainer.max_time={limit}: must be days:hours:minutes:seconds, such as 00:01:30:00")
+    days, hours, minutes, seconds = map(int, parts.groups())
+    return ((24 * days + hours) * 60 + minutes) * 60 + seconds
 
 
 def _is_exported(copy: Path, source: Path, figures: dict[str, Any]) -> bool:
@@ -654,9 +691,9 @@ class Sweep(Callback):
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         directory = Path(config.hydra.sweep.dir)
         found = sweep.jobs(directory)
-        console.print(_table_of(found))
-        sweep.write_csv(found, directory / sweep.TABLE)
-        console.print(f"sweep: {len(found)} jobs in {directory / sweep.TABLE}")
+        console.print(sweep.table(found))
+        sweep.write_csv(found, directory / sweep.CSV)
+        console.print(f"sweep: {len(found)} jobs in {directory / sweep.CSV}")
         if spots := sweep.spots(found):
             panels, named_by = dict(list(spots.items())[:2]), ", ".join(sweep.varied(found))
             figures.plot_pareto(panels, directory / sweep.PLOT, named_by=named_by)
@@ -665,32 +702,8 @@ class Sweep(Callback):
         for job in (job for job in ended if job.error):
             console.print(f"{job.status} {job.directory}: {job.error}", markup=False)
         # Hydra would turn an Exception of a callback into a warning.
-        if status := exit_status(job.status for job in ended):
+        if status := sweep.exit_status(job.status for job in ended):
             raise SystemExit(status)
-
-
-def exit_status(statuses: Iterable[str]) -> int:
-    """0; or 75, try again later, where a job was stopped and can go on; or 1 where one failed."""
-    found = set(statuses)
-    return 1 if found & {sweep.FAILED, sweep.RUNNING} else 75 if sweep.STOPPED in found else 0
-
-
-def _table_of(found: list[sweep.Job]) -> Table:
-    keys, table = sweep.varied(found), Table(title="sweep", title_justify="left")
-    against = [f"against {anchor}" for anchor in sweep.spots(found)]
-    for heading in (*keys, "status", "decoder MAC/pixel", *against, "seconds"):
-        table.add_column(heading, justify="right")
-    for job in found:
-        figures_ = job.figures
-        percents = [figures_.bd_rate_percent.get(anchor) if figures_ else None for anchor in sweep.spots(found)]
-        table.add_row(
-            *(job.overrides.get(key, "–") for key in keys),
-            job.status,
-            f"{figures_.decoder_macs_per_pixel:,.0f}" if figures_ else "–",
-            *map(_percent, percents),
-            "–" if job.seconds is None else f"{job.seconds:.0f}",
-        )
-    return table
 
 
 def job(configuration: DictConfig) -> float | None:
@@ -698,21 +711,23 @@ def job(configuration: DictConfig) -> float | None:
 
     Returns the objective of a sweep: the student's BD-rate against its teacher in per cent, NaN for a job that failed.
     """
-    quieten()
+    _prepare_process()
     of_hydra = HydraConfig.get()
     sweeping, directory = of_hydra.mode == RunMode.MULTIRUN, Path(of_hydra.runtime.output_dir)
     keep = functools.partial(sweep.record, directory, list(of_hydra.overrides.task), time.time())
     keep(sweep.Outcome(sweep.RUNNING))
     try:
         settings = OmegaConf.to_container(configuration, resolve=True, throw_on_missing=True)
-        run = Run(settings | {"run_dir": str(directory)} if sweeping else settings)
-        objective = run()
+        settings |= {"run_dir": str(directory)} if sweeping else {}
+        with _processes(settings):
+            run = Run(settings)
+            objective = run()
         keep(sweep.Outcome(sweep.COMPLETE, figures=run.figures()))
         return objective
     except Exception as error:
         outcome = _outcome(error)
         keep(outcome)
-        if not sweeping:
+        if not sweeping or outcome.status == sweep.STOPPED:  # the time is up for the jobs to come too
             _leave(error, outcome)
         console.print(f"{outcome.status}: {outcome.error}", markup=False)
         return math.nan
@@ -722,19 +737,56 @@ def _outcome(error: Exception) -> sweep.Outcome:
     if isinstance(error, MissingMandatoryValue):
         return sweep.Outcome(sweep.FAILED, f"{error.full_key} has no default: add {error.full_key}=…")
     if isinstance(error, SlimcodecError):
-        return sweep.Outcome(sweep.STOPPED if isinstance(error, TrainingStopped) else sweep.FAILED, str(error))
+        return sweep.Outcome(sweep.STOPPED if isinstance(error, TrainingInterrupted) else sweep.FAILED, str(error))
     return sweep.Outcome(sweep.FAILED, "".join(traceback.format_exception(error)))
 
 
 def _leave(error: Exception, outcome: sweep.Outcome) -> NoReturn:
-    """End a single run: with one line if the error is for people, otherwise as Python does."""
+    """End the command: with one line if the error is for people, otherwise as Python does."""
     if not isinstance(error, SlimcodecError | MissingMandatoryValue):
         raise error
     print(f"slimcodec: {outcome.error}", file=sys.stderr)
-    raise SystemExit(exit_status([outcome.status])) from None
+    raise SystemExit(sweep.exit_status([outcome.status])) from None
 
 
-def quieten() -> None:
+@contextmanager
+def _processes(configuration: dict[str, Any]) -> Iterator[None]:
+    """As many processes as the trainer wants, of which this is the first."""
+    trainer = configuration["trainer"]
+    if "strategy" not in trainer:
+        yield
+        return
+    devices, gpus = trainer["devices"], torch.cuda.device_count()
+    count = gpus if devices == "auto" else devices
+    most = gpus if trainer["accelerator"] == "gpu" else os.cpu_count()
+    if not isinstance(count, int) or not 1 <= count <= most:
+        raise InvalidInput(f"trainer.devices={devices}: must be a number of processes; this machine has {gpus} GPUs")
+    command = [sys.executable, str(HERE / "run.py"), JOIN]
+    with parallel.processes(count, command, configuration, backend=_backend(configuration)):
+        yield
+
+
+def _backend(configuration: dict[str, Any]) -> str:
+    return configuration["trainer"]["strategy"]["process_group_backend"]
+
+
+def join() -> None:
+    """Be one of the processes that rank zero started: train with it, and say nothing that it says."""
+    console.quiet = True
+    warnings.simplefilter("ignore")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # rank zero decides
+    _prepare_process()
+    try:
+        Run(parallel.join(sys.stdin, _backend))()
+    except TrainingInterrupted:
+        pass
+    except SlimcodecError as error:
+        time.sleep(2 * parallel.GRACE_SECONDS)  # where rank zero has the same error, it says so and ends this process
+        raise SystemExit(f"slimcodec: {error}") from None
+
+
+def _prepare_process() -> None:
     for message in QUIET:
         warnings.filterwarnings("ignore", message=message)
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -753,4 +805,4 @@ def main(configuration: DictConfig) -> float | None:
 if __name__ == "__main__":
     # For the processes of launchers that are started in other folders.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
-    main()
+    join() if sys.argv[1:] == [JOIN] else main()

@@ -57,13 +57,15 @@ ALLOWED = {
     "training/data": None,
     "training/prior": None,
     "training/calibrate": None,
+    "training/parallel": {"torch"},
+    "training/checkpoints": {"torch", "lightning", "training/parallel"},
     "training/losses": None,
     "training/teach": None,
     "training/distill": None,
     "training/prune": None,
     "training/rounds": None,
     "training/start": None,
-    "training/sweep": {"filelock", "codec/zoo"},
+    "training/sweep": {"filelock", "rich", "codec/zoo"},
     "training/tracking": {"lightning", "numpy", "wandb"}
     | {"codec/inference", "codec/models", "training/data", "training/rounds"}
     | {"evaluation/curves", "evaluation/figures", "evaluation/metrics"},

@@ -47,7 +47,7 @@ class Swept:
             process.wait()
 
     def rows(self) -> dict[str, dict[str, str]]:
-        with open(self.directory / sweep.TABLE, newline="") as file:
+        with open(self.directory / sweep.CSV, newline="") as file:
             return {row["job"]: row for row in csv.DictReader(file)}
 
     def written(self, pattern: str) -> dict[Path, int]:
@@ -92,10 +92,11 @@ def test_the_teacher_is_trained_once(completed):
 def test_another_configuration_is_refused_and_the_other_jobs_go_on(completed):
     swept, _ = completed
     before = swept.written("**/weights.safetensors")
-    result = swept.run("student.training.learning_rate=0.5", "prune.target_macs_per_pixel=190,250", "distill=full")
-    # 190 exists with another learning rate; the name of 250 is new.
+    # 190 was made with another learning rate; 250 is a new job.
+    other = ("student.training.learning_rate=0.002", "prune.target_macs_per_pixel=190,250", "distill=full")
+    result = swept.run(*other, "stages=[teacher,distill]")
     assert result.returncode == 1
-    assert result.stdout.count("student.training.learning_rate=0.001, not 0.5") == 2  # at once, and at the end
+    assert result.stdout.count("student.training.learning_rate=0.001, not 0.002") == 2  # at once, and at the end
     after = swept.written("**/weights.safetensors")
     assert all(after[path] == when for path, when in before.items())
     assert {row["status"] for row in swept.rows().values()} == {"complete", "failed"}
@@ -164,8 +165,8 @@ def test_jobs_are_read_back_as_they_were_recorded(tmp_path):
 def test_the_csv_has_a_row_a_job_and_empty_cells_where_nothing_is_known(tmp_path):
     recorded(tmp_path / "seed=1", "seed=1")
     recorded(tmp_path / "seed=2", "seed=2", outcome=sweep.Outcome(sweep.FAILED, "two\nlines, and a comma"))
-    sweep.write_csv(sweep.jobs(tmp_path), tmp_path / sweep.TABLE)
-    with open(tmp_path / sweep.TABLE, newline="") as file:
+    sweep.write_csv(sweep.jobs(tmp_path), tmp_path / sweep.CSV)
+    with open(tmp_path / sweep.CSV, newline="") as file:
         good, bad = csv.DictReader(file)
     assert list(good)[:3] == ["job", "seed", "status"] and list(good)[-2:] == ["seconds", "error"]
     assert good["bd_rate_percent_against_teacher"] == "2.5" and good["teacher_bd_rate_percent_against_jpeg"] == "-32.0"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import lightning
 import numpy as np
@@ -27,6 +27,7 @@ from tqdm import tqdm
 from slimcodec import InvalidInput
 from slimcodec.codec.network import ALIGNMENT
 from slimcodec.evaluation.points import find_photos, open_photo
+from slimcodec.training import parallel
 
 # Photos inside installed packages: (package, path in it). Only natural photos: the retina, the telescope picture and
 # the tissue section that scikit-image also ships look like nothing a user compresses. Of the stereo pair one is enough.
@@ -280,7 +281,8 @@ class PhotoData(lightning.LightningDataModule):
     """The cache that training cuts its crops from, validation photos as a list, and the steps' numbers.
 
     `training_step` gets the number of the step; it takes its crops from `self.trainer.datamodule.cache`.
-    `validation_step` gets one photo: its name and float32 [3, H, W] in [0, 1], H and W cut to multiples of 64.
+    `validation_step` gets one photo: its name and float32 [3, H, W] in [0, 1], H and W cut to multiples of 64. Each of
+    several processes gets its share of the photos; all of them, if there are too few to share.
     """
 
     def __init__(self, *, cache: PhotoCache, validation_photos: Sequence[Photo], steps_per_epoch: int):
@@ -293,7 +295,13 @@ class PhotoData(lightning.LightningDataModule):
         return Steps(lambda: self.trainer.global_step, self.steps_per_epoch)
 
     def val_dataloader(self) -> DataLoader:
-        return DataLoader(self.validation_photos, batch_size=None, collate_fn=_aligned)
+        photos = share(self.validation_photos, parallel.rank(), parallel.count())
+        return DataLoader(photos, batch_size=None, collate_fn=_aligned)
+
+
+def share(photos: Sequence[Any], rank: int, processes: int) -> Sequence[Any]:
+    """What one of several processes validates: every photo once among them, or all, if there are too few to share."""
+    return photos[rank::processes] if len(photos) >= processes else photos
 
 
 def _aligned(photo: tuple[str, np.ndarray]) -> tuple[str, torch.Tensor]:

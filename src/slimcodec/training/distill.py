@@ -109,8 +109,9 @@ class Distill(Teach):
             terms["latent"] = self.latent_waste(coded, taught, x) / cost
         if "hyper_latent" in wanted and self.inherited_encoder:
             terms["hyper_latent"] = self.hyper_latent_waste(quality) / cost
-        for term in wanted & set(FEATURE_TERMS):
-            terms[term] = self.feature_error(term)
+        for term in FEATURE_TERMS:  # in this order in every process, or sums and logs would depend on the hash seed
+            if term in wanted:
+                terms[term] = self.feature_error(term)
         return terms
 
     def latent_waste(self, coded: Coded, taught: Coded, x: Tensor) -> Tensor:
@@ -133,9 +134,12 @@ class Distill(Teach):
         """Mean over the term's features of the normalised error through their 1×1 adapters: [B]."""
         student, teacher = self._taps
         names = [name for name in self.adapter_names if name.split(".")[0] == term]
+        squares = torch.stack([teacher.features[name].float().square().mean() for name in names])
         errors = [
-            losses.feature(self.adapters[name.replace(".", "_")](student.features[name]), teacher.features[name])
-            for name in names
+            losses.feature(
+                self.adapters[name.replace(".", "_")](student.features[name]), teacher.features[name], square
+            )
+            for name, square in zip(names, self._over_processes(squares, "mean"), strict=True)
         ]
         return torch.stack(errors).mean(dim=0)
 

@@ -30,10 +30,14 @@ def rate_distortion(distortion: Tensor, bpp: Tensor, lmbda: Tensor) -> Tensor:
     return lmbda * 255**2 * distortion + bpp
 
 
-def feature(student: Tensor, teacher: Tensor) -> Tensor:
-    """Squared error of features [B, C, h, w] over the teacher's mean square, so that no weight depends on a scale."""
+def feature(student: Tensor, teacher: Tensor, mean_square: Tensor | None = None) -> Tensor:
+    """Squared error of features [B, C, h, w] over the teacher's mean square, so that no weight depends on a scale.
+
+    mean_square  the teacher's over the whole batch, if these are not all of its features
+    """
     error = (student.float() - teacher.float()).square().mean(dim=(1, 2, 3))
-    return error / teacher.float().square().mean().clamp_min(1e-12)
+    mean_square = teacher.float().square().mean() if mean_square is None else mean_square
+    return error / mean_square.clamp_min(1e-12)
 
 
 def gaussian_kl_bits(mu_teacher: Tensor, sigma_teacher: Tensor, mu_student: Tensor, sigma_student: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from slimcodec import InvalidInput
 from slimcodec.codec import models
 from slimcodec.evaluation.curves import BdRate, Curve, bd_rate
+from slimcodec.training import parallel
 
 RECORDS = "rounds.json"
 NEAR_TARGET = 1.1
@@ -97,7 +98,7 @@ def is_accepted(result: BdRate | None, rules: Rules) -> bool:
 
 def rounds(
     student: Path,
-    teacher_curve: Curve,
+    teacher_curve: Curve | None,
     *,
     directory: Path,
     scope: str,
@@ -112,6 +113,8 @@ def rounds(
     prune_to(model directory, budget, new model directory)    writes a pruned model directory
     finetune(model directory, new model directory)            writes a trained one, continuing if it was interrupted
     measure(model directory)                                  the validation curve, by estimated bits
+
+    Of several processes rank zero prunes, measures and judges; the others (teacher_curve=None) fine-tune with it.
     """
     if rules.gate not in ("strict", "record"):
         raise InvalidInput(f"prune.gate={rules.gate}: must be strict or record")
@@ -121,10 +124,8 @@ def rounds(
     count = f"{scope}_macs_per_pixel"
     start = models.load(student).info[count]
     measure = functools.cache(measure)  # every attempt from a base is compared with it again
-    while attempt := next_attempt(records, start, rules):
-        base = directory / attempt.base if attempt.base else student
-        began = time.monotonic()
-        tuned = _prune_and_tune(attempt, base, directory / attempt.work, prune_to, finetune)
+
+    def judge(attempt: Attempt, base: Path, tuned: Path, began: float) -> None:
         curve = measure(tuned)
         against_teacher, against_base = _compare(teacher_curve, curve), _compare(measure(base), curve)
         accepted = is_accepted(against_teacher, rules)
@@ -144,9 +145,16 @@ def rounds(
         if accepted:
             # Copied, not moved: if the run is killed here, the same command finds the work done and copies again.
             models.copy(tuned, directory / record.directory)
-        records.append(record)
-        models.write_text(directory / RECORDS, json.dumps([item._asdict() for item in records], indent=1))
-        yield record
+        found = [item._asdict() for item in (*records, record)]
+        models.write_text(directory / RECORDS, json.dumps(found, indent=1))
+
+    while attempt := next_attempt(records, start, rules):
+        base = directory / attempt.base if attempt.base else student
+        began = time.monotonic()
+        tuned = _prune_and_tune(attempt, base, directory / attempt.work, prune_to, finetune)
+        parallel.on_rank_zero(judge, attempt, base, tuned, began)
+        records = read_records(directory)
+        yield records[-1]
 
 
 def read_records(directory: Path) -> list[Round]:
@@ -158,8 +166,7 @@ def read_records(directory: Path) -> list[Round]:
 def _prune_and_tune(attempt: Attempt, base: Path, work: Path, prune_to: Callable, finetune: Callable) -> Path:
     """The model directory of the attempt's last pass; what an earlier attempt or a killed run left is used again."""
     model = work / "pruned"
-    if not model.is_dir():
-        prune_to(base, attempt.budget, model)
+    parallel.on_rank_zero(lambda: model.is_dir() or prune_to(base, attempt.budget, model))
     for number in range(1, attempt.passes + 1):
         before, model = model, work / f"pass-{number}"
         if not model.is_dir():

@@ -8,16 +8,17 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
+from rich.table import Table
 
 from slimcodec.codec.zoo import write_text
 
-RECORD, TABLE, PLOT = "job.json", "sweep.csv", "sweep.png"
+RECORD, CSV, PLOT = "job.json", "sweep.csv", "sweep.png"
 RUNNING, COMPLETE, STOPPED, FAILED = "running", "complete", "stopped", "failed"
 
 
@@ -78,6 +79,31 @@ def jobs(directory: Path) -> list[Job]:
 # ---------------------------------------------------------------------------------------------------- comparing jobs
 
 
+def exit_status(statuses: Iterable[str]) -> int:
+    """Of a command with such jobs: 0; 75, try again later, where one was stopped and can go on; 1 where one failed."""
+    found = set(statuses)
+    return 1 if found & {FAILED, RUNNING} else 75 if STOPPED in found else 0
+
+
+def table(found: Sequence[Job]) -> Table:
+    """What jobs differ in, and what came of them."""
+    keys, against = varied(found), list(spots(found))
+    shown = Table(title="sweep", title_justify="left")
+    for heading in (*keys, "status", "decoder MAC/pixel", *(f"against {anchor}" for anchor in against), "seconds"):
+        shown.add_column(heading, justify="right")
+    for job in found:
+        macs = job.figures and job.figures.decoder_macs_per_pixel
+        percents = [job.figures and job.figures.bd_rate_percent.get(anchor) for anchor in against]
+        shown.add_row(
+            *(job.overrides.get(key, "–") for key in keys),
+            job.status,
+            "–" if macs is None else f"{macs:,.0f}",
+            *("–" if percent is None else f"{percent:+.1f} %" for percent in percents),
+            "–" if job.seconds is None else f"{job.seconds:.0f}",
+        )
+    return shown
+
+
 def varied(found: Sequence[Job]) -> list[str]:
     """The overrides in which jobs differ."""
     keys = sorted({key for job in found for key in job.overrides})
@@ -114,13 +140,13 @@ def _flat(figures: Figures | None) -> dict[str, float | None]:
 
 def write_csv(found: Sequence[Job], path: Path) -> None:
     """Overrides first, then what came of them; a job without figures has empty cells."""
-    table = rows(found)
-    columns = list(dict.fromkeys(column for row in table for column in row))
+    lines = rows(found)
+    columns = list(dict.fromkeys(column for row in lines for column in row))
     last = [column for column in ("seconds", "error") if column in columns]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, [*(column for column in columns if column not in last), *last], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(table)
+    writer.writerows(lines)
     write_text(path, text.getvalue())
 
 

@@ -10,26 +10,22 @@ from typing import Any, NamedTuple
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import WeightAveraging
 from pytorch_optimizer import SOAP
 from torch import Tensor
 
-from slimcodec import InvalidInput, SlimcodecError
+from slimcodec import InvalidInput
 from slimcodec.codec import models
 from slimcodec.codec.network import QUALITY_ONE, Coded, HyperpriorCodec
 from slimcodec.training import data, losses
 from slimcodec.training.calibrate import calibrated
+from slimcodec.training.checkpoints import Checkpoints, TrainingStopped, newest
 from slimcodec.training.prior import FactorizedPrior, export_tables
 
 LOSS_MEAN_MOMENTUM = 0.98
 # log_gain is in index steps of 13 %. At the others' rate a rung would need a thousand steps to move by one of them.
 GAIN_LEARNING_RATE = 20
 LARGEST_BASIS = 512  # a weight's dimension beyond it has no eigenbasis of its own
-CHECKPOINT = "last.ckpt"
-
-
-class TrainingStopped(SlimcodecError):
-    """Training ended before its last step: a time limit, an interruption, or a loss that is not a number."""
 
 
 class RateDistortion(NamedTuple):
@@ -71,8 +67,13 @@ class Teach(lightning.LightningModule):
         self.register_buffer("lmbda", torch.tensor(codec.architecture.quality_ladder), persistent=False)
         self.register_buffer("loss_mean", torch.zeros(len(self.lmbda)))  # running mean of the cost at each rung
         self.cache: data.PhotoCache | None = None
+        self.compiled: Callable[[Tensor, Tensor], Coded] | None = None  # the codec's forward, for training alone
 
     def on_fit_start(self) -> None:
+        if self.batch % self.trainer.world_size:
+            raise InvalidInput(
+                f"training.batch={self.batch}: must be a multiple of the {self.trainer.world_size} processes"
+            )
         self.cache = self.trainer.datamodule.cache
 
     def training_step(self, step: int, _: int) -> Tensor:
@@ -82,21 +83,25 @@ class Teach(lightning.LightningModule):
         return loss
 
     def loss_at(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a step's batch, and its detached figures for the log. Needs `cache`, a data.PhotoCache."""
+        """The loss of this process's slice of a step's batch, and the whole batch's detached figures for the log.
+
+        Needs `cache`, a data.PhotoCache. Raises TrainingStopped, in all processes, if the loss is not a number.
+        """
         x, quality, coded, measured = self.coded_at(step)
         terms = {"rate_distortion": self.balanced(measured.cost, quality)} | self.terms(x, quality, coded)
         weighted = {name: self.weight(name) * value.mean() for name, value in terms.items()}
         loss = torch.stack(list(weighted.values())).sum()
-        if not torch.isfinite(loss):
-            values = ", ".join(f"{name} {value.item():.3g}" for name, value in weighted.items())
-            raise TrainingStopped(f"the loss is not finite at step {step} ({values}); try a lower learning rate")
         figures = weighted | {"bpp": (measured.bpp_r + measured.bpp_z).mean(), "mse": measured.mse.mean()}
-        return loss, {f"train/{name}": value.detach() for name, value in figures.items()}
+        values = self._over_processes(torch.stack(list(figures.values())).detach(), "mean")
+        if not values.isfinite().all():
+            shown = ", ".join(f"{name} {value:.3g}" for name, value in zip(weighted, values.tolist(), strict=False))
+            raise TrainingStopped(f"the loss is not finite at step {step} ({shown}); try a lower learning rate")
+        return loss, {f"train/{name}": value for name, value in zip(figures, values, strict=True)}
 
     def coded_at(self, step: int) -> tuple[Tensor, Tensor, Coded, RateDistortion]:
         """A step's batch x and quality, what the codec makes of it, and what that costs."""
         x, quality = self.draw(step)
-        coded = self.codec(x, quality)
+        coded = (self.compiled or self.codec)(x, quality)
         return x, quality, coded, self.rate_distortion(x, quality, coded, *self.noise(step, coded))
 
     def terms(self, x: Tensor, quality: Tensor, coded: Coded) -> dict[str, Tensor]:
@@ -138,8 +143,10 @@ class Teach(lightning.LightningModule):
         """cost [B] over the detached running mean of the cost at its rung: or the top rungs swallow the gradient."""
         rung = quality // QUALITY_ONE - 1
         with torch.no_grad():
-            count = torch.zeros_like(self.loss_mean).index_add(0, rung, torch.ones_like(cost))
-            new = torch.zeros_like(self.loss_mean).index_add(0, rung, cost) / count.clamp_min(1)
+            zero = torch.zeros_like(self.loss_mean)
+            sums = torch.stack([zero.index_add(0, rung, values) for values in (torch.ones_like(cost), cost)])
+            count, total = self._over_processes(sums, "sum")
+            new = total / count.clamp_min(1)
             old = torch.where(self.loss_mean > 0, self.loss_mean, new)
             moved = LOSS_MEAN_MOMENTUM * old + (1 - LOSS_MEAN_MOMENTUM) * new
             self.loss_mean.copy_(torch.where(count > 0, moved, self.loss_mean))
@@ -164,10 +171,6 @@ class Teach(lightning.LightningModule):
             }
             self.log_dict({key: value.mean() for key, value in figures.items()}, batch_size=1, sync_dist=True)
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # max_time is for each run of the command: the time spent before would stop a resumed one at once.
-        checkpoint.get("callbacks", {}).pop("Timer", None)
-
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = OPTIMIZERS[self.optimizer](*self._parameter_groups(), self.learning_rate)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate_factor)
@@ -184,6 +187,10 @@ class Teach(lightning.LightningModule):
     def _learning_rate_factor(self, step: int) -> float:
         warm_up = min(1.0, (step + 1) / max(1, 0.02 * self.steps))
         return warm_up * min(1.0, max(0.0, 3 * (1 - step / self.steps)))
+
+    def _over_processes(self, values: Tensor, how: str) -> Tensor:
+        """The sum or mean of the processes' values while they train together."""
+        return values if self._trainer is None else self.trainer.strategy.reduce(values, reduce_op=how)
 
     def _slice(self) -> tuple[int, int]:
         if self._trainer is None:
@@ -227,29 +234,31 @@ class ExponentialAverage(WeightAveraging):
         self.on_train_end(trainer, pl_module)
 
 
-def checkpoints(directory: Path) -> ModelCheckpoint:
-    """One checkpoint, `last.ckpt`, replaced at the end of every epoch."""
-    return ModelCheckpoint(
-        directory, filename=Path(CHECKPOINT).stem, save_on_train_epoch_end=True, enable_version_counter=False
-    )
-
-
 def fit(
-    module: Teach, photos: data.PhotoData, directory: Path, make_trainer: Callable[..., lightning.Trainer]
-) -> lightning.Trainer:
-    """Train to the module's last step, from the checkpoint in `directory` if there is one.
+    module: Teach,
+    photos: data.PhotoData,
+    directory: Path,
+    make_trainer: Callable[..., lightning.Trainer],
+    *,
+    checkpoint_minutes: float = 10,
+    deadline: float | None = None,
+    compile: bool = False,
+) -> None:
+    """Train to the module's last step, from the newest checkpoint in `directory` if there is one.
 
-    `make_trainer(directory, max_steps=…, callbacks=…)` gives a fresh Trainer. Raises TrainingStopped if it ends early.
+    make_trainer  make_trainer(directory, max_steps=…, callbacks=…) gives a fresh Trainer
+    deadline      of time.monotonic(): after it, training stops at the end of a step
+    compile       train through torch.compile; the codec itself stays as it is
+
+    Raises TrainingInterrupted when it is stopped by the deadline, SIGTERM or SIGINT, with a checkpoint written.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    trainer = make_trainer(directory, max_steps=module.steps, callbacks=[checkpoints(directory), ExponentialAverage()])
-    checkpoint = directory / CHECKPOINT
-    resume = checkpoint if checkpoint.is_file() else None
+    checkpoints = Checkpoints(directory, minutes=checkpoint_minutes, deadline=deadline)
+    trainer = make_trainer(directory, max_steps=module.steps, callbacks=[checkpoints, ExponentialAverage()])
+    resume = newest(directory)
     module.train()  # a codec that was loaded is in eval mode
+    module.compiled = torch.compile(module.codec.forward) if compile else None
     trainer.fit(module, datamodule=photos, ckpt_path=resume, weights_only=True if resume else None)
-    if trainer.global_step < module.steps:
-        raise TrainingStopped(f"stopped at step {trainer.global_step} of {module.steps}; the same command continues")
-    return trainer
 
 
 def save_trained(

@@ -1,0 +1,160 @@
+"""Checkpoints of one training: when they are written, and which of them a run continues from.
+
+    last.ckpt      replaced every few minutes, at the end of every epoch, and when training is told to stop
+    previous.ckpt  the one before it
+    best.ckpt      of the epoch with the lowest val/log_loss so far
+
+All of them are written between two steps, under another name, and renamed when they are complete.
+"""
+
+import math
+import os
+import shutil
+import signal
+import threading
+import time
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+
+from slimcodec import SlimcodecError
+from slimcodec.training import parallel
+
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+BEST_BY = "val/log_loss"
+GO_ON, SAVE, STOP = 0, 1, 2
+
+
+class TrainingStopped(SlimcodecError):
+    """Training ended before its last step, by a loss that is not a number or by an interruption."""
+
+
+class TrainingInterrupted(TrainingStopped):
+    """Training was told to stop, by a time limit or a signal; the same command continues."""
+
+
+class Checkpoints(Checkpoint):
+    """Writes checkpoints, and stops training after a step when its time is up or on SIGTERM or SIGINT.
+
+    minutes   between checkpoints inside an epoch
+    deadline  when time is up, as time.monotonic() counts; None: never
+
+    A stop raises TrainingInterrupted once the checkpoint is written. A second SIGINT interrupts at once.
+    """
+
+    def __init__(self, directory: Path, *, minutes: float, deadline: float | None):
+        self.directory = directory
+        self.seconds = 60 * minutes
+        self.deadline = math.inf if deadline is None else deadline
+        self.best = math.inf
+        self.told_to_stop = self.stops = False
+
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
+        if threading.current_thread() is threading.main_thread():
+            # In place of Lightning's, which communicates from inside the handler. Lightning restores what was before.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._on_signal)
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        if self.stops:  # only here is the step before it logged
+            raise TrainingInterrupted(
+                f"stopped at step {trainer.global_step} of {trainer.max_steps}; the same command continues"
+            )
+        # What is logged is counted apart, and continuing from the end of an epoch Lightning counts one too many.
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        if trainer.is_last_batch or trainer.global_step == trainer.max_steps:
+            return  # the epoch's end saves, after validation
+        wish = self._agreed_wish()
+        self.stops = wish == STOP
+        if wish != GO_ON:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        if trainer.global_step == self.saved_step:
+            return  # continuing from the end of an epoch, Lightning ends it again
+        loss = float(trainer.callback_metrics.get(BEST_BY, math.inf))
+        is_best, self.best = loss < self.best, min(loss, self.best)
+        self._save(trainer)
+        if is_best and trainer.is_global_zero:
+            partial = _partial(self.directory / BEST)
+            shutil.copyfile(self.directory / LAST, partial)
+            _complete(partial, self.directory / BEST)
+        self.stops = self._agreed_wish() == STOP
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best = state["best"]
+
+    def _agreed_wish(self) -> int:
+        now = time.monotonic()
+        wish = SAVE if now - self.saved_at >= self.seconds else GO_ON
+        return parallel.largest(STOP if self.told_to_stop or now >= self.deadline else wish)
+
+    def _save(self, trainer: lightning.Trainer) -> None:
+        last = self.directory / LAST
+        trainer.save_checkpoint(_partial(last))
+        if trainer.is_global_zero:
+            if last.is_file():
+                last.replace(self.directory / PREVIOUS)
+            _complete(_partial(last), last)
+        self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
+
+    def _on_signal(self, number: int, _frame: Any) -> None:
+        self.told_to_stop = True
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
+
+
+def newest(directory: Path) -> Path | None:
+    """The checkpoint to continue from, None to begin.
+
+    A file that cannot be read is set aside, with a warning, and the one before it is taken. A file that can be read
+    but is of another model is none of these: loading it fails.
+    """
+    candidates = [directory / LAST, directory / PREVIOUS]
+    parallel.on_rank_zero(_set_unreadable_aside, candidates)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _set_unreadable_aside(candidates: list[Path]) -> None:
+    for path in candidates:
+        if not path.is_file():
+            continue
+        if (reason := _why_unreadable(path)) is None:
+            return
+        aside = path.replace(path.with_name(path.name + ".unreadable"))
+        warnings.warn(f"{path} cannot be read ({reason}); it is now {aside.name}, and not used", stacklevel=2)
+
+
+def _why_unreadable(path: Path) -> str | None:
+    with path.open("rb") as file:  # a file that may not be opened is not a damaged one
+        try:
+            if damaged := zipfile.ZipFile(file).testzip():  # torch does not look at the checksums
+                return f"the checksum of {damaged} is wrong"
+            file.seek(0)
+            torch.load(file, map_location="cpu", weights_only=True)
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # damaged bytes raise almost anything
+            return (str(error) or type(error).__name__).splitlines()[0]
+    return None
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
+
+
+def _complete(partial: Path, path: Path) -> None:
+    with partial.open("rb+") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -1,0 +1,190 @@
+"""Two processes train as one does, leave one set of files, stop together, and end together."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from test_checkpoints import logged
+from test_run import ROOT, configuration
+from test_teach import distilling, teaching
+from training_parts import photo_data, trainer_factory
+
+import run
+from slimcodec import InvalidInput
+from slimcodec.training import data
+from slimcodec.training.teach import fit
+
+TINY = [
+    "experiment=smoke",
+    "stages=[teacher,distill,prune]",
+    *(f"{role}.training.{name}" for role in ("teacher", "student") for name in ("steps=4", "steps_per_epoch=3")),
+    *(f"prune.training.{name}" for name in ("steps=2", "steps_per_epoch=2")),
+    "prune.importance_batches=1",
+    "prune.target_macs_per_pixel=190",
+    "prune.shrink=0.5",
+    "++prune.floors={latent:8,hyper:4,g_s.0:8,g_s.1:8}",
+    "validation.side=64",
+    "validation.qualities=[1,3,6,8]",
+    "trainer.log_every_n_steps=1",
+]
+LOGS = ("teacher.log", "distilled.log", "rounds/01-190.work/pass-1.log")
+# Rounding of symbols makes a step of what was a last bit, and every training step adds to it.
+TOLERANCE = {"teacher.log": 1e-4, "distilled.log": 5e-3, "rounds/01-190.work/pass-1.log": 2e-2}
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def start(directory: Path, *overrides: str) -> subprocess.Popen:
+    command = [sys.executable, str(ROOT / "run.py"), *TINY, "trainer=ddp_cpu", f"run_dir={directory}", *overrides]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, **pipes)
+
+
+def files(directory: Path) -> set[str]:
+    """All but Hydra's record of the command."""
+    found = {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()}
+    return {name for name in found if name != "run.log" and not name.startswith("configuration/")}
+
+
+def others_of(process: subprocess.Popen) -> list[int]:
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True).stdout
+    return [int(number) for number in listed.split()]
+
+
+def is_alive(number: int) -> bool:
+    status = Path(f"/proc/{number}/status")
+    return status.exists() and "State:\tZ" not in status.read_text()
+
+
+def wait_for(condition, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_two_processes_train_as_one(tmp_path):
+    process = start(tmp_path / "two")
+    one = run.Run(configuration(*TINY, f"run_dir={tmp_path / 'one'}"))
+    one()
+    output, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors[-3000:]
+    assert output.count("round 1:") == 1
+    for log in LOGS:
+        expected, found = (logged(tmp_path / directory / log) for directory in ("one", "two"))
+        assert [set(row) for row in found] == [set(row) for row in expected]
+        for row, other in zip(expected, found, strict=True):
+            for name, value in row.items():
+                close = pytest.approx(float(value), rel=TOLERANCE[log], abs=1e-5)
+                assert float(other[name]) == close, (log, row["step"], name)
+    rounds = [json.loads((tmp_path / name / "rounds/rounds.json").read_text()) for name in ("one", "two")]
+    for record in (*rounds[0], *rounds[1]):
+        del record["seconds"]
+    assert rounds[0] == rounds[1]
+    architectures = [
+        json.loads((tmp_path / name / "rounds/01/model.json").read_text())["architecture"] for name in ("one", "two")
+    ]
+    assert architectures[0] == architectures[1]
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+
+
+def test_each_process_validates_its_share():
+    photos = list(range(5))
+    assert [data.share(photos, rank, 2) for rank in range(2)] == [[0, 2, 4], [1, 3]]
+    assert [data.share(photos, rank, 5) for rank in range(5)] == [[0], [1], [2], [3], [4]]
+    assert [data.share(photos, rank, 6) for rank in range(6)] == 6 * [photos]  # too few to share
+
+
+def test_the_batch_must_be_a_multiple():
+    module = teaching(batch=7)
+    module._trainer = SimpleNamespace(world_size=2, global_rank=0)
+    with pytest.raises(InvalidInput, match=r"training\.batch=7: must be a multiple of the 2 processes"):
+        module.on_fit_start()
+
+
+@pytest.mark.slow
+def test_an_error_is_one_line_and_ends_all_processes(tmp_path):
+    process = start(tmp_path, "teacher.training.batch=7", "stages=[teacher]")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    lines = [line for line in errors.splitlines() if line.startswith("slimcodec:")]
+    assert lines == ["slimcodec: training.batch=7: must be a multiple of the 2 processes"]
+    assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_all_processes_stop_and_the_same_command_continues(tmp_path, number):
+    more = ["stages=[teacher]", "teacher.training.steps=60", "teacher.training.steps_per_epoch=40"]
+    process = start(tmp_path / "pieces", *more, "trainer.checkpoint_minutes=0")
+    wait_for((tmp_path / "pieces/teacher.work/last.ckpt").is_file)
+    others = others_of(process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    assert errors.count("the same command continues") == 1 and "Traceback" not in errors
+    assert not any(map(is_alive, others))
+    process = start(tmp_path / "pieces", *more)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    process = start(tmp_path / "whole", *more)
+    process.communicate(timeout=120)
+    assert logged(tmp_path / "pieces/teacher.log") == logged(tmp_path / "whole/teacher.log")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["rank zero", "another"])
+def test_when_one_process_dies_none_is_left(tmp_path, victim):
+    process = start(tmp_path, "stages=[teacher]", "teacher.training.steps=100000", "trainer.checkpoint_minutes=0")
+    wait_for((tmp_path / "teacher.work/last.ckpt").is_file)
+    (other,) = others_of(process)
+    os.kill(process.pid if victim == "rank zero" else other, signal.SIGKILL)
+    process.communicate(timeout=30)
+    assert process.returncode not in (0, 75)
+    wait_for(lambda: not is_alive(other), 10)
+
+
+@pytest.mark.slow
+def test_each_job_of_a_multirun_has_its_own_processes(tmp_path):
+    command = [sys.executable, str(ROOT / "run.py"), "-m", *TINY, "trainer=ddp_cpu", "stages=[teacher]"]
+    command += ["seed=1,2", f"run_dir={tmp_path}/${{seed}}", f"hydra.sweep.dir={tmp_path}/sweep"]
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert all((tmp_path / seed / "teacher/model.json").is_file() for seed in "12")
+
+
+# ----------------------------------------------------------------------------------------------------------- compiling
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_a_compiled_step_is_the_same_step(backend):
+    plain, compiled = distilling().train(), distilling().train()
+    compiled.compiled = torch.compile(compiled.codec.forward, backend=backend)
+    (loss, figures), (loss_compiled, figures_compiled) = plain.loss_at(0), compiled.loss_at(0)
+    torch.testing.assert_close(loss_compiled, loss, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(figures_compiled, figures, rtol=1e-4, atol=1e-5)
+    loss.backward(), loss_compiled.backward()
+    for one, other in zip(plain.parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(other.grad, one.grad, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_training_through_compile_leaves_an_ordinary_codec(tmp_path):
+    module = teaching(steps=2)
+    names = list(module.state_dict())
+    fit(module, photo_data(2), tmp_path, trainer_factory(), compile=True)
+    assert list(module.state_dict()) == names
+    assert list(torch.load(tmp_path / "last.ckpt", weights_only=True)["current_model_state"]) == names
+
+
+def test_gpus_that_are_not_there_are_named():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has GPUs")
+    with pytest.raises(InvalidInput, match=r"trainer\.devices=auto: .* this machine has 0 GPUs"):
+        run._with_processes(configuration("experiment=smoke", "trainer=ddp"))
