@@ -23,6 +23,7 @@ from slimcodec.training.teach import fit
 
 TINY = [
     "experiment=smoke",
+    "teacher_cache=${run_dir}/cache",
     "stages=[teacher,distill,prune]",
     *(f"{role}.training.{name}" for role in ("teacher", "student") for name in ("steps=4", "steps_per_epoch=3")),
     *(f"prune.training.{name}" for name in ("steps=2", "steps_per_epoch=2")),
@@ -47,9 +48,9 @@ def start(directory: Path, *overrides: str) -> subprocess.Popen:
 
 
 def files(directory: Path) -> set[str]:
-    """All but Hydra's record of the command."""
+    """All but the records of the command."""
     found = {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()}
-    return {name for name in found if name != "run.log" and not name.startswith("configuration/")}
+    return {name for name in found if name not in ("run.log", "job.json") and not name.startswith("configuration/")}
 
 
 def others_of(process: subprocess.Popen) -> list[int]:
@@ -123,7 +124,7 @@ def test_an_error_is_one_line_and_ends_all_processes(tmp_path):
 def test_told_to_stop_all_processes_stop_and_the_same_command_continues(tmp_path, number):
     more = ["stages=[teacher]", "teacher.training.steps=60", "teacher.training.steps_per_epoch=40"]
     process = start(tmp_path / "pieces", *more, "trainer.checkpoint_minutes=0")
-    wait_for((tmp_path / "pieces/teacher.work/last.ckpt").is_file)
+    wait_for(lambda: list(tmp_path.glob("pieces/cache/*/teacher.work/last.ckpt")))
     others = others_of(process)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
@@ -142,7 +143,7 @@ def test_told_to_stop_all_processes_stop_and_the_same_command_continues(tmp_path
 @pytest.mark.parametrize("victim", ["rank zero", "another"])
 def test_when_one_process_dies_none_is_left(tmp_path, victim):
     process = start(tmp_path, "stages=[teacher]", "teacher.training.steps=100000", "trainer.checkpoint_minutes=0")
-    wait_for((tmp_path / "teacher.work/last.ckpt").is_file)
+    wait_for(lambda: list(tmp_path.glob("cache/*/teacher.work/last.ckpt")))
     (other,) = others_of(process)
     os.kill(process.pid if victim == "rank zero" else other, signal.SIGKILL)
     process.communicate(timeout=30)
@@ -153,10 +154,10 @@ def test_when_one_process_dies_none_is_left(tmp_path, victim):
 @pytest.mark.slow
 def test_each_job_of_a_multirun_has_its_own_processes(tmp_path):
     command = [sys.executable, str(ROOT / "run.py"), "-m", *TINY, "trainer=ddp_cpu", "stages=[teacher]"]
-    command += ["seed=1,2", f"run_dir={tmp_path}/${{seed}}", f"hydra.sweep.dir={tmp_path}/sweep"]
+    command += ["seed=1,2", f"teacher_cache={tmp_path}/cache", f"hydra.sweep.dir={tmp_path}/sweep"]
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert all((tmp_path / seed / "teacher/model.json").is_file() for seed in "12")
+    assert all((tmp_path / f"sweep/seed={seed}/teacher/model.json").is_file() for seed in "12")
 
 
 # ----------------------------------------------------------------------------------------------------------- compiling
@@ -186,5 +187,8 @@ def test_training_through_compile_leaves_an_ordinary_codec(tmp_path):
 def test_gpus_that_are_not_there_are_named():
     if torch.cuda.is_available():
         pytest.skip("this machine has GPUs")
-    with pytest.raises(InvalidInput, match=r"trainer\.devices=auto: .* this machine has 0 GPUs"):
-        run._with_processes(configuration("experiment=smoke", "trainer=ddp"))
+    with (
+        pytest.raises(InvalidInput, match=r"trainer\.devices=auto: .* this machine has 0 GPUs"),
+        run._processes(configuration("experiment=smoke", "trainer=ddp")),
+    ):
+        pass
