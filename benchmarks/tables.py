@@ -1,4 +1,4 @@
-"""The tables of docs/ablations.md, flagship.md and evaluation.md, from stored results: python benchmarks/tables.py
+"""The tables of docs/{ablations,flagship,evaluation,scaling}.md, from stored results: python benchmarks/tables.py
 
 A table stands between `<!-- kind name -->` and `<!-- end -->` and is replaced as a whole:
 
@@ -6,6 +6,7 @@ A table stands between `<!-- kind name -->` and `<!-- end -->` and is replaced a
     bits NAME       results/flagship/NAME.json, of benchmarks/bits.py
     rounds NAME     results/flagship/NAME.json, a copy of a run's rounds/rounds.json
     seconds NAME    results/flagship/NAME.json, a copy of a run's seconds.json
+    training NAME   results/training/NAME.json, of benchmarks/train.py
     bd_rate NAME    results/NAME/summary.json, of slimcodec evaluate: every model of the study
     quality NAME    the same: bpp and PSNR by quality
     study NAME      the same, of Kodak: everything that was run, against VTM and our VVC
@@ -26,10 +27,11 @@ from slimcodec.evaluation.summary import VTM
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
-PAGES = tuple(ROOT / "docs" / f"{name}.md" for name in ("ablations", "flagship", "evaluation"))
+PAGES = tuple(ROOT / "docs" / f"{name}.md" for name in ("ablations", "flagship", "evaluation", "scaling"))
 MARKED = re.compile(r"<!-- (\w+) (\S+) -->\n.*?<!-- end -->", re.DOTALL)
 PSNR, MS_SSIM = "psnr_rgb_db", "ms_ssim_db"
 VVC = "vvc"  # ours: VVenC
+ANCHOR = "mbt2018_mean"  # of benchmarks/train.py
 EXTREMES = 3  # pictures shown from either end
 
 
@@ -100,6 +102,24 @@ def rounds(name: str) -> str:
 def seconds(name: str) -> str:
     rows = [[stage, f"{value:,.0f}"] for stage, value in _stored("flagship", name).items()]
     return _table(["stage", "seconds"], rows)
+
+
+def training(name: str) -> str:
+    """Pictures a second of each phase, what cutting crops takes of it, and the ratio to CompressAI's step."""
+    found = _stored("training", name)
+    seconds = {phase: parts["draw"] + parts["step"] for phase, parts in found["phases"].items()}
+    rows = [
+        [
+            phase if phase != ANCHOR else f"`{ANCHOR}`, CompressAI",
+            f"{found['batch'] / seconds[phase]:.1f}",
+            f"{1000 * seconds[phase]:.0f}",
+            f"{100 * parts['draw'] / seconds[phase]:.1f} %",
+            f"{seconds[ANCHOR] / seconds[phase]:.2f}",
+        ]
+        for phase, parts in found["phases"].items()
+    ]
+    heading = ["", "pictures a second", "ms a step", "share of cutting crops", f"pictures a second over `{ANCHOR}`'s"]
+    return _table(heading, rows)
 
 
 def bd_rates(name: str) -> str:
@@ -174,6 +194,7 @@ KINDS = {
     "bits": bits,
     "rounds": rounds,
     "seconds": seconds,
+    "training": training,
     "bd_rate": bd_rates,
     "quality": quality,
     "study": study,

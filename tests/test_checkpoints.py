@@ -203,7 +203,7 @@ def test_a_pickle_is_not_executed(tmp_path):
 
 
 TINY = [
-    "teacher_cache=${run_dir}/cache",
+    "teacher_cache=${run_dir}-cache",
     "stages=[teacher,distill]",
     "teacher.training.steps=2",
     "student.training.steps=12",

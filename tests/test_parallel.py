@@ -23,7 +23,7 @@ from slimcodec.training.teach import fit
 
 TINY = [
     "experiment=smoke",
-    "teacher_cache=${run_dir}/cache",
+    "teacher_cache=${run_dir}-cache",
     "stages=[teacher,distill,prune]",
     *(f"{role}.training.{name}" for role in ("teacher", "student") for name in ("steps=4", "steps_per_epoch=3")),
     *(f"prune.training.{name}" for name in ("steps=2", "steps_per_epoch=2")),
@@ -124,7 +124,7 @@ def test_an_error_is_one_line_and_ends_all_processes(tmp_path):
 def test_told_to_stop_all_processes_stop_and_the_same_command_continues(tmp_path, number):
     more = ["stages=[teacher]", "teacher.training.steps=60", "teacher.training.steps_per_epoch=40"]
     process = start(tmp_path / "pieces", *more, "trainer.checkpoint_minutes=0")
-    wait_for(lambda: list(tmp_path.glob("pieces/cache/*/teacher.work/last.ckpt")))
+    wait_for(lambda: list(tmp_path.glob("pieces-cache/*/teacher.work/last.ckpt")))
     others = others_of(process)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
@@ -142,8 +142,8 @@ def test_told_to_stop_all_processes_stop_and_the_same_command_continues(tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["rank zero", "another"])
 def test_when_one_process_dies_none_is_left(tmp_path, victim):
-    process = start(tmp_path, "stages=[teacher]", "teacher.training.steps=100000", "trainer.checkpoint_minutes=0")
-    wait_for(lambda: list(tmp_path.glob("cache/*/teacher.work/last.ckpt")))
+    process = start(tmp_path / "job", "stages=[teacher]", "teacher.training.steps=100000", "trainer.checkpoint_minutes=0")
+    wait_for(lambda: list(tmp_path.glob("job-cache/*/teacher.work/last.ckpt")))
     (other,) = others_of(process)
     os.kill(process.pid if victim == "rank zero" else other, signal.SIGKILL)
     process.communicate(timeout=30)

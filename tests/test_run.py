@@ -22,7 +22,7 @@ ROOT = Path(run.__file__).parent
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
 # Seconds instead of minutes: the models and crops of the smoke test, whatever the experiment.
 TINY = [
-    "teacher_cache=${run_dir}/cache",
+    "teacher_cache=${run_dir}-cache",
     "stages=[teacher,distill,prune,finish,evaluate,export]",
     "teacher=tiny",
     "student=tiny",

@@ -20,6 +20,7 @@ DISTILL = ("full", "output_only")
 FOUR_JOBS = ("prune.target_macs_per_pixel=190,230", "distill=full,output_only")
 # With as many steps as the smoke test has, for models that have a BD-rate.
 SHORT = [override for override in TINY if "teacher_cache" not in override and ".training.steps" not in override]
+SHORT += ["stages=[teacher,distill,prune,evaluate]", "evaluate.rounds=false"]
 NAMES = {f"distill={distill},prune.target_macs_per_pixel={macs}" for distill in DISTILL for macs in (190, 230)}
 
 
