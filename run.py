@@ -713,7 +713,8 @@ def job(configuration: DictConfig) -> float | None:
     """
     _prepare_process()
     of_hydra = HydraConfig.get()
-    sweeping, directory = of_hydra.mode == RunMode.MULTIRUN, Path(of_hydra.runtime.output_dir)
+    sweeping = of_hydra.mode == RunMode.MULTIRUN
+    directory = Path(os.path.relpath(of_hydra.runtime.output_dir))
     keep = functools.partial(sweep.record, directory, list(of_hydra.overrides.task), time.time())
     keep(sweep.Outcome(sweep.RUNNING))
     try:
