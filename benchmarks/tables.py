@@ -7,6 +7,8 @@ A table stands between `<!-- kind name -->` and `<!-- end -->` and is replaced a
     rounds NAME     results/flagship/NAME.json, a copy of a run's rounds/rounds.json
     seconds NAME    results/flagship/NAME.json, a copy of a run's seconds.json
     training NAME   results/training/NAME.json, of benchmarks/train.py
+    processes NAME  results/training/NAME.json: seconds of a stage of two lengths, by trainer
+    efforts NAME    results/flagship/NAME.json, of benchmarks/encoder.py
     bd_rate NAME    results/NAME/summary.json, of slimcodec evaluate: every model of the study
     quality NAME    the same: bpp and PSNR by quality
     study NAME      the same, of Kodak: everything that was run, against VTM and our VVC
@@ -122,6 +124,35 @@ def training(name: str) -> str:
     return _table(heading, rows)
 
 
+def processes(name: str) -> str:
+    """Pictures a second by trainer: of the steps by which the longer of two stages was longer."""
+    found = _stored("training", name)
+    fewer, more = found["steps"]
+    speeds = {
+        trainer: found["batch"] * (more - fewer) / (longer - shorter)
+        for trainer, (shorter, longer) in found["seconds"].items()
+    }
+    first = next(iter(speeds.values()))
+    rows = [[f"`trainer={trainer}`", f"{speed:.1f}", f"{speed / first:.2f}"] for trainer, speed in speeds.items()]
+    return _table(["", "pictures a second", "ratio"], rows)
+
+
+def efforts(name: str) -> str:
+    """BD-rate of each effort against effort 0, and what it takes."""
+    rows = _stored("flagship", name)["efforts"]
+    zero = next(row for row in rows if row["label"].endswith("effort 0"))
+    chosen = [row for row in rows if row["label"].startswith("effort")]
+    cells = [
+        [
+            row["label"],
+            _percent(bd_rate(Curve(**zero["curve"]), Curve(**row["curve"])).percent),
+            f"{row['seconds']:.1f}",
+        ]
+        for row in chosen
+    ]
+    return _table(["", "against effort 0", "seconds a picture"], cells)
+
+
 def bd_rates(name: str) -> str:
     """BD-rate by RGB PSNR of a study's models against its references."""
     summary = _summary(name)
@@ -195,6 +226,8 @@ KINDS = {
     "rounds": rounds,
     "seconds": seconds,
     "training": training,
+    "processes": processes,
+    "efforts": efforts,
     "bd_rate": bd_rates,
     "quality": quality,
     "study": study,
