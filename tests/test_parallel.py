@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from test_checkpoints import logged
-from test_run import ROOT, configuration
+from test_run import ONE_ROUND, ROOT, configuration
 from test_teach import distilling, teaching
 from training_parts import photo_data, trainer_factory
 
@@ -27,12 +27,7 @@ TINY = [
     "stages=[teacher,distill,prune]",
     *(f"{role}.training.{name}" for role in ("teacher", "student") for name in ("steps=4", "steps_per_epoch=3")),
     *(f"prune.training.{name}" for name in ("steps=2", "steps_per_epoch=2")),
-    "prune.importance_batches=1",
-    "prune.target_macs_per_pixel=190",
-    "prune.shrink=0.5",
-    "++prune.floors={latent:8,hyper:4,g_s.0:8,g_s.1:8}",
-    "validation.side=64",
-    "validation.qualities=[1,3,6,8]",
+    *ONE_ROUND,
     "trainer.log_every_n_steps=1",
 ]
 LOGS = ("teacher.log", "distilled.log", "rounds/01-190.work/pass-1.log")

@@ -20,6 +20,15 @@ from slimcodec.training import data
 
 ROOT = Path(run.__file__).parent
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
+# One round of pruning takes the tiny student to its target.
+ONE_ROUND = [
+    "prune.importance_batches=1",
+    "prune.target_macs_per_pixel=190",
+    "prune.shrink=0.5",
+    "++prune.floors={latent:8,hyper:4,g_s.0:8,g_s.1:8}",
+    "validation.side=64",
+    "validation.qualities=[1,3,6,8]",
+]
 # Seconds instead of minutes: the models and crops of the smoke test, whatever the experiment.
 TINY = [
     "teacher_cache=${run_dir}-cache",
@@ -34,12 +43,7 @@ TINY = [
     "prune.training.steps_per_epoch=1",
     "prune.training.crop=64",
     "++finish.training={steps:1,batch:8,crop:64,learning_rate:1.0e-3,steps_per_epoch:1}",
-    "prune.importance_batches=1",
-    "prune.target_macs_per_pixel=190",
-    "prune.shrink=0.5",
-    "++prune.floors={latent:8,hyper:4,g_s.0:8,g_s.1:8}",
-    "validation.side=64",
-    "validation.qualities=[1,3,6,8]",
+    *ONE_ROUND,
     "evaluate.qualities=[1,3,6,8]",
     "evaluate.limit=1",
     "evaluate.anchors=[]",
