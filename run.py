@@ -41,6 +41,7 @@ from slimcodec import InvalidInput, SlimcodecError
 from slimcodec.codec import models
 from slimcodec.codec.inference import Codec
 from slimcodec.codec.network import Architecture, HyperpriorCodec
+from slimcodec.codec.quantise import Quantiser
 from slimcodec.evaluation import anchors, curves, figures, points, study
 from slimcodec.evaluation.codecs import ModelCodec, with_run
 from slimcodec.evaluation.summary import PSNR
@@ -188,12 +189,14 @@ class Run:
                 console.print(f"prune: curve of the rounds in {parallel.on_rank_zero(self.draw_rounds, scope)}")
 
     def finish(self) -> None:
-        """finished/: the student of the last round, trained on for as long as the configuration says, if it does."""
-        training, directory = self.configuration["finish"]["training"], self.directory / "finished"
+        """finished/: the student of the last round or `start`, trained on for as long as the configuration says."""
+        start, training = (self.configuration["finish"][name] for name in ("start", "training"))
+        directory = self.directory / "finished"
         if training is None:
             console.print("finish: nothing to do, finish.training is null")
         elif not self.is_complete(directory, FINISH):
-            self.finetune(self.last_accepted(self.scopes[-1]), directory, training, FINISH)
+            before = models.find(start) if start else self.last_accepted(self.scopes[-1])
+            self.finetune(before, directory, training, FINISH)
             self.track(directory)
 
     def evaluate(self) -> None:
@@ -322,12 +325,14 @@ class Run:
         save_trained(out, codec.cpu(), prior.cpu(), role="student", teacher=self.teacher_identity, half=half)
 
     def finetune(self, before: Path, out: Path, training: dict, sections: tuple[str, ...]) -> None:
-        codec, prior, _ = load_trained(before)
+        codec, prior, model = load_trained(before)
         # Every pass of every round sees other crops.
         seed = self.configuration["seed"] + zlib.crc32(str(out.relative_to(self.directory)).encode()) % 2**16
         weights = self.configuration["prune"]["distill_weights"]
         weights = self.configuration["distill"]["weights"] if weights is None else weights
         module = self.distillation(codec, prior, training, weights=weights, seed=seed, freeze_share=0)
+        if training.get("as_in_files"):
+            module.quantiser = Quantiser(model.tables, self.cache.device)
         self.train(module, out, training, sections, role="student")
 
     def trainer(self, directory: Path, *, callbacks: list, **settings: Any) -> lightning.Trainer:
@@ -553,7 +558,8 @@ class Run:
     @cached_property
     def cache(self) -> data.PhotoCache:
         on_gpu = self.configuration["trainer"]["accelerator"] == "gpu"
-        return data.PhotoCache(self.photos[0], device=parallel.device() if on_gpu else "cpu")
+        device = parallel.device() if on_gpu else "cpu"
+        return data.PhotoCache(self.photos[0], device=device, saturated=self.configuration["data"]["saturated"])
 
     def first_crops(self, training: dict[str, Any]) -> torch.Tensor:
         """What a new codec starts from: more crops than a batch, for its covariances."""
@@ -612,8 +618,8 @@ def _is_exported(copy: Path, source: Path, figures: dict[str, Any]) -> bool:
 
 
 def _of_module(training: dict[str, Any]) -> dict[str, Any]:
-    """The training settings that the LightningModule takes; the epoch's length is the data's."""
-    return {name: value for name, value in training.items() if name != "steps_per_epoch"}
+    """The training settings that the LightningModule takes itself."""
+    return {name: value for name, value in training.items() if name not in ("steps_per_epoch", "as_in_files")}
 
 
 def _figures_of(role: str, sets: dict[str, Any]) -> dict[str, Any]:

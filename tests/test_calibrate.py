@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import lively
@@ -11,7 +12,7 @@ from slimcodec.codec.network import PLANES
 from slimcodec.codec.quantise import OFFSET_UNIT, check_tables
 from slimcodec.codec.rate import SCALE_COUNT
 from slimcodec.codec.symbols import entropy_tables
-from slimcodec.training.calibrate import MOST_SKIPPED, OFFSET_SHARE, PRIOR_COUNT, calibrated
+from slimcodec.training.calibrate import GAUSSIAN_COUNT, MOST_SKIPPED, OFFSET_SHARE, PRIOR_COUNT, calibrated
 from slimcodec.training.prior import FactorizedPrior, export_tables
 from slimcodec.training.teach import save_trained
 
@@ -89,6 +90,29 @@ def test_a_scale_that_was_hardly_seen_keeps_a_small_offset(tables):
     assert 0 < found[0] < found[1] < 0.3 * OFFSET_UNIT
 
 
+def test_frequencies_are_what_was_counted_and_gaussian_where_nothing_was(tables):
+    """Three quarters of a scale's residuals are 0, the others 2 and -2; of a second one half lie beyond its table."""
+    values = torch.zeros(4, 8, 8)
+    values[3] = 2.0
+    values[3, ::2] = -2.0
+    beyond = torch.zeros(4, 8, 8)
+    beyond[2:] = 50.0
+    index = torch.cat([stripes(20), stripes(25)])
+    crops = torch.cat([values, beyond], dim=1)[:, None].repeat(50, 1, 1, 1)
+    found = calibrated(Fixed(index), tables, crops)
+    sizes = tables["r_sizes"].tolist()
+    before, after = (dict(enumerate(t["r_frequencies"].int().split(sizes))) for t in (tables, found))
+    seen = 200 * 64 * 2  # at two rungs
+    for scale, at_zero, two, escaped in ((20, 0.75, 0.125, 0), (25, 0.5, 0, 0.5)):
+        share = seen / (seen + GAUSSIAN_COUNT * sizes[scale])
+        middle = sizes[scale] // 2 - 1
+        expected = (1 - share) * before[scale] / 65536
+        for place, p in ((middle, at_zero), (middle - 2, two), (middle + 2, two), (-1, escaped)):
+            expected[place] += share * p
+        torch.testing.assert_close(after[scale] / 65536, expected, rtol=0, atol=1e-4)
+    assert all(torch.equal(before[scale], after[scale]) for scale in before if scale not in (20, 25))
+
+
 def test_skip_ends_where_any_picture_has_residuals(tables):
     index = stripes(0, 1, 2, 3, 30)
     quiet, lively_one = residuals((0.0, 0.0, 0.0, 0.0, 5.0)), residuals((0.0, 0.0, 2.0, 0.0, 5.0))
@@ -141,6 +165,7 @@ def test_a_trained_model_has_offsets_towards_zero():
     import skimage.data
 
     model = models.load("slim-2k")
-    photo = torch.from_numpy(skimage.data.astronaut()[128:384, 128:384].copy()).permute(2, 0, 1)[None] / 255
-    offsets = calibrated(model.codec, model.tables, photo)["r_offsets"][8:32]
+    photos = [skimage.data.astronaut()[128:384, 128:384], skimage.data.coffee()[100:356, 200:456]]
+    crops = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2) / 255
+    offsets = calibrated(model.codec, model.tables, crops)["r_offsets"][8:32]
     assert (offsets > 0).all()

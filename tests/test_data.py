@@ -10,7 +10,16 @@ import torch
 from PIL import Image
 
 from slimcodec import InvalidInput
-from slimcodec.training.data import PhotoCache, PhotoData, Steps, centre_crops, embedded, folder_photos, rungs
+from slimcodec.training.data import (
+    MOST_SATURATED,
+    PhotoCache,
+    PhotoData,
+    Steps,
+    centre_crops,
+    embedded,
+    folder_photos,
+    rungs,
+)
 
 STEP = {"seed": 3, "step": 7, "batch": 6, "size": 32}
 
@@ -70,6 +79,19 @@ def test_half_of_the_crops_are_windows_as_they_are_and_half_of_those_mirrored():
     assert 0.4 < (across.abs() == 20).float().mean() < 0.65
     assert 0.4 < (across > 0).float().mean() < 0.6
     assert across.abs().max() <= 41
+
+
+def test_a_share_of_the_crops_has_stronger_colours_and_the_others_are_as_without():
+    photos = [("muted", 100 + noise(60, 60) // 16)]  # nothing clips
+    plain, some, all_ = (
+        PhotoCache(photos, saturated=share).crops(seed=0, step=0, batch=200, size=32) * 255 for share in (0, 0.25, 1)
+    )
+    changed = (some != plain).flatten(1).any(1)
+    assert 0.15 < changed.float().mean() < 0.35
+    chroma, stronger = (crops - crops.mean(dim=1, keepdim=True) for crops in (plain, all_))
+    times = (chroma * stronger).sum((1, 2, 3)) / chroma.square().sum((1, 2, 3))
+    assert times.min() >= 1 and 1.9 < times.max() <= MOST_SATURATED + 0.01 and 1.4 < times.mean() < 1.6
+    assert (all_.mean(dim=1) - plain.mean(dim=1)).abs().max() < 1  # rounded three times
 
 
 def test_photos_are_drawn_by_their_pixels_and_small_ones_never():

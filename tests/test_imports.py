@@ -34,7 +34,7 @@ ALLOWED = {
     "codec/quantise": {"torch", "codec/rate"},
     "codec/symbols": {"torch", "numpy"}
     | {"codec/network", "codec/rate", "codec/entropy", "codec/bitstream", "codec/quantise", "codec/tiling"},
-    "codec/refine": {"torch", "numpy", "codec/network", "codec/rate", "codec/tiling"},
+    "codec/refine": {"torch", "numpy", "codec/network", "codec/tiling"},
     "codec/targets": {"codec/network"},
     "codec/inference": {"torch", "numpy", "PIL"}
     | {"codec/models", "codec/network", "codec/bitstream", "codec/pictures", "codec/targets"}

@@ -112,6 +112,17 @@ def test_the_offset_moves_towards_zero(tables):
     assert torch.equal(Quantiser(tables, CPU).reconstruct(r, index), r - offset)
 
 
+def test_in_training_the_value_is_the_file_s_and_the_gradient_that_of_the_residual(tables, residuals):
+    quantiser = Quantiser(tables, CPU)
+    exact, index = residuals[0].clone().requires_grad_(True), residuals[1].float() + 0.49
+    value = quantiser.straight_through(exact, index)
+    expected = quantiser.reconstruct(quantiser.choose(exact.detach(), residuals[1]), residuals[1])
+    torch.testing.assert_close(value, expected)
+    weight = torch.randn(COUNT)
+    (value * weight).sum().backward()
+    assert torch.equal(exact.grad, weight)
+
+
 def test_magnitude_bits_are_those_of_the_entropy_coder(tables, coded_tables):
     bits = magnitude_bits(tables["r_frequencies"], tables["r_sizes"])
     assert bits.shape == (SCALE_COUNT, REACH)
@@ -128,6 +139,24 @@ def test_bits_count_both_signs_as_the_entropy_coder_does(tables, coded_tables, r
     r = exact.round().clamp(1 - REACH, REACH - 1)
     expected = entropy.information_bits(r.short().numpy(), index.numpy(), coded_tables)
     assert Quantiser(tables, CPU).bits(r, index).sum().item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_bits_between_integers_are_in_proportion_and_have_a_gradient(tables):
+    quantiser = Quantiser(tables, CPU)
+    index = torch.tensor([20, 30, 30, 40])
+    r = torch.tensor([0.25, -2.5, 3.75, REACH + 5.0], requires_grad=True)
+    at = quantiser.magnitude_bits
+    bits = quantiser.bits(r, index)
+    expected = [
+        0.75 * at[20, 0] + 0.25 * at[20, 1],
+        at[30, 2:4].mean(),
+        0.25 * at[30, 3] + 0.75 * at[30, 4],
+        at[40, -1],
+    ]
+    torch.testing.assert_close(bits.detach(), torch.stack(expected))
+    bits.sum().backward()
+    slopes = [at[20, 1] - at[20, 0], at[30, 2] - at[30, 3], at[30, 4] - at[30, 3], torch.zeros(())]
+    torch.testing.assert_close(r.grad, torch.stack(slopes))
 
 
 @pytest.mark.parametrize("skip", [-1, SCALE_COUNT + 1])

@@ -38,6 +38,11 @@ def test_an_index_outside_the_table_is_clamped_and_can_come_back():
     assert index.grad[0] <= 0 <= index.grad[1]  # descent raises the first and lowers the second
 
 
+def test_a_file_s_index_is_the_nearest_and_halves_go_up():
+    index = torch.tensor([-3.0, -0.5, 0.4375, 0.5, 10.5625, 62.5, 63.5, 900.0])
+    assert rate.whole_index(index).tolist() == [0, 0, 0, 1, 11, 63, 63, 63]
+
+
 def test_the_best_index_is_the_true_scale():
     for index in (10, 30, 50):
         r = torch.from_numpy(np.random.default_rng(index).normal(0, SCALES[index], 20_000)).round()

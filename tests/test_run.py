@@ -42,7 +42,9 @@ TINY = [
     "student.training.steps_per_epoch=2",
     "prune.training.steps_per_epoch=1",
     "prune.training.crop=64",
-    "++finish.training={steps:1,batch:8,crop:64,learning_rate:1.0e-3,steps_per_epoch:1}",
+    "++finish.training={steps:1,batch:8,crop:64,learning_rate:1.0e-3,steps_per_epoch:1,as_in_files:true}",
+    "finish.start=null",
+    "teacher.load=null",
     *ONE_ROUND,
     "evaluate.qualities=[1,3,6,8]",
     "evaluate.limit=1",
@@ -107,6 +109,20 @@ def test_complete_stages_are_skipped_and_another_configuration_is_refused(tmp_pa
     assert all(path.stat().st_mtime_ns == when for path, when in files.items())
     with pytest.raises(InvalidInput, match=r"teacher\.training\.learning_rate=0\.001, not 0\.002"):
         run.Run(configuration(*overrides, "teacher.training.learning_rate=0.002"))()
+
+
+def test_a_finished_student_is_trained_on_in_a_run_of_its_own(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    run.Run(configuration("experiment=smoke", f"run_dir={first}", *TINY))()
+    more = [
+        f"teacher.load={first / 'teacher'}",
+        f"finish.start={first / 'finished'}",
+        "stages=[finish,evaluate,export]",
+    ]
+    run.Run(configuration("experiment=smoke", f"run_dir={second}", *TINY, *more))()
+    start, student = (slimcodec.models.load(path) for path in (first / "finished", second / "student"))
+    assert student.info["architecture"] == start.info["architecture"] and student.sha256 != start.sha256
+    assert student.info["figures"]["validation"]["bd_rate_percent"]["teacher"] is not None
 
 
 def test_unknown_stage_and_missing_target_are_named(tmp_path):

@@ -414,8 +414,11 @@ class HyperpriorCodec(nn.Module):
             if isinstance(layer, IntegerConv2d | SubPixelConv):
                 layer.pack()
 
-    def forward(self, x: Tensor, quality: Tensor) -> Coded:
-        """A training pass: rounding is straight-through; the noise for the rate is added by the caller."""
+    def forward(self, x: Tensor, quality: Tensor, quantise: Callable[[Tensor, Tensor], Tensor] | None = None) -> Coded:
+        """A training pass: rounding is straight-through; the noise for the rate is added by the caller.
+
+        quantise(exact, index) may take rounding's place: `Quantiser.straight_through`.
+        """
         shift = self.gain_shift(quality)
         gain = self.gain(shift)
         # Mixed precision stops here: bfloat16 cannot hold the integers that rounding makes.
@@ -423,18 +426,20 @@ class HyperpriorCodec(nn.Module):
         z = self.h_a(y * gain[:, :, None, None]).float()
         z_hat = round_z(z)
         planes = to_planes(y)
+        plane_gain = gain[:, None, :, None, None]
+        index = self.scale_index(z_hat, shift)
 
         def residual(chosen, mu):
-            return round_ste((planes[:, chosen] - mu) * gain[:, None, :, None, None])
+            exact = (planes[:, chosen] - mu) * plane_gain
+            return round_ste(exact) if quantise is None else quantise(exact, index[:, chosen])
 
         y_hat, mu = self.decode_planes(z_hat, gain, residual)
-        plane_gain = gain[:, None, :, None, None]
         return Coded(
             x_hat=self.g_s(from_planes(y_hat)),
             y=planes,
             mu=mu,
             residual=(planes - mu) * plane_gain,
-            index=self.scale_index(z_hat, shift),
+            index=index,
             gain=plane_gain,
             z=z,
         )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from slimcodec import InvalidModel
-from slimcodec.codec.rate import SCALE_COUNT
+from slimcodec.codec.rate import SCALE_COUNT, whole_index
 
 # What an error of one step costs, in bits. In theory 6 / ln 2 = 8.7, where rate and distortion balance at small steps;
 # a decision for zero also spoils the means of the stages after it and errs towards them, so that 30 was best: 10 gave
@@ -47,9 +47,20 @@ class Quantiser:
             rounded = rounded - down.to(rounded.dtype)
         return (rounded * exact.sign()).masked_fill(index < self.skip, 0)
 
+    def straight_through(self, exact: Tensor, index: Tensor) -> Tensor:
+        """What a file would make of them, at real scale indices; the gradient is that of `exact`."""
+        with torch.no_grad():
+            index = whole_index(index)
+            error = self.reconstruct(self.choose(exact, index), index) - exact
+        return exact + error
+
     def bits(self, r: Tensor, index: Tensor) -> Tensor:
-        """What coding each r costs; from REACH on as much as the last magnitude below."""
-        return self.magnitude_bits[index.long(), r.abs().clamp_max(REACH - 1).long()]
+        """What coding each r costs, differentiably; between integers in proportion, from REACH - 1 on the same."""
+        magnitude = r.abs().clamp_max(REACH - 1)
+        lower = magnitude.detach().floor().clamp_max(REACH - 2)
+        cell = lower.long() + index.long() * REACH
+        at_lower, at_upper = (self.magnitude_bits.flatten()[cell + step] for step in (0, 1))
+        return at_lower + (magnitude - lower) * (at_upper - at_lower)
 
     def reconstruct(self, r: Tensor, index: Tensor) -> Tensor:
         """r and its scale indices → what the decoder adds to mu, in quantisation steps."""

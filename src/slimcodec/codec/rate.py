@@ -21,6 +21,11 @@ def scale(index: Tensor) -> Tensor:
     return SCALE_MIN * torch.exp(INDEX_STEP * index)
 
 
+def whole_index(index: Tensor) -> Tensor:
+    """The nearest scale of the table, int64, as files count it: halves go up."""
+    return (index + 0.5).floor().clamp(0, SCALE_COUNT - 1).long()
+
+
 def gaussian_bits(r: Tensor, index: Tensor) -> Tensor:
     """-log2 P(r) under N(0, scale(index)²) integrated over r ± ½; r with noise or rounded, shapes equal."""
     sigma = scale(clamp_ste(index, 0, SCALE_COUNT - 1))

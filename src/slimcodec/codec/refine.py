@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slimcodec.codec import rate
 from slimcodec.codec.network import ALIGNMENT, QUALITY_ONE, from_planes, to_planes
 from slimcodec.codec.tiling import LATENTS, PLANE_CELLS, Window, whole
 
@@ -82,7 +81,7 @@ class _Piece:
         def residual(chosen: list[int], mu: Tensor) -> Tensor:
             index = self.index[:, chosen]
             r = rounding(u[:, chosen] - mu * plane_gain, index).masked_fill(index < self.codec.quantiser.skip, 0)
-            bits.append(rate.gaussian_bits(r, index.float()).sum())
+            bits.append(self.codec.quantiser.bits(r, index).sum())
             return self.codec.quantiser.reconstruct(r, index)
 
         y_hat, _ = self.codec.network.decode_planes(self.z_hat, self.gain, residual)

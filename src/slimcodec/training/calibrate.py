@@ -1,48 +1,88 @@
-"""What a decoder should know of its residuals, counted on pictures when a model is saved: offsets and what to skip."""
+"""What a decoder should know of its residuals, counted on pictures when a model is saved: how often each integer
+comes at every scale, the offsets, and what to skip."""
 
+from typing import NamedTuple
+
+import numpy as np
 import torch
 from torch import Tensor
 
+from slimcodec.codec import entropy, rate
 from slimcodec.codec.network import QUALITY_ONE, HyperpriorCodec, round_z, to_planes
 from slimcodec.codec.quantise import ERROR_BITS, OFFSET_UNIT, Quantiser
 from slimcodec.codec.rate import SCALE_COUNT
 
+# Integers that are chosen by what they cost are not distributed as Gaussians are: there are more zeros.
+GAUSSIAN_COUNT = 20  # residuals for each entry of a table: a scale that was seen less often keeps a Gaussian's table
 PRIOR_COUNT = 50  # residuals: a scale that was seen less often keeps an offset near 0
 # The middle of the residuals is the best for y; a little less was better for the picture (cid22-validation).
 OFFSET_SHARE = 0.6
 # What not coding the residuals of the smallest scales may cost on any of the pictures, of bits and errors together: on
 # most pictures nearly nothing, but saturated colours have residuals that no scale foresees.
 SKIP_COST = 0.002
+LARGEST = 1025  # magnitude that is counted apart: the widest table's escape
 MOST_SKIPPED = 8  # a scale of 0.3, whatever the pictures say: they may all be flat
+
+
+class Counts(NamedTuple):
+    """What was found on the crops."""
+
+    magnitudes: Tensor  # [64, LARGEST + 1]: residuals by scale and |r|, larger ones with the largest
+    by_scale: Tensor  # [crops and qualities, 4, 64]: as `_counted` gives them
 
 
 @torch.no_grad()
 def calibrated(codec: HyperpriorCodec, tables: dict[str, Tensor], crops: Tensor) -> dict[str, Tensor]:
-    """The tables with r_offsets and r_skip counted on crops [B, 3, H, W] at every rung of the ladder."""
+    """The tables with r_frequencies, r_offsets and r_skip counted on crops [B, 3, H, W] at every rung of the ladder."""
     was_training = codec.training
     codec.eval()
-    quantiser = Quantiser(tables, crops.device)
-    qualities = [rung * QUALITY_ONE for rung in range(1, codec.architecture.rungs + 1)]
-    counts = torch.stack([_counted(codec, quantiser, crop[None], q) for crop in crops for q in qualities])
+    # Twice, because what is chosen depends on what it costs.
+    magnitudes, _ = _count(codec, Quantiser(tables, crops.device), crops)
+    tables = tables | {"r_frequencies": _frequencies(magnitudes)}
+    magnitudes, by_scale = _count(codec, Quantiser(tables, crops.device), crops)
     codec.train(was_training)
-    nonzero, excess, cost, cost_of_zero = counts.unbind(1)  # [pictures and qualities, 64] each
+    nonzero, excess, cost, cost_of_zero = by_scale.unbind(1)
     offsets = OFFSET_SHARE * excess.sum(0) / (nonzero.sum(0) + PRIOR_COUNT)
     too_much = (cost_of_zero - cost).cumsum(1) > SKIP_COST * cost.sum(1, keepdim=True)
     skip = (~too_much.any(0)).cumprod(0).sum().clamp_max(MOST_SKIPPED)
     return tables | {
+        "r_frequencies": _frequencies(magnitudes),
         "r_offsets": (offsets * OFFSET_UNIT).round().to(torch.int16),
         "r_skip": skip[None].to(torch.int32),
     }
 
 
-def _counted(codec: HyperpriorCodec, quantiser: Quantiser, x: Tensor, fixed_quality: int) -> Tensor:
+def _frequencies(magnitudes: Tensor) -> Tensor:
+    """Tables as `prior.export_tables` lays them out: what was counted, and a Gaussian where that is little."""
+    found = []
+    for counted, gaussian in zip(magnitudes, rate.gaussian_pmfs(), strict=True):
+        radius = len(gaussian) // 2 - 1
+        each_sign, escaped = counted[1 : radius + 1] / 2, counted[radius + 1 :].sum(0, keepdim=True)
+        seen = torch.cat([each_sign.flip(0), counted[:1], each_sign, escaped])
+        seen += GAUSSIAN_COUNT * len(gaussian) * gaussian
+        found.append(entropy.quantise(seen.numpy()[None])[0])
+    return torch.from_numpy(np.concatenate(found).astype(np.uint16))
+
+
+def _count(codec: HyperpriorCodec, quantiser: Quantiser, crops: Tensor) -> Counts:
+    qualities = [rung * QUALITY_ONE for rung in range(1, codec.architecture.rungs + 1)]
+    magnitudes, by_scale = torch.zeros(SCALE_COUNT, LARGEST + 1, dtype=torch.float64), []
+    for crop in crops:
+        for quality in qualities:
+            figures, cells = _counted(codec, quantiser, crop[None], quality)
+            by_scale.append(figures)
+            magnitudes += cells.bincount(minlength=magnitudes.numel()).view_as(magnitudes)
+    return Counts(magnitudes, torch.stack(by_scale))
+
+
+def _counted(codec: HyperpriorCodec, quantiser: Quantiser, x: Tensor, fixed_quality: int) -> tuple[Tensor, Tensor]:
     """[4, 64], by scale: residuals that are not 0, the sum of |r| - |exact| of them, and the cost of all in bits, coded
-    and left out."""
+    and left out. And every residual's cell in `Counts.magnitudes`."""
     shift = codec.gain_shift(torch.tensor([fixed_quality], device=x.device))
     gain = codec.gain(shift)
     y = codec.g_a(x)
     z_hat = round_z(codec.h_a(y * gain[:, :, None, None]))
-    index = codec.scale_index(z_hat, shift).add(0.5).floor().clamp(0, SCALE_COUNT - 1).long()
+    index = rate.whole_index(codec.scale_index(z_hat, shift))
     planes, found = to_planes(y), []
 
     def residual(chosen: list[int], mu: Tensor) -> Tensor:
@@ -58,4 +98,5 @@ def _counted(codec: HyperpriorCodec, quantiser: Quantiser, x: Tensor, fixed_qual
     counts = torch.zeros(4, SCALE_COUNT, dtype=torch.float64)
     for row, figure in zip(counts, figures, strict=True):
         row.index_add_(0, where.cpu(), figure.cpu().double())
-    return counts
+    cells = where * (LARGEST + 1) + r.abs().clamp_max(LARGEST).long()
+    return counts, cells.cpu()

@@ -48,6 +48,7 @@ EMBEDDED = {
 
 # First word of each generator's key, so that crops and rungs of one (seed, step) are independent.
 _CROP_KEY, _RUNG_KEY = 1, 2
+MOST_SATURATED = 2.0
 
 
 class Photo(NamedTuple):
@@ -141,13 +142,14 @@ def _centre(pixels: np.ndarray, side: int, axis: int) -> np.ndarray:
 
 
 class Crop(NamedTuple):
-    """A square window of one photo, in its pixels; `flip` mirrors it left to right."""
+    """A square window of one photo, in its pixels; `flip` mirrors it left to right, saturation 1 leaves its colours."""
 
     photo: int
     top: int
     left: int
     side: int
     flip: bool
+    saturation: float = 1.0
 
 
 class PhotoCache:
@@ -155,14 +157,24 @@ class PhotoCache:
 
     A photo is drawn in proportion to its pixels, so that every pixel is seen about equally often. A photo smaller than
     the crop is never drawn, and a warning says how many there are: padding would teach the codec unreal pictures.
+
+    saturated  share of the crops whose colours are made stronger, up to MOST_SATURATED times: few photos have any that
+               are as strong as signs and paint, and a codec that has not seen those is far off on them
     """
 
-    def __init__(self, photos: Sequence[tuple[str, np.ndarray]], *, device: torch.device | str = "cpu"):
+    def __init__(
+        self,
+        photos: Sequence[tuple[str, np.ndarray]],
+        *,
+        device: torch.device | str = "cpu",
+        saturated: float = 0.0,
+    ):
         """Raises InvalidInput when there are no photos."""
         if not photos:
             raise InvalidInput("there are no photos to train on; name a folder that holds some")
         # A view [3, H, W] of [H, W, 3] is in channels-last order, the one that uint8 resizing is fast in.
         self._photos = [torch.from_numpy(pixels).to(device).permute(2, 0, 1) for _, pixels in photos]
+        self._saturated = saturated
         self._shares: dict[int, np.ndarray] = {}
 
     @property
@@ -200,6 +212,7 @@ class PhotoCache:
             left=int(rng.integers(width - side, endpoint=True)),
             side=side,
             flip=bool(rng.random() < 0.5),
+            saturation=rng.uniform(1, MOST_SATURATED) if rng.random() < self._saturated else 1.0,
         )
 
     def _cut(self, crop: Crop, size: int) -> torch.Tensor:
@@ -208,6 +221,8 @@ class PhotoCache:
         window = self._photos[crop.photo][:, rows, columns]
         if crop.side != size:
             window = _downscale(window, size)
+        if crop.saturation != 1:
+            window = _saturate(window, crop.saturation)
         return window.flip(-1) if crop.flip else window
 
     def _cumulative_shares(self, size: int) -> np.ndarray:
@@ -236,6 +251,12 @@ def _downscale(window: torch.Tensor, size: int) -> torch.Tensor:
         return F.interpolate(window[None], (size, size), mode="bicubic", antialias=True)[0]
     resized = F.interpolate(window[None].float(), (size, size), mode="bicubic", antialias=True)[0]
     return resized.round().clamp(0, 255).to(torch.uint8)
+
+
+def _saturate(window: torch.Tensor, times: float) -> torch.Tensor:
+    """uint8 [3, H, W] -> the same with every pixel's colour so many times as far from the mean of its three values."""
+    grey = window.float().mean(dim=0, keepdim=True)
+    return grey.lerp(window.float(), times).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def rungs(*, seed: int, step: int, batch: int, levels: int) -> torch.Tensor:

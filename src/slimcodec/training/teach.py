@@ -15,8 +15,9 @@ from pytorch_optimizer import SOAP
 from torch import Tensor
 
 from slimcodec import InvalidInput
-from slimcodec.codec import models
+from slimcodec.codec import models, rate
 from slimcodec.codec.network import QUALITY_ONE, Coded, HyperpriorCodec
+from slimcodec.codec.quantise import Quantiser
 from slimcodec.training import data, losses
 from slimcodec.training.calibrate import calibrated
 from slimcodec.training.checkpoints import Checkpoints, TrainingStopped, newest
@@ -67,7 +68,8 @@ class Teach(lightning.LightningModule):
         self.register_buffer("lmbda", torch.tensor(codec.architecture.quality_ladder), persistent=False)
         self.register_buffer("loss_mean", torch.zeros(len(self.lmbda)))  # running mean of the cost at each rung
         self.cache: data.PhotoCache | None = None
-        self.compiled: Callable[[Tensor, Tensor], Coded] | None = None  # the codec's forward, for training alone
+        self.compiled: Callable[..., Coded] | None = None  # the codec's forward, for training alone
+        self.quantiser: Quantiser | None = None  # makes integers of residuals as in files; None: they are rounded
 
     def on_fit_start(self) -> None:
         if self.batch % self.trainer.world_size:
@@ -101,7 +103,7 @@ class Teach(lightning.LightningModule):
     def coded_at(self, step: int) -> tuple[Tensor, Tensor, Coded, RateDistortion]:
         """A step's batch x and quality, what the codec makes of it, and what that costs."""
         x, quality = self.draw(step)
-        coded = (self.compiled or self.codec)(x, quality)
+        coded = (self.compiled or self.codec)(x, quality, self.quantise)
         return x, quality, coded, self.rate_distortion(x, quality, coded, *self.noise(step, coded))
 
     def terms(self, x: Tensor, quality: Tensor, coded: Coded) -> dict[str, Tensor]:
@@ -152,15 +154,25 @@ class Teach(lightning.LightningModule):
             self.loss_mean.copy_(torch.where(count > 0, moved, self.loss_mean))
         return cost / self.loss_mean[rung]
 
+    @property
+    def quantise(self) -> Callable[[Tensor, Tensor], Tensor] | None:
+        return self.quantiser and self.quantiser.straight_through
+
+    def integers(self, coded: Coded) -> Tensor:
+        """r in planes."""
+        if self.quantiser is None:
+            return coded.residual.round()
+        return self.quantiser.choose(coded.residual, rate.whole_index(coded.index))
+
     def validation_step(self, photo: tuple[str, Tensor], _: int) -> None:
         """One picture x [3, H, W] at every rung, with rounded symbols."""
         _, x = photo
         rungs = torch.arange(1, len(self.lmbda) + 1, device=self.device)
         for rung in rungs.tolist():
             quality = torch.tensor([rung * QUALITY_ONE], device=self.device)
-            coded = self.codec(x[None], quality)
-            zero_r, zero_z = coded.residual.round() - coded.residual, coded.z.round() - coded.z
-            measured = self.rate_distortion(x[None], quality, coded, zero_r, zero_z)
+            coded = self.codec(x[None], quality, self.quantise)
+            to_r, to_z = self.integers(coded) - coded.residual, coded.z.round() - coded.z
+            measured = self.rate_distortion(x[None], quality, coded, to_r, to_z)
             bpp = measured.bpp_r + measured.bpp_z
             figures = {
                 f"val/bpp_{rung}": bpp,
