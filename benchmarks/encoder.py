@@ -22,6 +22,7 @@ from slimcodec.codec.inference import Codec
 from slimcodec.evaluation.curves import Curve, bd_rate
 from slimcodec.evaluation.metrics import psnr_db
 from slimcodec.evaluation.points import find_photos, open_photo
+from slimcodec.training.prior import FactorizedPrior, export_tables
 
 QUALITIES = 1, 2, 4, 6, 8
 
@@ -31,14 +32,17 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     photos = [open_photo(path) for path in find_photos(options.photos)[:: options.every]]
     model = models.load(options.model)
-    plain = model._replace(tables=model.tables | {"r_offsets": torch.zeros_like(model.tables["r_offsets"])})
-    rounding, chosen, counted = Codec(plain), Codec(plain), Codec(model)
+    uncounted = export_tables(FactorizedPrior(hypers=1, rungs=1))
+    gaussian = model._replace(tables=model.tables | {name: uncounted[name] for name in ("r_frequencies", "r_offsets")})
+    plain = model._replace(tables=model.tables | {"r_offsets": uncounted["r_offsets"]})
+    rounding, chosen, counted, whole = Codec(gaussian), Codec(gaussian), Codec(plain), Codec(model)
     rounding.quantiser.error_bits = None
     rows = [
-        _measured("rounding", rounding, photos),
+        _measured("rounding, Gaussian tables", rounding, photos),
         _measured("chosen by cost", chosen, photos),
-        _measured("and offsets: effort 0", counted, photos),
-        *(_measured(f"effort {effort}", counted, photos, effort=effort) for effort in options.efforts),
+        _measured("and counted tables", counted, photos),
+        _measured("and offsets: effort 0", whole, photos),
+        *(_measured(f"effort {effort}", whole, photos, effort=effort) for effort in options.efforts),
     ]
     print(_effort_table(rows, options.threads))
     skips = [_skipping(model, skip, photos) for skip in options.skips]

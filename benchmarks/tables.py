@@ -138,17 +138,16 @@ def processes(name: str) -> str:
 
 
 def efforts(name: str) -> str:
-    """BD-rate of each effort against effort 0, and what it takes."""
+    """BD-rate of an encoder's parts and of each effort against effort 0, and what they take."""
     rows = _stored("flagship", name)["efforts"]
     zero = next(row for row in rows if row["label"].endswith("effort 0"))
-    chosen = [row for row in rows if row["label"].startswith("effort")]
     cells = [
         [
             row["label"],
-            _percent(bd_rate(Curve(**zero["curve"]), Curve(**row["curve"])).percent),
+            "reference" if row is zero else _percent(bd_rate(Curve(**zero["curve"]), Curve(**row["curve"])).percent),
             f"{row['seconds']:.1f}",
         ]
-        for row in chosen
+        for row in rows
     ]
     return _table(["", "against effort 0", "seconds a picture"], cells)
 

@@ -17,7 +17,9 @@ from slimcodec.codec.tiling import LATENTS, PLANE_CELLS, Window, whole
 STEPS = (0, 20, 30, 45, 60, 90, 130, 180, 250, 400, 600)
 LEARNING_RATE = 0.02  # quantisation steps
 HOTTEST, COLDEST = 1.0, 0.2
-TILE, MARGIN = 12, 2  # cells: a big picture is refined in pieces, each with its surroundings
+# Cells: a big picture is refined in pieces, each with its surroundings. The g_s of slim-2k sees 48 pixels around, less
+# than a cell.
+TILE, MARGIN = 16, 1
 
 
 def refine(
