@@ -36,8 +36,8 @@ def calibrated(codec: HyperpriorCodec, tables: dict[str, Tensor], crops: Tensor)
     """The tables with r_frequencies, r_offsets and r_skip counted on crops [B, 3, H, W] at every rung of the ladder."""
     was_training = codec.training
     codec.eval()
-    # Twice, because what is chosen depends on what it costs.
-    magnitudes, _ = _count(codec, Quantiser(tables, crops.device), crops)
+    # Twice, because what is chosen depends on what it costs; a few crops say that well enough.
+    magnitudes, _ = _count(codec, Quantiser(tables, crops.device), crops[::4])
     tables = tables | {"r_frequencies": _frequencies(magnitudes)}
     magnitudes, by_scale = _count(codec, Quantiser(tables, crops.device), crops)
     codec.train(was_training)
