@@ -165,7 +165,7 @@ class Teach(lightning.LightningModule):
         return self.quantiser.choose(coded.residual, rate.whole_index(coded.index))
 
     def validation_step(self, photo: tuple[str, Tensor], _: int) -> None:
-        """One picture x [3, H, W] at every rung, with rounded symbols."""
+        """One picture x [3, H, W] at every rung, with whole symbols."""
         _, x = photo
         rungs = torch.arange(1, len(self.lmbda) + 1, device=self.device)
         for rung in rungs.tolist():
