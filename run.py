@@ -337,7 +337,7 @@ class Run:
 
     def trainer(self, directory: Path, *, callbacks: list, **settings: Any) -> lightning.Trainer:
         """A fresh Trainer from conf/trainer, with this run's loggers."""
-        ours = ("max_time", "checkpoint_minutes", "compile")
+        ours = ("max_time", "checkpoint_minutes", "compile", "crop_workers")
         chosen = {name: value for name, value in self.configuration["trainer"].items() if name not in ours}
         if "strategy" in chosen:
             chosen["devices"] = parallel.count()
@@ -559,7 +559,12 @@ class Run:
     def cache(self) -> data.PhotoCache:
         on_gpu = self.configuration["trainer"]["accelerator"] == "gpu"
         device = parallel.device() if on_gpu else "cpu"
-        return data.PhotoCache(self.photos[0], device=device, saturated=self.configuration["data"]["saturated"])
+        return data.PhotoCache(
+            self.photos[0],
+            device=device,
+            saturated=self.configuration["data"]["saturated"],
+            workers=self.configuration["trainer"]["crop_workers"],
+        )
 
     def first_crops(self, training: dict[str, Any]) -> torch.Tensor:
         """What a new codec starts from: more crops than a batch, for its covariances."""
@@ -676,7 +681,10 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _git_commit() -> str | None:
-    result = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=HERE)
+    try:
+        result = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=HERE)
+    except FileNotFoundError:  # there is no git
+        return None
     return result.stdout.strip() or None
 
 

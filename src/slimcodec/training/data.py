@@ -3,11 +3,13 @@
     folder_photos / embedded ──► PhotoCache ──crops(seed, step)──► x  [B, 3, size, size]  RGB in [0, 1]
                                              rungs(seed, step) ──► quality rung of each picture  [B]
 
-A step's batch is a pure function of (seed, step). There are no workers and no position to save: a resumed run goes on
-with the very crops it would have drawn, and a data-parallel process computes its own slice of the global batch. All
-that a training loop has to be fed is therefore the number of the step, which is what `PhotoData` yields.
+A step's batch is a pure function of (seed, step). There is no position to save: a resumed run goes on with the very
+crops it would have drawn, and a data-parallel process computes its own slice of the global batch. All that a training
+loop has to be fed is therefore the number of the step, which is what `PhotoData` yields. Workers, if there are any, cut
+the crops of the next steps meanwhile.
 """
 
+import itertools
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from slimcodec import InvalidInput
@@ -152,14 +154,25 @@ class Crop(NamedTuple):
     saturation: float = 1.0
 
 
+class _Request(NamedTuple):
+    """What stays the same from step to step: pictures first … first + count of each batch, of `size` pixels."""
+
+    seed: int
+    size: int
+    first: int
+    count: int
+
+
 class PhotoCache:
     """Decoded photos in memory (or on a GPU, `device`), 3 bytes a pixel, and the crops of any training step.
 
     A photo is drawn in proportion to its pixels, so that every pixel is seen about equally often. A photo smaller than
     the crop is never drawn, and a warning says how many there are: padding would teach the codec unreal pictures.
 
+    device     of the crops, and of the photos if there are no workers
     saturated  share of the crops whose colours are made stronger, up to MOST_SATURATED times: few photos have any that
                are as strong as signs and paint, and a codec that has not seen those is far off on them
+    workers    processes that cut the crops of the next steps on the CPU, for a GPU that trains faster than it cuts
     """
 
     def __init__(
@@ -168,18 +181,18 @@ class PhotoCache:
         *,
         device: torch.device | str = "cpu",
         saturated: float = 0.0,
+        workers: int = 0,
     ):
         """Raises InvalidInput when there are no photos."""
         if not photos:
             raise InvalidInput("there are no photos to train on; name a folder that holds some")
+        self.device = torch.device(device)
+        of_photos = "cpu" if workers else device
         # A view [3, H, W] of [H, W, 3] is in channels-last order, the one that uint8 resizing is fast in.
-        self._photos = [torch.from_numpy(pixels).to(device).permute(2, 0, 1) for _, pixels in photos]
+        self._photos = [torch.from_numpy(pixels).to(of_photos).permute(2, 0, 1) for _, pixels in photos]
         self._saturated = saturated
+        self._ahead = _Ahead(self._cut_all, workers, pin_memory=self.device.type == "cuda") if workers else None
         self._shares: dict[int, np.ndarray] = {}
-
-    @property
-    def device(self) -> torch.device:
-        return self._photos[0].device
 
     def crops(
         self, *, seed: int, step: int, batch: int, size: int, first: int = 0, count: int | None = None
@@ -193,11 +206,19 @@ class PhotoCache:
         count = batch - first if count is None else count
         if not 0 <= first <= first + count <= batch:
             raise ValueError(f"pictures {first} to {first + count} are not inside a batch of {batch}")
-        pictures = torch.empty(count, 3, size, size, device=self.device)
+        self._cumulative_shares(size)  # warns here, not in every worker
+        request = _Request(seed, size, first, count)
+        pictures = self._ahead(step, request) if self._ahead else self._cut_all(step, request)
+        return pictures.to(self.device, non_blocking=True).float().div_(255)
+
+    def _cut_all(self, step: int, request: "_Request") -> torch.Tensor:
+        """A step's crops as uint8 [count, 3, size, size]."""
+        seed, size, first, count = request
+        pictures = torch.empty(count, 3, size, size, dtype=torch.uint8, device=self._photos[0].device)
         for picture, index in zip(pictures, range(first, first + count), strict=True):
             rng = np.random.default_rng((_CROP_KEY, seed, step, index))
             picture.copy_(self._cut(self._draw(rng, size), size))
-        return pictures.div_(255)
+        return pictures
 
     def _draw(self, rng: np.random.Generator, size: int) -> Crop:
         """Half of the crops are taken as they are, half from a window of up to twice the side, to be downscaled."""
@@ -239,6 +260,38 @@ class PhotoCache:
                 warnings.warn(f"{unused} of {len(shapes)} photos are smaller than the {size}x{size} crop", stacklevel=4)
             self._shares[size] = np.cumsum(pixels) / pixels.sum()
         return self._shares[size]
+
+
+class _Ahead:
+    """What `cut(step, request)` gives, from worker processes that are some steps ahead of whoever asks in order."""
+
+    def __init__(self, cut: Callable[[int, _Request], torch.Tensor], workers: int, *, pin_memory: bool):
+        self._cut, self._workers, self._pin_memory = cut, workers, pin_memory
+        self._expected: tuple[int, _Request] | None = None
+        self._found: Iterator[torch.Tensor] = iter(())
+
+    def __call__(self, step: int, request: _Request) -> torch.Tensor:
+        if (step, request) != self._expected:
+            loader = DataLoader(
+                _Cut(self._cut, request),
+                batch_size=None,
+                sampler=itertools.count(step),
+                num_workers=self._workers,
+                pin_memory=self._pin_memory,
+            )
+            self._found = iter(loader)
+        self._expected = (step + 1, request)
+        return next(self._found)
+
+
+class _Cut(Dataset):
+    """The crops of every step, by its number."""
+
+    def __init__(self, cut: Callable[[int, _Request], torch.Tensor], request: _Request):
+        self._cut, self._request = cut, request
+
+    def __getitem__(self, step: int) -> torch.Tensor:
+        return self._cut(step, self._request)
 
 
 def _downscale(window: torch.Tensor, size: int) -> torch.Tensor:

@@ -44,6 +44,7 @@ class Teach(lightning.LightningModule):
     steps        optimizer steps in all; the learning rate warms up for 2 % and falls to zero over the last third
     batch, crop  pictures in the global batch, and their side in pixels (a multiple of 64)
     optimizer    adam; or soap, which costs more a step and needs far fewer of them (Zhang and Zhu, arXiv 2601.20769)
+    basis_every  steps from one eigenbasis of soap's to the next; a GPU takes long for one
     """
 
     def __init__(
@@ -56,12 +57,13 @@ class Teach(lightning.LightningModule):
         crop: int,
         learning_rate: float,
         optimizer: str = "adam",
+        basis_every: int = 10,
         seed: int = 0,
     ):
         super().__init__()
         if optimizer not in OPTIMIZERS:
             raise InvalidInput(f"training.optimizer={optimizer}: must be one of {', '.join(OPTIMIZERS)}")
-        self.optimizer = optimizer
+        self.optimizer, self.basis_every = optimizer, basis_every
         self.codec, self.prior = codec, prior
         self.steps, self.batch, self.crop = steps, batch, crop
         self.learning_rate, self.seed = learning_rate, seed
@@ -184,7 +186,7 @@ class Teach(lightning.LightningModule):
             self.log_dict({key: value.mean() for key, value in figures.items()}, batch_size=1, sync_dist=True)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = OPTIMIZERS[self.optimizer](*self._parameter_groups(), self.learning_rate)
+        optimizer = OPTIMIZERS[self.optimizer](*self._parameter_groups(), self.learning_rate, self.basis_every)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -211,12 +213,16 @@ class Teach(lightning.LightningModule):
         return self.trainer.global_rank * count, count
 
 
-def _adam(weights: list[Tensor], gains: list[Tensor], rest: list[Tensor], learning_rate: float) -> torch.optim.Adam:
+def _adam(
+    weights: list[Tensor], gains: list[Tensor], rest: list[Tensor], learning_rate: float, _: int
+) -> torch.optim.Adam:
     groups = [{"params": weights + rest}, {"params": gains, "lr": GAIN_LEARNING_RATE * learning_rate}]
     return torch.optim.Adam(groups, lr=learning_rate)
 
 
-def _soap(weights: list[Tensor], gains: list[Tensor], rest: list[Tensor], learning_rate: float) -> SOAP:
+def _soap(
+    weights: list[Tensor], gains: list[Tensor], rest: list[Tensor], learning_rate: float, basis_every: int
+) -> SOAP:
     """Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al. 2024); plain Adam for all but the weights."""
     as_adam = {"max_precondition_dim": 0, "betas": (0.9, 0.999)}
     groups = [
@@ -224,7 +230,13 @@ def _soap(weights: list[Tensor], gains: list[Tensor], rest: list[Tensor], learni
         {"params": gains, "lr": GAIN_LEARNING_RATE * learning_rate, **as_adam},
         {"params": rest, **as_adam},
     ]
-    return SOAP(groups, lr=learning_rate, weight_decay=0.0, max_precondition_dim=LARGEST_BASIS)
+    return SOAP(
+        groups,
+        lr=learning_rate,
+        weight_decay=0.0,
+        max_precondition_dim=LARGEST_BASIS,
+        precondition_frequency=basis_every,
+    )
 
 
 OPTIMIZERS = {"adam": _adam, "soap": _soap}
