@@ -142,6 +142,7 @@ class Run:
         prior = FactorizedPrior(architecture.hypers, architecture.rungs)
         if parallel.rank() == 0:  # training begins by giving its weights to the others
             start_from_photos(codec, self.first_crops(settings["training"]))
+        _require_rounding("teacher", settings["training"])
         module = Teach(codec, prior, seed=self.configuration["seed"], **_of_module(settings["training"]))
         self.train(module, directory, settings["training"], TEACHER, role="teacher")
 
@@ -149,6 +150,7 @@ class Run:
         if self.is_complete(self.directory / "distilled", DISTILL):
             return
         settings = self.configuration["student"]
+        _require_rounding("student", settings["training"])
         seed = self.configuration["seed"] + 1
         lightning.seed_everything(seed, verbose=False)
         inherit = settings["inherit_encoder"]
@@ -625,6 +627,14 @@ def _is_exported(copy: Path, source: Path, figures: dict[str, Any]) -> bool:
 def _of_module(training: dict[str, Any]) -> dict[str, Any]:
     """The training settings that the LightningModule takes itself."""
     return {name: value for name, value in training.items() if name not in ("steps_per_epoch", "as_in_files")}
+
+
+def _require_rounding(section: str, training: dict[str, Any]) -> None:
+    if training.get("as_in_files"):
+        raise InvalidInput(
+            f"{section}.training.as_in_files: what files hold is known of a model that has been saved; "
+            "set it in prune.training or finish.training"
+        )
 
 
 def _figures_of(role: str, sets: dict[str, Any]) -> dict[str, Any]:

@@ -59,6 +59,14 @@ def test_processes_that_share_a_batch_draw_what_one_would(cache):
     assert torch.equal(cache.crops(**STEP, first=5), cache.crops(**STEP)[5:])
 
 
+def test_workers_cut_what_one_process_cuts_in_any_order(cache):
+    ahead = PhotoCache([("a", noise(50, 90, 1)), ("b", noise(64, 40, 2))], workers=2)
+    for step in (3, 4, 5, 9, 4):
+        request = {**STEP, "step": step}
+        assert torch.equal(ahead.crops(**request), cache.crops(**request))
+    assert torch.equal(ahead.crops(**STEP, first=2, count=2), cache.crops(**STEP, first=2, count=2))
+
+
 def test_crops_are_float_pictures(cache):
     batch = cache.crops(**STEP)
     assert batch.shape == (6, 3, 32, 32) and batch.dtype == torch.float32

@@ -20,7 +20,9 @@ from slimcodec.codec import models
 from slimcodec.training import data
 
 ROOT = Path(run.__file__).parent
-EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
+NAMES = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
+PIECES = [name for name in NAMES if name.startswith("flagship_")]
+EXPERIMENTS = [name for name in NAMES if name not in PIECES]
 # One round of pruning takes the tiny student to its target.
 ONE_ROUND = [
     "prune.importance_batches=1",
@@ -89,6 +91,27 @@ def test_every_experiment_composes_and_runs(experiment, tmp_path, photos):
     assert summary["rounds"][0] == "distilled" and summary["rounds"][-1] == "student"
     for picture in ("rounds/rounds.png", "evaluation/validation/report.html"):
         assert (tmp_path / picture).stat().st_size > 1000
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_a_piece_of_the_flagship_does_what_the_flagship_does(piece):
+    """Which is run above: a piece differs in its stages, and in where and for how long `finish` trains."""
+    whole, part = (configuration(f"experiment={name}", "data.root=photos") for name in ("flagship", piece))
+    assert set(part["stages"]) <= set(run.STAGES)
+    for settings in (whole, part):
+        for name in ("name", "run_dir", "stages", "finish", "trainer"):
+            settings.pop(name)
+        settings["teacher"].pop("load")
+        settings["data"].pop("saturated")
+    assert part == whole
+
+
+@pytest.mark.parametrize("section", ["teacher", "student"])
+def test_training_as_in_files_needs_a_model_that_was_saved(section, tmp_path):
+    stages = ["stages=[distill]", "teacher.load=small"] if section == "student" else ["stages=[teacher]"]
+    overrides = [f"+{section}.training.as_in_files=true", f"run_dir={tmp_path}", f"teacher_cache={tmp_path}/cache"]
+    with pytest.raises(InvalidInput, match=rf"{section}\.training\.as_in_files.*finish\.training"):
+        run.Run(configuration(*overrides, *stages))()
 
 
 @pytest.mark.parametrize("group", ["teacher", "student", "distill", "prune", "trainer"])

@@ -94,6 +94,20 @@ def test_processes_share_the_batch_and_its_noise():
         assert torch.equal(torch.cat(found), expected)
 
 
+def test_soap_renews_its_eigenbases_as_often_as_it_is_told():
+    optimizer = teaching(optimizer="soap", basis_every=3).configure_optimizers()["optimizer"]
+    weight = optimizer.param_groups[0]["params"][0]
+    bases = []
+    for step in range(8):
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(step))
+        optimizer.step()
+        bases.append(optimizer.state[weight]["Q"][0].clone())
+    changed = [not torch.equal(before, after) for before, after in pairwise(bases)]
+    assert changed == [False, False, True, False, False, True, False]
+
+
 def test_an_unknown_optimizer_is_named():
     with pytest.raises(InvalidInput, match=r"training\.optimizer=sgd: must be one of adam, soap"):
         teaching(optimizer="sgd")
