@@ -10,8 +10,8 @@ from slimcodec.codec.network import LADDER
 
 
 def cost(encoding, fixed_quality):
-    """Bits plus lmbda · 255² · squared error: what refinement lowers."""
-    lmbda = refine.lmbda_at(encoding.codec.network.architecture.quality_ladder, fixed_quality)
+    """Bits plus lmbda · 255² · squared error, with refinement's weight: what it lowers."""
+    lmbda = refine.ERROR_WEIGHT * refine.lmbda_at(encoding.codec.network.architecture.quality_ladder, fixed_quality)
     squared = np.square(encoding.decoded(fixed_quality).astype(float) - encoding.picture.pixels).sum() / 3
     return encoding.bits(fixed_quality) + lmbda * squared
 
@@ -62,21 +62,44 @@ def test_targets_count_what_effort_saves(student, photo):
     assert abs(8 * len(data) / (100 * 130) - 2) <= 0.04
 
 
-def test_temperature_falls_and_ends_lower_with_more_steps():
-    few, many = ([refine.temperature(step, steps) for step in range(steps)] for steps in (20, 600))
-    for run in (few, many):
-        assert run[0] == refine.HOTTEST and run == sorted(run, reverse=True)
-    assert pytest.approx(many[-1]) == refine.COLDEST and many[-1] < few[-1] <= 0.5
+def rounded(quantiser, exact, index, decided):
+    """Refinement's rounding of residuals, and the gradient that it gives them where none comes back to it."""
+    exact = exact.clone().requires_grad_(True)
+    index = torch.full(exact.shape, index)
+    r = refine._Round.apply(exact, index, torch.full(exact.shape, decided), quantiser)
+    r.backward(torch.zeros_like(r))
+    return r.detach(), exact.grad
 
 
-def test_a_mixture_is_between_the_integers_and_settles_on_the_nearer():
+def test_a_decided_residual_is_the_files_and_stays(student):
     exact = torch.linspace(-3, 3, 601)
-    hot, cold = (refine._Mixture(t, torch.Generator().manual_seed(0))(exact, None) for t in (1.0, 0.05))
-    for mixture in (hot, cold):
-        assert ((mixture >= exact.floor()) & (mixture <= exact.floor() + 1)).all()
-    clear = (exact - exact.round()).abs() < 0.4
-    assert ((cold - exact.round()).abs()[clear] < 0.05).float().mean() > 0.95
-    assert (hot - exact.round()).abs()[clear].mean() > 0.1
+    index = torch.full(exact.shape, 20)
+    r, gradient = rounded(student.quantiser, exact, 20, True)
+    assert torch.equal(r, student.quantiser.reconstruct(student.quantiser.choose(exact, index), index))
+    assert not gradient.any()
+
+
+def test_a_free_residual_rises_from_integer_to_integer_and_its_gradient_is_that_of_the_bits(student):
+    whole, between = torch.arange(-3.0, 4.0), torch.linspace(-2.99, 2.99, 300, dtype=torch.float64)
+    index = torch.full(whole.shape, 20)
+    r, gradient = rounded(student.quantiser, whole, 20, False)
+    assert torch.equal(r, student.quantiser.reconstruct(whole, index)) and not gradient.any()
+    r, gradient = rounded(student.quantiser, between, 20, False)
+    assert (r[between > 0].diff() >= 0).all()  # around 0 the decoder's offset jumps
+    lower, fraction = between.floor(), between - between.floor()
+    bits = [student.quantiser.bits(end, torch.full(end.shape, 20)) for end in (lower, lower + 1)]
+    assert torch.allclose(gradient, (bits[1] - bits[0]) * 6 * fraction * (1 - fraction), atol=1e-4)
+
+
+def test_what_is_skipped_is_zero(student):
+    exact = torch.linspace(-3, 3, 61)
+    for decided in (False, True):
+        r, gradient = rounded(student.quantiser, exact, student.quantiser.skip - 1, decided)
+        assert not r.any() and not gradient.any()
+
+
+def test_every_effort_takes_more_steps_than_the_one_before():
+    assert list(refine.STEPS) == sorted(set(refine.STEPS)) and refine.STEPS[0] == 0
 
 
 def test_lmbda_lies_geometrically_between_the_rungs():

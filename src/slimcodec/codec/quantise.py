@@ -62,6 +62,12 @@ class Quantiser:
         at_lower, at_upper = (self.magnitude_bits.flatten()[cell + step] for step in (0, 1))
         return at_lower + (magnitude - lower) * (at_upper - at_lower)
 
+    def rise(self, lower: Tensor, index: Tensor) -> Tensor:
+        """What coding lower + 1 costs more than coding lower, integers of any sign; beyond REACH as at its edge."""
+        middle = lower + 0.5
+        larger = middle.abs().add_(0.5).clamp_max_(REACH - 1).long()
+        return self.savings.flatten()[larger.add_(index * REACH)] * middle.sign()
+
     def reconstruct(self, r: Tensor, index: Tensor) -> Tensor:
         """r and its scale indices → what the decoder adds to mu, in quantisation steps."""
         offsets = self.offsets.index_select(0, index.flatten().int()).view(index.shape)
