@@ -87,7 +87,7 @@ class Codec:
         target_bpp      bits a pixel, everything included, met within 2 %
         max_bytes       the best quality whose file is no larger
         target_psnr_db  the lowest quality whose picture has at least that PSNR (8-bit RGB)
-        effort          0 (fast) to 10 (some 20 seconds a megapixel): how long latents are refined; decoding is the same
+        effort          0 (fast) to 10 (some 10 seconds a megapixel): how long latents are refined; decoding is the same
         strip           leave out the ICC profile and EXIF
         tile            cells of 64 pixels along the side of an independently coded tile; 0: one; None: by size
         progress        is called with the share that is done, 0 to 1
