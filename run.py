@@ -136,13 +136,13 @@ class Run:
         self.track(directory)
 
     def train_teacher(self, directory: Path, settings: dict[str, Any]) -> None:
+        _require_rounding("teacher", settings["training"])
         lightning.seed_everything(self.configuration["seed"], verbose=False)
         architecture = Architecture.from_dict(settings["architecture"])
         codec = HyperpriorCodec(architecture)
         prior = FactorizedPrior(architecture.hypers, architecture.rungs)
         if parallel.rank() == 0:  # training begins by giving its weights to the others
             start_from_photos(codec, self.first_crops(settings["training"]))
-        _require_rounding("teacher", settings["training"])
         module = Teach(codec, prior, seed=self.configuration["seed"], **_of_module(settings["training"]))
         self.train(module, directory, settings["training"], TEACHER, role="teacher")
 
@@ -565,7 +565,7 @@ class Run:
             self.photos[0],
             device=device,
             saturated=self.configuration["data"]["saturated"],
-            workers=self.configuration["trainer"]["crop_workers"],
+            workers=min(self.configuration["trainer"]["crop_workers"], os.cpu_count()),
         )
 
     def first_crops(self, training: dict[str, Any]) -> torch.Tensor:

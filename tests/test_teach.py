@@ -108,9 +108,11 @@ def test_soap_renews_its_eigenbases_as_often_as_it_is_told():
     assert changed == [False, False, True, False, False, True, False]
 
 
-def test_an_unknown_optimizer_is_named():
+def test_an_unknown_optimizer_or_no_basis_is_named():
     with pytest.raises(InvalidInput, match=r"training\.optimizer=sgd: must be one of adam, soap"):
         teaching(optimizer="sgd")
+    with pytest.raises(InvalidInput, match=r"training\.basis_every=0: must be 1 or more"):
+        teaching(optimizer="soap", basis_every=0)
 
 
 def test_each_rung_s_cost_is_balanced_by_its_running_mean():

@@ -211,7 +211,7 @@ class PhotoCache:
         pictures = self._ahead(step, request) if self._ahead else self._cut_all(step, request)
         return pictures.to(self.device, non_blocking=True).float().div_(255)
 
-    def _cut_all(self, step: int, request: "_Request") -> torch.Tensor:
+    def _cut_all(self, step: int, request: _Request) -> torch.Tensor:
         """A step's crops as uint8 [count, 3, size, size]."""
         seed, size, first, count = request
         pictures = torch.empty(count, 3, size, size, dtype=torch.uint8, device=self._photos[0].device)

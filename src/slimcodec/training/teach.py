@@ -63,6 +63,8 @@ class Teach(lightning.LightningModule):
         super().__init__()
         if optimizer not in OPTIMIZERS:
             raise InvalidInput(f"training.optimizer={optimizer}: must be one of {', '.join(OPTIMIZERS)}")
+        if basis_every < 1:
+            raise InvalidInput(f"training.basis_every={basis_every}: must be 1 or more steps")
         self.optimizer, self.basis_every = optimizer, basis_every
         self.codec, self.prior = codec, prior
         self.steps, self.batch, self.crop = steps, batch, crop
