@@ -94,6 +94,14 @@ class Run:
             raise InvalidInput(f"stages: there is no stage {sorted(unknown)[0]!r}; known are {', '.join(STAGES)}")
         if len(configuration["validation"]["qualities"]) < GATE_QUALITIES_NEEDED:
             raise InvalidInput(f"validation.qualities: BD-rate needs at least {GATE_QUALITIES_NEEDED} qualities")
+        if (workers := configuration["trainer"]["crop_workers"]) < 0:
+            raise InvalidInput(f"trainer.crop_workers={workers}: must be 0 or more processes")
+        for section in ("teacher", "student"):
+            if configuration[section]["training"].get("as_in_files"):
+                raise InvalidInput(
+                    f"{section}.training.as_in_files: what files hold is known of a model that has been saved; "
+                    "set it in prune.training or finish.training"
+                )
 
     def __call__(self) -> float | None:
         """Run the stages in order; the student's BD-rate against the teacher in per cent, if it was evaluated."""
@@ -136,7 +144,6 @@ class Run:
         self.track(directory)
 
     def train_teacher(self, directory: Path, settings: dict[str, Any]) -> None:
-        _require_rounding("teacher", settings["training"])
         lightning.seed_everything(self.configuration["seed"], verbose=False)
         architecture = Architecture.from_dict(settings["architecture"])
         codec = HyperpriorCodec(architecture)
@@ -150,7 +157,6 @@ class Run:
         if self.is_complete(self.directory / "distilled", DISTILL):
             return
         settings = self.configuration["student"]
-        _require_rounding("student", settings["training"])
         seed = self.configuration["seed"] + 1
         lightning.seed_everything(seed, verbose=False)
         inherit = settings["inherit_encoder"]
@@ -561,11 +567,12 @@ class Run:
     def cache(self) -> data.PhotoCache:
         on_gpu = self.configuration["trainer"]["accelerator"] == "gpu"
         device = parallel.device() if on_gpu else "cpu"
+        cores = max(1, os.cpu_count() // parallel.count())
         return data.PhotoCache(
             self.photos[0],
             device=device,
             saturated=self.configuration["data"]["saturated"],
-            workers=min(self.configuration["trainer"]["crop_workers"], os.cpu_count()),
+            workers=min(self.configuration["trainer"]["crop_workers"], cores),
         )
 
     def first_crops(self, training: dict[str, Any]) -> torch.Tensor:
@@ -627,14 +634,6 @@ def _is_exported(copy: Path, source: Path, figures: dict[str, Any]) -> bool:
 def _of_module(training: dict[str, Any]) -> dict[str, Any]:
     """The training settings that the LightningModule takes itself."""
     return {name: value for name, value in training.items() if name not in ("steps_per_epoch", "as_in_files")}
-
-
-def _require_rounding(section: str, training: dict[str, Any]) -> None:
-    if training.get("as_in_files"):
-        raise InvalidInput(
-            f"{section}.training.as_in_files: what files hold is known of a model that has been saved; "
-            "set it in prune.training or finish.training"
-        )
 
 
 def _figures_of(role: str, sets: dict[str, Any]) -> dict[str, Any]:
