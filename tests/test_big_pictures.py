@@ -25,7 +25,8 @@ from PIL import Image
 
 from slimcodec.codec.bitstream import CELL, unpack
 from slimcodec.codec.files import compress_file, decompress_file
-from slimcodec.codec.inference import CODING_TILE, load
+from slimcodec.codec.inference import load
+from slimcodec.codec.tiling import CODING_TILE
 
 MODEL = Path(__file__).parents[1] / "students/slim-2k"
 MIB = 1 << 20

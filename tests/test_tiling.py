@@ -9,7 +9,7 @@ from conftest import VARIANTS, lively
 from PIL import Image
 
 from slimcodec import InvalidFile, InvalidInput
-from slimcodec.codec import bitstream, inference, models
+from slimcodec.codec import bitstream, inference, models, tiling
 from slimcodec.codec.network import LATENT_SCALE, PLANES, Architecture
 from slimcodec.codec.tiling import (
     PLANE_CELLS,
@@ -248,9 +248,9 @@ def test_only_big_pictures_are_tiled_unless_asked_for(codec, monkeypatch):
     def tile(**settings):
         return bitstream.unpack(codec.compress(picture, 1, **settings)).header.tile
 
-    monkeypatch.setattr(inference, "CODING_TILE", 4)
+    monkeypatch.setattr(tiling, "CODING_TILE", 4)
     assert tile() == 4 and tile(tile=0) == 0 and tile(tile=9) == 9
-    monkeypatch.setattr(inference, "CODING_TILE", 5)  # 4 x 5 cells are not more than 5 x 5
+    monkeypatch.setattr(tiling, "CODING_TILE", 5)  # 4 x 5 cells are not more than 5 x 5
     assert tile() == 0 and tile(tile=2) == 2
 
 

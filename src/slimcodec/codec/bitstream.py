@@ -5,6 +5,7 @@ docs/format.md describes it for whoever writes another decoder.
 
 import struct
 import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from slimcodec import InvalidFile, InvalidInput
@@ -15,20 +16,21 @@ EXTENSION = ".slim"
 CELL = 64  # pixels: the side of the smallest piece that the networks can code
 QUALITY_ONE = 256  # quality is 8.8 fixed point
 MAX_PIXELS = 200_000_000  # what a decoder accepts unless told otherwise
-MAX_PROFILE_BYTES = 8 << 20  # of ICC or EXIF before compression
+MAX_PROFILE_BYTES = 8 << 20  # of ICC, EXIF or XMP before compression
 
 # A .slim file, little endian throughout:
 #
 #   magic       4 bytes   "SLIM"
 #   version     u8        2
-#   flags       u8        bit 0: the picture was greyscale; bits 1, 2, 3: ICC, EXIF, alpha are there; others are refused
+#   flags       u8        bit 0: the picture was greyscale; bits 1, 2, 3: ICC, EXIF, alpha are there; bits 4 to 7:
+#                         an ancillary chunk each, which a decoder may skip; bit 4 is XMP, the others mean nothing yet
 #   model hash  8 bytes   the first 8 of the SHA-256 of the model's weights.safetensors
 #   width       u16       pixels, at least 1
 #   height      u16       pixels, at least 1
 #   quality     u16       8.8 fixed point
 #   tile        u8        side of an independently coded tile in cells of 64 x 64 pixels; 0: the whole picture is one
 #   checksum    u32       CRC-32 (zlib's) of every other byte of the file, in order
-#   sizes       u32 each  bytes of the chunks that are there (ICC, EXIF, alpha), then of every tile's stream
+#   sizes       u32 each  bytes of the chunks that are there, in the order of their bits, then of every tile's stream
 #   chunks                each compressed by zlib; alpha is one byte a pixel, rows from the top
 #   streams               of the tiles in raster order: codec/entropy, z and then the residuals r stage by stage
 #
@@ -36,9 +38,10 @@ MAX_PROFILE_BYTES = 8 << 20  # of ICC or EXIF before compression
 _FIELDS = struct.Struct("<4sBB8sHHHB")
 _CHECKSUM = struct.Struct("<I")
 _GREY = 1
-_CHUNK_FLAGS = {"icc": 2, "exif": 4, "alpha": 8}
-_KNOWN_FLAGS = _GREY | sum(_CHUNK_FLAGS.values())
+# In the order of the chunks. Those without a meaning are there so that a later format can add some to version 2.
+_CHUNK_FLAGS = {"icc": 2, "exif": 4, "alpha": 8, "xmp": 16, "bit 5": 32, "bit 6": 64, "bit 7": 128}
 _SIZE_BYTES = 4
+_PIECE_BYTES = 1 << 20  # what is decompressed at a time
 HEADER_BYTES = _FIELDS.size + _CHECKSUM.size
 
 
@@ -70,7 +73,7 @@ class Contents(NamedTuple):
 
     header: Header
     streams: list[bytes]  # of the tiles in raster order; in a partial file the last ones are shorter or empty
-    chunks: dict[str, bytes]  # those that are there of "icc", "exif", "alpha", still compressed
+    chunks: dict[str, bytes]  # those that are there of "icc", "exif", "alpha", "xmp", "bit 5" to "bit 7"; compressed
     complete: bool  # False: the file ends early, its checksum could not be tested
 
     def chunk(self, name: str) -> bytes | None:
@@ -78,27 +81,50 @@ class Contents(NamedTuple):
         if name not in self.chunks:
             return None
         pixels = self.header.width * self.header.height
-        data = _decompress(self.chunks[name], name, _limit(name, pixels))
+        data = b"".join(_decompress(self.chunks[name], name, _limit(name, pixels)))
         if name == "alpha" and len(data) != pixels:
             raise InvalidFile(f"the file's alpha chunk has {len(data):,} bytes for {pixels:,} pixels")
         return data
 
+    def alpha_rows(self) -> Iterator[bytes]:
+        """The rows of alpha, from the top, a few at a time. Raises `InvalidFile` as `chunk`, before the first."""
+        width, height = self.header.width, self.header.height
+        pieces = _decompress(self.chunks["alpha"], "alpha", width * height)
+        if (found := sum(map(len, pieces))) != width * height:
+            raise InvalidFile(f"the file's alpha chunk has {found:,} bytes for {width * height:,} pixels")
+        return _in_rows(_decompress(self.chunks["alpha"], "alpha", width * height), width)
 
-def pack(header: Header, streams: list[bytes], *, icc=None, exif=None, alpha=None) -> bytes:
-    """The bytes of a whole file. `icc`, `exif`: bytes; `alpha`: width · height bytes, rows from the top.
+
+def pack(header: Header, streams: Sequence[bytes], **chunks: bytes | Iterable[bytes] | None) -> bytes:
+    """The bytes of a whole file; chunks as for `compress_chunks`.
 
     Raises `InvalidInput` for a field, a number of streams or a chunk that the format cannot hold.
     """
     _check_header(header, len(streams))
-    given, pixels = {"icc": icc, "exif": exif, "alpha": alpha}, header.width * header.height
-    chunks = {name: _compress(data, name, pixels) for name, data in given.items() if data is not None}
+    return join(header, streams, compress_chunks(pixels=header.width * header.height, **chunks))
+
+
+def compress_chunks(*, pixels: int, icc=None, exif=None, alpha=None, xmp=None) -> dict[str, bytes]:
+    """Those of the chunks that are given, as a file has them. `icc`, `exif`, `xmp`: bytes; `alpha`: `pixels` bytes,
+    rows from the top, or an iterator over pieces of them. Raises `InvalidInput` for one that is too large.
+    """
+    given = {"icc": icc, "exif": exif, "alpha": alpha, "xmp": xmp}
+    return {name: _compress(data, name, pixels) for name, data in given.items() if data is not None}
+
+
+def join(header: Header, streams: Sequence[bytes], chunks: dict[str, bytes]) -> bytes:
+    """As `pack`, of chunks that are compressed already."""
+    _check_header(header, len(streams))
     parts = [*chunks.values(), *streams]
     if max(map(len, parts)) >= 1 << 32:
         raise InvalidInput(".slim file: a stream or a chunk has 4 GiB or more")
     flags = _GREY * header.grey + sum(_CHUNK_FLAGS[name] for name in chunks)
     fields = _FIELDS.pack(MAGIC, VERSION, flags, *header[:5])
-    rest = b"".join([struct.pack(f"<{len(parts)}I", *map(len, parts)), *parts])
-    return fields + _CHECKSUM.pack(zlib.crc32(rest, zlib.crc32(fields))) + rest
+    parts.insert(0, struct.pack(f"<{len(parts)}I", *map(len, parts)))
+    checksum = zlib.crc32(fields)
+    for part in parts:
+        checksum = zlib.crc32(part, checksum)
+    return b"".join([fields, _CHECKSUM.pack(checksum), *parts])
 
 
 def unpack(data: bytes, *, max_pixels: int = MAX_PIXELS, allow_partial: bool = False) -> Contents:
@@ -143,8 +169,6 @@ def _read_fields(data):
     _, version, flags, *values = _FIELDS.unpack_from(data)
     if version != VERSION:
         raise InvalidFile(f"the file has format version {version}, this slimcodec reads version {VERSION}")
-    if flags & ~_KNOWN_FLAGS:
-        raise InvalidFile(f"the file has flags {flags:#04x}, version {VERSION} of the format knows {_KNOWN_FLAGS:#04x}")
     return Header(*values, grey=bool(flags & _GREY)), flags
 
 
@@ -154,7 +178,7 @@ def _check_size(header, max_pixels):
     if header.width * header.height > max_pixels:
         raise InvalidFile(
             f"the picture has {header.width} x {header.height} pixels, more than the limit of {max_pixels:,}; "
-            "pass a larger max_pixels to allow it"
+            "pass a larger max_pixels (--max-pixels on the command line) to allow it"
         )
 
 
@@ -197,23 +221,39 @@ def _limit(name, pixels):
 
 
 def _compress(data, name, pixels):
-    if name == "alpha" and len(data) != pixels:
-        raise InvalidInput(f".slim file: alpha has {len(data):,} bytes for {pixels:,} pixels")
-    if len(data) > _limit(name, pixels):
-        raise InvalidInput(f".slim file: {name} has {len(data):,} bytes, at most {MAX_PROFILE_BYTES:,} are possible")
-    return zlib.compress(data)
+    stream, length, parts = zlib.compressobj(), 0, []
+    for piece in [data] if isinstance(data, bytes) else data:
+        length += len(piece)
+        parts.append(stream.compress(piece))
+    if name == "alpha" and length != pixels:
+        raise InvalidInput(f".slim file: alpha has {length:,} bytes for {pixels:,} pixels")
+    if length > _limit(name, pixels):
+        raise InvalidInput(f".slim file: {name} has {length:,} bytes, at most {MAX_PROFILE_BYTES:,} are possible")
+    return b"".join([*parts, stream.flush()])
 
 
 def _decompress(data, name, limit):
-    """At most `limit` bytes, whatever the compressed ones ask for."""
-    stream = zlib.decompressobj()
+    """At most `limit` bytes, whatever the compressed ones ask for, in pieces."""
+    stream, left = zlib.decompressobj(), limit
     try:
-        decompressed = stream.decompress(data, limit)
-        more = b"" if stream.eof else stream.decompress(stream.unconsumed_tail, 1)
+        while left and (piece := stream.decompress(data, min(left, _PIECE_BYTES))):
+            yield piece
+            left, data = left - len(piece), stream.unconsumed_tail
+        more = b"" if stream.eof or left else stream.decompress(data, 1)
     except zlib.error as error:
         raise InvalidFile(f"the file's {name} chunk is damaged ({error})") from error
     if more:
         raise InvalidFile(f"the file's {name} chunk is damaged: it holds more than {limit:,} bytes")
     if not stream.eof or stream.unused_data:
         raise InvalidFile(f"the file's {name} chunk is damaged: it does not end where it should")
-    return decompressed
+
+
+def _in_rows(pieces, width):
+    """The same bytes in pieces of whole rows."""
+    rest = b""
+    for piece in pieces:
+        rest += piece
+        whole = len(rest) - len(rest) % width
+        if whole:
+            yield rest[:whole]
+            rest = rest[whole:]

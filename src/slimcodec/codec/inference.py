@@ -3,11 +3,11 @@
     codec = load("slim-2k");  data = codec.compress(picture, quality=4);  picture = codec.decompress(data)
 
 A file is decoded in two halves. Integers first: z, then h_scale's scale index, then every residual r (codec/symbols).
-Floats after: mu, y_hat and the picture. The encoder runs the same functions on the same integers, so it knows the
-decoder's picture. g_a and g_s, the expensive ends, pass big pictures piece by piece (codec/tiling).
+Floats after: mu, y_hat and the picture. The encoder (codec/encoding) runs the same functions on the same integers, so
+it knows the decoder's picture. Big pictures pass the networks window by window (codec/tiling, codec/decoding): what
+they take beyond their own pixels has a bound.
 """
 
-from collections.abc import Callable
 from copy import deepcopy
 from numbers import Real
 from operator import index
@@ -20,10 +20,12 @@ from PIL import Image
 from torch import Tensor
 
 from slimcodec import InvalidFile, InvalidInput, InvalidModel
-from slimcodec.codec import bitstream, models, pictures, targets
+from slimcodec.codec import bitstream, decoding, models, pictures, targets
+from slimcodec.codec.encoding import Encoding
 from slimcodec.codec.network import ALIGNMENT, LATENT_SCALE, QUALITY_ONE, join_planes, round_z, to_planes
+from slimcodec.codec.progress import Progress, tell
 from slimcodec.codec.quantise import Quantiser
-from slimcodec.codec.refine import STEPS, refine
+from slimcodec.codec.refine import STEPS
 from slimcodec.codec.symbols import SymbolCoder, Symbols
 from slimcodec.codec.tiling import LATENTS, Trimmed, Window, analysis_margin, latent_margin, synthesis_margin, whole
 
@@ -31,9 +33,7 @@ HASH_BYTES = 8
 RESIDUAL_LIMIT = 2**15 - 1  # an escaped residual is an int16
 DEFAULT_QUALITY = 4.0
 TRANSFORM_TILE = 64  # latents: g_a and g_s take pieces of at most 1024 x 1024 pixels and their margins
-CODING_TILE = 32  # cells: a picture of more than 2048 x 2048 pixels is coded in tiles of that size
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
-Progress = Callable[[float], None]
 
 
 class Estimate(NamedTuple):
@@ -108,28 +108,23 @@ class Codec:
         *,
         region: tuple[int, int, int, int] | None = None,
         max_pixels: int = bitstream.MAX_PIXELS,
+        max_memory: int = decoding.MAX_MEMORY,
         allow_partial: bool = False,
         progress: Progress | None = None,
     ) -> Image.Image:
         """The bytes of a .slim file → the picture, of mode L, LA, RGB or RGBA, with its ICC profile and EXIF in info.
 
-        region (x, y, width, height) decodes that part alone; allow_partial decodes what a truncated file holds.
-        Raises InvalidFile, also for a file of another model and for a picture of more than max_pixels.
+        region       (x, y, width, height): decode that part alone
+        max_pixels   refuse a picture of more
+        max_memory   bytes: refuse what would take more, pixels included, beyond the library and the model
+        allow_partial  decode what a truncated file holds
+        progress     is called with the share that is done, 0 to 1
+
+        Raises InvalidFile, for a file of another model, too, and InvalidInput for a region outside the picture.
         """
         contents = bitstream.unpack(data, max_pixels=max_pixels, allow_partial=allow_partial)
-        header = contents.header
-        self._check(header)
-        area = _area(region, header)
-        icc, exif, alpha = (contents.chunk(name) for name in ("icc", "exif", "alpha"))
-        if alpha is not None:
-            alpha = np.frombuffer(alpha, np.uint8).reshape(header.height, header.width)[area.slices]
-        _, plane_margin, pixel_margin = self.margins
-        grid = whole(header.cells)
-        seen = area.coarser(LATENT_SCALE).grown(pixel_margin, grid.finer(LATENTS)).coarser(LATENTS)
-        cells = seen.grown(plane_margin, grid)
-        y_hat = self.latents(self.coder.read(contents, cells), header.quality)
-        pixels = self._synthesise(y_hat, cells, area, grid, progress)
-        return pictures.to_image(pictures.Picture(pixels, header.grey, alpha, icc, exif))
+        self._check(contents.header)
+        return decoding.decode(self, contents, _area(region, contents.header), max_memory, progress)
 
     def estimate(self, picture: Image.Image | np.ndarray, quality: float = DEFAULT_QUALITY) -> Estimate:
         """The bits that the streams would take, and the decoded colours, without writing a file."""
@@ -144,7 +139,7 @@ class Codec:
         strip: bool = False,
         tile: int | None = None,
         progress: Progress | None = None,
-    ) -> "Encoding":
+    ) -> Encoding:
         """A picture with its latents, which do not depend on the quality, ready to be written at any."""
         effort = _whole_number(effort, "effort", len(STEPS) - 1)
         tile = None if tile is None else _whole_number(tile, "tile", 255)
@@ -158,17 +153,20 @@ class Codec:
         return round(quality * QUALITY_ONE)
 
     @torch.inference_mode()
-    def analyse(self, pixels: np.ndarray, progress: Progress | None = None) -> Tensor:
-        """uint8 [H, W, 3] → y [1, M, H'/16, W'/16], of the picture padded to multiples of 64."""
-        grid = whole(_cells(pixels)).finer(LATENTS)
-        y = torch.empty(1, self.network.architecture.latents, *grid.shape, device=self.device)
-        pieces = grid.even_tiles(TRANSFORM_TILE)
+    def analyse(self, pixels: np.ndarray, window: Window | None = None, progress: Progress | None = None) -> Tensor:
+        """uint8 [H, W, 3] → y [1, M, h, w] of a window of latents; without one of the whole padded picture."""
+        height, width, _ = pixels.shape
+        grid = whole((-(-height // ALIGNMENT), -(-width // ALIGNMENT))).finer(LATENTS)
+        window = window or grid
+        shape = 1, self.network.architecture.latents, *window.shape
+        y = torch.empty(shape, dtype=torch.float32, device=self.device)
+        pieces = window.even_tiles(TRANSFORM_TILE)
         for done, piece in enumerate(pieces, start=1):
             seen = piece.grown(self.margins[0], grid)
             with self._autocast():
                 found = self.network.g_a(self.padded(pixels, seen.finer(LATENT_SCALE)))
-            y[:, :, *piece.slices] = found[:, :, *piece.seen_from(seen).slices]
-            _tell(progress, done, len(pieces))
+            y[:, :, *piece.seen_from(window).slices] = found[:, :, *piece.seen_from(seen).slices]
+            tell(progress, done, len(pieces))
         return y
 
     @torch.inference_mode()
@@ -180,27 +178,32 @@ class Codec:
             raise InvalidModel(f"{self.model.directory}: gives latents that are not finite; its weights are broken")
         return round_z(z.float())
 
-    @torch.inference_mode()
     def quantise(self, y: Tensor, z_hat: Tensor, fixed_quality: int, tile: int = 0) -> tuple[Symbols, Tensor]:
         """y, z_hat → the file's integers, and the latents y_hat [1, M, H'/16, W'/16] that a decoder makes of them."""
         z = z_hat[0].to("cpu", torch.int8).numpy()
-        scales = self.coder.scale_index(z, fixed_quality, tile)
+        index = self.coder.scale_index(z, fixed_quality, tile)
+        r, y_hat = self.residuals(y, z_hat, index, fixed_quality)
+        return Symbols(z, index, r), y_hat
+
+    @torch.inference_mode()
+    def residuals(self, y: Tensor, z_hat: Tensor, index: np.ndarray, fixed_quality: int) -> tuple[np.ndarray, Tensor]:
+        """As `quantise`, of scale indices that are known: r int16 [4, M, 2·rows, 2·columns] and y_hat."""
         planes = to_planes(y)
         gain = self.gain(fixed_quality)
-        r = np.empty(scales.shape, np.int16)
+        r = np.empty(index.shape, np.int16)
 
         def residual(chosen: list[int], mu: Tensor) -> Tensor:
             exact = (planes[:, chosen] - mu).mul_(gain[:, None, :, None, None])
-            stage_scales = torch.from_numpy(scales[None, chosen]).to(self.device)
+            stage_index = torch.from_numpy(index[None, chosen]).to(self.device)
             if not exact.isfinite().all():
                 raise InvalidModel(f"{self.model.directory}: gives means that are not finite; its weights are broken")
-            stage_r = self.quantiser.choose(exact, stage_scales).clamp_(-RESIDUAL_LIMIT, RESIDUAL_LIMIT)
+            stage_r = self.quantiser.choose(exact, stage_index).clamp_(-RESIDUAL_LIMIT, RESIDUAL_LIMIT)
             r[chosen] = stage_r[0].to("cpu", torch.int16).numpy()
-            return self.quantiser.reconstruct(stage_r, stage_scales)
+            return self.quantiser.reconstruct(stage_r, stage_index)
 
         with self._autocast():
             y_hat, _ = self.network.decode_stages(z_hat, gain, residual)
-        return Symbols(z, scales, r), join_planes(y_hat)
+        return r, join_planes(y_hat)
 
     @torch.inference_mode()
     def latents(self, symbols: Symbols, fixed_quality: int) -> Tensor:
@@ -218,10 +221,10 @@ class Codec:
     def synthesise(self, y_hat: Tensor, width: int, height: int) -> np.ndarray:
         """The latents of a whole picture → uint8 [H, W, 3]."""
         cells = whole(tuple(side // LATENTS for side in y_hat.shape[2:]))
-        return self._synthesise(y_hat, cells, whole((height, width)), cells)
+        return self.synthesise_area(y_hat, cells, whole((height, width)), cells)
 
     @torch.inference_mode()
-    def _synthesise(
+    def synthesise_area(
         self, y_hat: Tensor, cells: Window, area: Window, grid: Window, progress: Progress | None = None
     ) -> np.ndarray:
         """y_hat of a window of cells → the pixels of an area within, uint8 [h, w, 3]. `grid`: the picture's cells."""
@@ -237,24 +240,24 @@ class Codec:
             inner = x_hat[0, :, *wanted.seen_from(piece.finer(LATENT_SCALE)).slices].permute(1, 2, 0)
             levels = inner.float().mul(255).round_().clamp_(0, 255)
             pixels[wanted.seen_from(area).slices] = levels.to("cpu", torch.uint8).numpy()
-            _tell(progress, done, len(pieces))
+            tell(progress, done, len(pieces))
         return pixels
 
     def padded(self, pixels: np.ndarray, window: Window) -> Tensor:
         """uint8 [H, W, 3] → float [1, 3, h, w] in [0, 1] of a window; beyond the picture its edges are repeated."""
         height, width, _ = pixels.shape
-        found = pixels[window.top : window.bottom, window.left : window.right]
-        if window.bottom > height or window.right > width:
-            rows = np.minimum(np.arange(window.top, window.bottom), height - 1)
-            columns = np.minimum(np.arange(window.left, window.right), width - 1)
-            found = pixels[rows[:, None], columns]
+        top, left = min(window.top, height - 1), min(window.left, width - 1)
+        found = np.array(pixels[top : min(window.bottom, height), left : min(window.right, width)])
+        missing = [(0, window.shape[axis] - found.shape[axis]) for axis in (0, 1)]
+        if any(after for _, after in missing):
+            found = np.pad(found, [*missing, (0, 0)], mode="edge")
         # A picture's layout in memory is channels-last already.
-        return torch.from_numpy(np.array(found)).to(self.device).permute(2, 0, 1)[None].float().div_(255)
+        return torch.from_numpy(found).to(self.device).permute(2, 0, 1)[None].float().div_(255)
 
     def gain(self, fixed_quality: int) -> Tensor:
         """What multiplies the residuals, [1, M]."""
         network = self.network
-        return network.gain(network.gain_shift(torch.tensor([fixed_quality], device=self.device)))
+        return network.gain(network.gain_shift(torch.tensor([fixed_quality], dtype=torch.int64, device=self.device)))
 
     def _autocast(self) -> torch.autocast:
         enabled = self.precision is not None
@@ -269,95 +272,12 @@ class Codec:
             raise InvalidFile(f"quality {header.quality / QUALITY_ONE:g} is outside this model's range")
 
 
-class Encoding:
-    """A picture on its way into a file: its latents once, and what they cost and give at any quality (8.8).
-
-    `effort` may be overridden: searches look at the unrefined latents.
-    """
-
-    def __init__(
-        self, codec: Codec, picture: pictures.Picture, effort: int, tile: int | None, progress: Progress | None
-    ):
-        self.codec, self.picture, self.effort, self.progress = codec, picture, effort, progress
-        self.cells = _cells(picture.pixels)
-        automatic = CODING_TILE if self.cells[0] * self.cells[1] > CODING_TILE**2 else 0
-        self.tile = automatic if tile is None else tile
-        self.y = codec.analyse(picture.pixels, None if effort else progress)
-        self.overhead_bytes = len(self._pack([b""] * len(whole(self.cells).tiles(self.tile)), QUALITY_ONE))
-        self._latest: tuple[tuple[int, int], tuple[Symbols, Tensor]] | None = None
-
-    @property
-    def pixel_count(self) -> int:
-        return self.picture.pixels.shape[0] * self.picture.pixels.shape[1]
-
-    def file(self, fixed_quality: int, *, effort: int | None = None) -> bytes:
-        """The bytes of the whole .slim file."""
-        symbols, _ = self._coded(fixed_quality, effort)
-        return self._pack(self.codec.coder.write(symbols, self._header(fixed_quality)), fixed_quality)
-
-    def bits(self, fixed_quality: int, *, effort: int | None = None) -> float:
-        """The information content of the symbols: what the streams will have, less their own overhead."""
-        return self.codec.coder.information_bits(self._coded(fixed_quality, effort)[0], fixed_quality)
-
-    def decoded(self, fixed_quality: int, *, effort: int | None = None) -> np.ndarray:
-        """The colours that decoding will give, uint8 [H, W, 3]."""
-        height, width, _ = self.picture.pixels.shape
-        return self.codec.synthesise(self._coded(fixed_quality, effort)[1], width, height)
-
-    def psnr_db(self, fixed_quality: int, *, effort: int | None = None) -> float:
-        """On 8-bit RGB; infinite for identical pictures."""
-        decoded = self.decoded(fixed_quality, effort=effort)
-        error = sum(
-            float(np.square(row.astype(np.int32) - other).sum())
-            for row, other in zip(self.picture.pixels, decoded, strict=True)
-        )
-        mse = error / decoded.size
-        return 10 * np.log10(255**2 / mse) if mse else float("inf")
-
-    def _coded(self, fixed_quality: int, effort: int | None) -> tuple[Symbols, Tensor]:
-        """Symbols and y_hat; those of the latest quality are kept."""
-        key = fixed_quality, self.effort if effort is None else effort
-        if self._latest is None or self._latest[0] != key:
-            self._latest = None  # gives its memory back first
-            self._latest = key, self._encode(*key)
-        return self._latest[1]
-
-    def _encode(self, fixed_quality: int, effort: int) -> tuple[Symbols, Tensor]:
-        z_hat = self.codec.hyper_latents(self.y, fixed_quality)
-        y = self.y
-        if effort:
-            y = refine(
-                self.codec,
-                self.picture.pixels,
-                y,
-                z_hat,
-                fixed_quality,
-                self.tile,
-                STEPS[effort],
-                lambda done, of: _tell(self.progress, done, of),
-            )
-        return self.codec.quantise(y, z_hat, fixed_quality, self.tile)
-
-    def _pack(self, streams: list[bytes], fixed_quality: int) -> bytes:
-        alpha = None if self.picture.alpha is None else self.picture.alpha.tobytes()
-        chunks = {"icc": self.picture.icc, "exif": self.picture.exif, "alpha": alpha}
-        return bitstream.pack(self._header(fixed_quality), streams, **chunks)
-
-    def _header(self, fixed_quality: int) -> bitstream.Header:
-        height, width, _ = self.picture.pixels.shape
-        return bitstream.Header(self.codec.model_hash, width, height, fixed_quality, self.tile, self.picture.grey)
-
-
 def load(name_or_directory: str | Path, device: str | torch.device = "cpu", precision: str = "float32") -> Codec:
     """Load a codec by its name in students/ or teachers/, or by its model directory. Raises InvalidModel.
 
     precision "bfloat16" runs the float half of the networks in mixed precision; files stay readable either way.
     """
     return Codec(models.load(name_or_directory), device, precision)
-
-
-def _cells(pixels: np.ndarray) -> tuple[int, int]:
-    return -(-pixels.shape[0] // ALIGNMENT), -(-pixels.shape[1] // ALIGNMENT)
 
 
 def _area(region: tuple[int, int, int, int] | None, header: bitstream.Header) -> Window:
@@ -381,8 +301,3 @@ def _whole_number(value: int, name: str, highest: int) -> int:
     if not 0 <= number <= highest:
         raise InvalidInput(f"{name} {value!r}: must be a whole number from 0 to {highest}")
     return number
-
-
-def _tell(progress: Progress | None, done: int, of: int) -> None:
-    if progress:
-        progress(done / of)

@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import BytesIO
 from os import PathLike
 from typing import Any, BinaryIO, NamedTuple
@@ -12,6 +12,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from slimcodec import InvalidInput, SlimcodecError
 
+LAZY_PIXELS = 1 << 22  # of an image with more, pixels are copied when they are needed, as far as they are
 MAX_SIDE = 65535  # pixels; what the header of a .slim file can say
 ORIENTATION = 0x0112  # EXIF's tag
 EXIF_MARKER = b"Exif\0\0"  # JPEG puts it before EXIF's TIFF structure, and Pillow does as JPEG
@@ -39,9 +40,9 @@ KEYED = "1", "L", "P", "RGB"  # modes in which a colour may stand for transparen
 class Picture(NamedTuple):
     """A picture the right way up. The arrays may be the caller's own, and read-only."""
 
-    pixels: np.ndarray  # uint8 [H, W, 3], C-contiguous; three times the same channel when it is grey
+    pixels: "np.ndarray | LazyPixels"  # uint8 [H, W, 3], C-contiguous; three times the same channel when it is grey
     grey: bool
-    alpha: np.ndarray | None  # uint8 [H, W], C-contiguous
+    alpha: "np.ndarray | LazyPixels | None"  # uint8 [H, W], C-contiguous
     icc: bytes | None  # a profile of grey or of RGB, whichever the pixels are
     exif: bytes | None  # a TIFF structure, without orientation and without JPEG's marker
 
@@ -60,11 +61,41 @@ def from_picture(picture: Image.Image | np.ndarray, *, strip: bool = False) -> P
 
 def to_image(picture: Picture) -> Image.Image:
     """The PIL image, of mode L, LA, RGB or RGBA, with `info["icc_profile"]` and `info["exif"]` where there are any."""
-    image = Image.fromarray(_nearest_grey(picture.pixels) if picture.grey else picture.pixels)
+    height, width, _ = picture.pixels.shape
+    canvas = Canvas((height, width), grey=picture.grey, alpha=picture.alpha is not None)
+    canvas.paste(np.asarray(picture.pixels), 0, 0)
     if picture.alpha is not None:
-        image.putalpha(Image.fromarray(picture.alpha))
-    image.info |= metadata(picture.icc, picture.exif)
-    return image
+        canvas.set_alpha([np.asarray(picture.alpha).tobytes()], width, 0, 0)
+    return canvas.finish(picture.icc, picture.exif)
+
+
+class Canvas:
+    """The PIL image of mode L, LA, RGB or RGBA that decoded windows are put on: no second copy of it is ever made."""
+
+    def __init__(self, shape: tuple[int, int], *, grey: bool, alpha: bool):
+        self.grey = grey
+        self.image = Image.new(("L" if grey else "RGB") + ("A" if alpha else ""), shape[::-1])
+
+    def paste(self, pixels: np.ndarray, top: int, left: int) -> None:
+        """uint8 [h, w, 3]."""
+        piece = Image.fromarray(_nearest_grey(pixels) if self.grey else pixels)
+        self.image.paste(piece.convert(self.image.mode), (left, top))
+
+    def set_alpha(self, rows: Iterable[bytes], width: int, top: int, left: int) -> None:
+        """Alpha of a picture of that width, whole rows from its top, of which the canvas begins at top and left."""
+        at = -top
+        for piece in rows:
+            values = np.frombuffer(piece, np.uint8).reshape(-1, width)[:, left : left + self.image.width]
+            first, end = max(at, 0), min(at + len(values), self.image.height)
+            if first < end:
+                part = self.image.crop((0, first, self.image.width, end))
+                part.putalpha(Image.fromarray(np.ascontiguousarray(values[first - at : end - at])))
+                self.image.paste(part, (0, first))
+            at += len(values)
+
+    def finish(self, icc: bytes | None, exif: bytes | None) -> Image.Image:
+        self.image.info |= metadata(icc, exif)
+        return self.image
 
 
 def metadata(icc: bytes | None, exif: bytes | None) -> dict[str, bytes]:
@@ -194,13 +225,43 @@ def _without_ink(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _split(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
-    """An image of a standard mode → uint8 [H, W, 3] and alpha, uint8 [H, W]."""
-    alpha = np.asarray(image.getchannel("A")) if image.mode.endswith("A") else None
-    if image.mode in ("L", "LA"):
-        return _three(np.asarray(image if image.mode == "L" else image.getchannel("L"))), alpha
-    rgb = image.tobytes("raw", "RGB")  # of RGBA, too: without a copy of the image in between
-    return np.frombuffer(rgb, np.uint8).reshape(image.height, image.width, 3), alpha
+def _split(image: Image.Image) -> tuple["np.ndarray | LazyPixels", "np.ndarray | LazyPixels | None"]:
+    """An image of a standard mode → uint8 [H, W, 3] and alpha, uint8 [H, W]; big ones are not copied."""
+    big = image.width * image.height > LAZY_PIXELS
+    colours, alpha = LazyPixels(image), LazyPixels(image, alpha=True) if image.mode.endswith("A") else None
+    if big:
+        return colours, alpha
+    return np.asarray(colours), None if alpha is None else np.asarray(alpha)
+
+
+class LazyPixels:
+    """The colours of an image of mode L, LA, RGB or RGBA, or its alpha: an array as far as it is sliced."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, image: Image.Image, *, alpha: bool = False):
+        self.image, self.alpha = image, alpha
+        self.shape = (image.height, image.width) if alpha else (image.height, image.width, 3)
+
+    def __getitem__(self, at: slice | tuple[slice, slice]) -> np.ndarray:
+        """Rows, or rows and columns, both as slices without a step → uint8 [h, w, 3] or [h, w], C-contiguous."""
+        rows, columns = at if isinstance(at, tuple) else (at, slice(None))
+        top, bottom, _ = rows.indices(self.image.height)
+        left, right, _ = columns.indices(self.image.width)
+        if (left, top, right, bottom) == (0, 0, *self.image.size):
+            return self._values(self.image)
+        return self._values(self.image.crop((left, top, max(left, right), max(top, bottom))))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self[:] if dtype is None else self[:].astype(dtype)
+
+    def _values(self, part: Image.Image) -> np.ndarray:
+        if self.alpha:
+            return np.asarray(part.getchannel("A"))
+        if part.mode in ("L", "LA"):
+            return _three(np.asarray(part if part.mode == "L" else part.getchannel("L")))
+        rgb = part.tobytes("raw", "RGB")  # of RGBA, too: without a copy of the image in between
+        return np.frombuffer(rgb, np.uint8).reshape(part.height, part.width, 3)
 
 
 def _three(grey: np.ndarray) -> np.ndarray:

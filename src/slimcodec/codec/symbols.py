@@ -11,11 +11,14 @@ from torch import Tensor
 
 from slimcodec import InvalidModel
 from slimcodec.codec import bitstream, entropy, quantise
-from slimcodec.codec.network import PLANES, QUALITY_ONE, HyperpriorCodec
+from slimcodec.codec.network import GAIN_UNIT, PLANES, QUALITY_ONE, HyperpriorCodec
 from slimcodec.codec.rate import SCALE_COUNT
 from slimcodec.codec.tiling import PLANE_CELLS, Window, whole
 
 Z_MINIMUM = -128
+SCALE_TILE = 32  # cells: h_scale, whose float64 is large, takes pieces of at most so many a side
+SCALE_MARGIN = 2  # cells around its own that a scale index depends on: a 3x3 convolution at 1/64 and one at 1/32
+CHUNK_SYMBOLS = 1 << 20  # residuals that are decoded at a time
 TABLES = {
     "z_frequencies": (("Q", "N", 256), torch.uint16),
     "r_frequencies": (("S",), torch.uint16),
@@ -46,30 +49,40 @@ class SymbolCoder:
         if tables["z_frequencies"].shape[:2] != expected:
             raise InvalidModel(f"tables.z_frequencies must begin with {expected}, rungs and channels")
 
-    def scale_index(self, z: np.ndarray, fixed_quality: int, tile: int = 0) -> np.ndarray:
+    def scale_index(self, z: np.ndarray, fixed_quality: int, tile: int = 0, window: Window | None = None) -> np.ndarray:
         """z int8 [N, rows, columns] → the scale-table entry of every residual, uint8 [4, M, 2·rows, 2·columns].
 
         Every tile of `tile` cells a side is on its own: zeros stand for the z around it, so that its stream alone is
-        enough to parse it.
+        enough to parse it. `window`: only these cells. Big windows are computed piece by piece, to the same integers.
         """
         grid = whole(z.shape[1:])
-        index = np.empty((PLANES, self.network.architecture.latents, *grid.finer(PLANE_CELLS).shape), np.uint8)
-        for piece in grid.tiles(tile):
-            index[:, :, *piece.finer(PLANE_CELLS).slices] = self._scale_index(z[:, *piece.slices], fixed_quality)
+        window = window or grid
+        shape = PLANES, self.network.architecture.latents, *window.finer(PLANE_CELLS).shape
+        index = np.empty(shape, np.uint8)
+        for coded in grid.tiles_meeting(tile, window):
+            for piece in coded.grown(0, window).tiles(SCALE_TILE):
+                seen = piece.grown(SCALE_MARGIN, coded)
+                found = self._scale_index(z[:, *seen.slices], fixed_quality)
+                inner, place = piece.seen_from(seen).finer(PLANE_CELLS), piece.seen_from(window).finer(PLANE_CELLS)
+                index[:, :, *place.slices] = found[:, :, *inner.slices]
         return index
 
     @torch.inference_mode()
     def _scale_index(self, z: np.ndarray, fixed_quality: int) -> np.ndarray:
+        """Of a window without anything around it: `HyperpriorCodec.scale_index`, rounded, in place."""
         device = self.network.log_gain.device
-        shift = self.network.gain_shift(torch.tensor([fixed_quality], device=device))
-        index = self.network.scale_index(torch.from_numpy(np.ascontiguousarray(z)).to(device)[None], shift)
-        return index[0].add_(0.5).floor_().clamp_(0, SCALE_COUNT - 1).to("cpu", torch.uint8).numpy()
+        shift = self.network.gain_shift(torch.tensor([fixed_quality], dtype=torch.int64, device=device))
+        at_gain_one = self.network.h_scale(torch.from_numpy(np.ascontiguousarray(z)).to(device)[None])
+        index = at_gain_one.unflatten(1, (PLANES, -1)).add_(shift[:, None, :, None, None])
+        index.div_(GAIN_UNIT).add_(0.5).floor_().clamp_(0, SCALE_COUNT - 1)
+        return index[0].to("cpu", torch.uint8).numpy()
 
     def write(self, symbols: Symbols, header: bitstream.Header) -> list[bytes]:
         """The stream of every tile of a whole picture."""
-        return [self._write_tile(symbols, tile, header.quality) for tile in whole(header.cells).tiles(header.tile)]
+        return [self.write_tile(symbols, tile, header.quality) for tile in whole(header.cells).tiles(header.tile)]
 
-    def _write_tile(self, symbols: Symbols, tile: Window, fixed_quality: int) -> bytes:
+    def write_tile(self, symbols: Symbols, tile: Window, fixed_quality: int) -> bytes:
+        """The stream of a tile of the window that the symbols are of, in that window's coordinates."""
         encoder = entropy.Encoder()
         z = symbols.z[:, *tile.slices]
         encoder.put(z, self.z_index(z.shape, fixed_quality), self.z_tables)
@@ -84,29 +97,40 @@ class SymbolCoder:
 
         Only the tiles that the window touches are read. Raises InvalidFile for damaged streams.
         """
-        header = contents.header
-        grid = whole(header.cells)
-        window = window or grid
-        symbols = self._empty(window.shape)
-        for tile, stream in zip(grid.tiles(header.tile), contents.streams, strict=True):
-            if tile.meets(window):
-                found = self._read_tile(stream, tile.shape, header.quality, partial=not contents.complete)
-                _copy(found, tile, symbols, window)
-        return symbols
+        window = window or whole(contents.header.cells)
+        return SymbolReader(self, contents, window).read(window)
 
-    def _read_tile(self, stream: bytes, shape: tuple[int, int], fixed_quality: int, *, partial: bool) -> Symbols:
+    def read_tile(self, stream: bytes, tile: Window, wanted: Window, fixed_quality: int, *, partial: bool) -> Symbols:
+        """A tile's stream → its symbols in `wanted`, a window within the tile, which is all that is kept of it.
+
+        Residuals of a partial stream that ends before them are 0, and then their scale indices are 0 too.
+        """
         decoder = entropy.Decoder(stream, partial=partial)
         architecture = self.network.architecture
-        z = decoder.get(self.z_index((architecture.hypers, *shape), fixed_quality), self.z_tables).astype(np.int8)
-        index = self.scale_index(z, fixed_quality)
-        r = np.empty(index.shape, np.int16)
-        for stage in architecture.stages:
-            planes = list(stage)
-            r[planes] = decoder.get(index[planes], self.r_tables)
+        z = decoder.get(self.z_index((architecture.hypers, *tile.shape), fixed_quality), self.z_tables).astype(np.int8)
+        inner = wanted.seen_from(tile)
+        symbols = self.empty(wanted.shape)
+        symbols.z[:] = z[:, *inner.slices]
+        if decoder.exhausted:
+            symbols.index.fill(0)
+            symbols.r.fill(0)
+        else:
+            self._read_residuals(decoder, self.scale_index(z, fixed_quality), inner, symbols)
         decoder.finish()
-        return Symbols(z, index, r)
+        return symbols
 
-    def _empty(self, shape: tuple[int, int]) -> Symbols:
+    def _read_residuals(self, decoder: entropy.Decoder, index: np.ndarray, inner: Window, symbols: Symbols) -> None:
+        """Fill the planes of `symbols`, the window `inner` of a tile; `index` is the whole tile's."""
+        rows, columns = inner.finer(PLANE_CELLS).slices
+        symbols.index[:] = index[:, :, rows, columns]
+        channels = max(1, CHUNK_SYMBOLS // index[0, 0].size)
+        for plane in (plane for stage in self.network.architecture.stages for plane in stage):
+            for first in range(0, index.shape[1], channels):
+                chunk = slice(first, first + channels)
+                symbols.r[plane, chunk] = decoder.get(index[plane, chunk], self.r_tables)[:, rows, columns]
+
+    def empty(self, shape: tuple[int, int]) -> Symbols:
+        """Room for the symbols of so many rows and columns of cells."""
         architecture = self.network.architecture
         planes = PLANES, architecture.latents, *(PLANE_CELLS * side for side in shape)
         return Symbols(np.empty((architecture.hypers, *shape), np.int8), np.empty(planes, np.uint8),
@@ -125,10 +149,52 @@ class SymbolCoder:
         return np.broadcast_to(channel[:, None, None], shape)
 
 
-def _copy(source: Symbols, tile: Window, target: Symbols, window: Window) -> None:
-    """Put what a tile and a window have in common from the symbols of one into those of the other."""
-    common = tile.grown(0, window)
-    inner, place = common.seen_from(tile), common.seen_from(window)
+class SymbolReader:
+    """The symbols of a file, window by window. A tile is decoded once and kept until it is told to be forgotten.
+
+    `wanted`: the cells that will be asked for; of a tile beyond them nothing is kept.
+    """
+
+    def __init__(self, coder: SymbolCoder, contents: bitstream.Contents, wanted: Window):
+        self.coder, self.contents, self.wanted = coder, contents, wanted
+        self.grid = whole(contents.header.cells)
+        self.kept: dict[Window, Symbols] = {}
+
+    def read(self, window: Window) -> Symbols:
+        """Raises InvalidFile for damaged streams."""
+        symbols = self.coder.empty(window.shape)
+        for tile in self.grid.tiles_meeting(self.contents.header.tile, window):
+            if tile not in self.kept:
+                self.kept[tile] = self._read_tile(tile)
+            copy_symbols(self.kept[tile], tile.grown(0, self.wanted), symbols, window)
+        return symbols
+
+    def forget(self, before: int, along: int) -> None:
+        """Drop the tiles that end before this row (along 0) or column (1) of cells."""
+        self.kept = {tile: symbols for tile, symbols in self.kept.items() if tile[along + 2] > before}
+
+    def _read_tile(self, tile: Window) -> Symbols:
+        header, streams = self.contents.header, self.contents.streams
+        number = tile_number(tile, header)
+        found = self.coder.read_tile(
+            streams[number], tile, tile.grown(0, self.wanted), header.quality, partial=not self.contents.complete
+        )
+        small = found.r.astype(np.int8)  # hardly any residual needs 16 bits
+        return found._replace(r=small) if np.array_equal(small, found.r) else found
+
+
+def tile_number(tile: Window, header: bitstream.Header) -> int:
+    """The place of a tile in raster order."""
+    side = header.tile or max(header.cells)
+    return tile.top // side * header.tiles[1] + tile.left // side
+
+
+def copy_symbols(
+    source: Symbols, covered: Window, target: Symbols, window: Window, *, within: Window | None = None
+) -> None:
+    """Put what `covered`, which `source` is of, and `window` have in common into `target`; only what is `within`."""
+    common = covered.grown(0, window).grown(0, within or window)
+    inner, place = common.seen_from(covered), common.seen_from(window)
     target.z[:, *place.slices] = source.z[:, *inner.slices]
     inner, place = inner.finer(PLANE_CELLS), place.finer(PLANE_CELLS)
     for planes in ("index", "r"):

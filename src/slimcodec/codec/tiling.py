@@ -4,8 +4,9 @@ Big pictures pass g_a and g_s piece by piece. A piece is run together with its s
 the margin, and the margin is cut off again: where the picture ends, the network pads with zeros as it always does.
 """
 
+import math
 from collections.abc import Iterator
-from itertools import pairwise, product
+from itertools import groupby, pairwise, product
 from typing import NamedTuple
 
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from slimcodec.codec.network import ALIGNMENT, LATENT_SCALE, Architecture, Synthesis
 
 LATENTS = ALIGNMENT // LATENT_SCALE  # latents along the side of a cell
+CODING_TILE = 32  # cells: a picture of more than 2048 x 2048 pixels is big, coded in tiles and windows of that size
 PLANE_CELLS = 2  # elements of a plane along the side of a cell
 _BLOCK_REACH = {"residual": 2, "depthwise": 1}  # 3x3 convolutions one after the other
 
@@ -28,6 +30,11 @@ class Window(NamedTuple):
     @property
     def shape(self) -> tuple[int, int]:
         return self.bottom - self.top, self.right - self.left
+
+    @property
+    def long_axis(self) -> int:
+        """0 if it has at least as many rows as columns, else 1: its edges there are self[axis] and self[axis + 2]."""
+        return 0 if self.shape[0] >= self.shape[1] else 1
 
     @property
     def slices(self) -> tuple[slice, slice]:
@@ -68,6 +75,13 @@ class Window(NamedTuple):
             for top, left in product(range(self.top, self.bottom, side), range(self.left, self.right, side))
         ]
 
+    def tiles_meeting(self, side: int, other: "Window") -> Iterator["Window"]:
+        """Those of `tiles` that share an element with another window within this one, without looking at the rest."""
+        side = side or max(self.shape)
+        for top, left in product(range(*_reached(self.top, other.top, other.bottom, side), side),
+                                 range(*_reached(self.left, other.left, other.right, side), side)):  # fmt: skip
+            yield Window(top, left, min(top + side, self.bottom), min(left + side, self.right))
+
     def even_tiles(self, side: int) -> list["Window"]:
         """As few pieces as sides of at most `side` allow, all of about the same size."""
         rows = list(_even(self.top, self.bottom, side))
@@ -79,10 +93,66 @@ def whole(shape: tuple[int, int]) -> Window:
     return Window(0, 0, *shape)
 
 
+def _reached(origin: int, begin: int, end: int, side: int) -> tuple[int, int]:
+    """Where the first tile of a row or column that reaches begin…end-1 starts, and `end`."""
+    return origin + (begin - origin) // side * side, end
+
+
 def _even(begin: int, end: int, side: int) -> Iterator[tuple[int, int]]:
     count = -(-(end - begin) // side)
     edges = [begin + (end - begin) * i // count for i in range(count + 1)]
     return pairwise(edges)
+
+
+def is_big(cells: Window) -> bool:
+    """Whether so many cells are coded and decoded window by window."""
+    return math.prod(cells.shape) > CODING_TILE**2
+
+
+def automatic_tile(grid: Window) -> int:
+    """The side of a picture's tiles, in cells, unless another is asked for; 0: one tile."""
+    return CODING_TILE if is_big(grid) else 0
+
+
+def coding_groups(grid: Window, tile: int) -> list[Window]:
+    """Windows of whole tiles that are coded together, none larger than it must be."""
+    if not is_big(grid):
+        return [grid]
+    return grid.tiles(CODING_TILE // tile * tile if 0 < tile < CODING_TILE else tile)
+
+
+def coding_pieces(group: Window, grid: Window) -> list[Window]:
+    """The windows in which a group's latents are computed."""
+    return group.tiles(CODING_TILE) if is_big(grid) else [group]
+
+
+def in_lines(windows: list[Window], along: int) -> list[list[Window]]:
+    """Windows that begin at the same row (along 0) or column (1), from the first to the last."""
+
+    def begin(window: Window) -> int:
+        return window[along]
+
+    return [list(line) for _, line in groupby(sorted(windows, key=begin), key=begin)]
+
+
+def decoding_windows(area: Window, lag: int) -> list[Window]:
+    """The windows of an area, both of cells, that are decoded one after the other.
+
+    With the `lag` cells that a pixel depends on they end where coded tiles do.
+    """
+    if not is_big(area):
+        return [area]
+    rows, columns = (
+        pairwise(sorted({begin, end, *(e for e in range(-lag % CODING_TILE, end, CODING_TILE) if e > begin)}))
+        for begin, end in ((area.top, area.bottom), (area.left, area.right))
+    )
+    return [Window(top, left, bottom, right) for (top, bottom), (left, right) in product(rows, list(columns))]
+
+
+def hyper_margin(architecture: Architecture) -> int:
+    """How many cells around its own an element of z depends on: h_a's three convolutions, at 1/16, 1/32 and 1/32."""
+    kernel = architecture.downsampling_kernel(2) // 2
+    return -(-(kernel + 2 * (1 + kernel)) // LATENTS)
 
 
 def analysis_margin(architecture: Architecture) -> int:

@@ -107,7 +107,7 @@ def open_photo(photo: Photo) -> Image.Image:
     if isinstance(photo, tuple):
         return Image.fromarray(photo[1])
     # Without metadata, for Pillow would write some of it into the files it saves, and their size is measured.
-    return Image.fromarray(pictures.from_picture(pictures.open_picture(photo), strip=True).pixels)
+    return Image.fromarray(np.asarray(pictures.from_picture(pictures.open_picture(photo), strip=True).pixels))
 
 
 def names_of(photos: Sequence[Photo]) -> list[str]:

@@ -1,0 +1,140 @@
+"""From a file's contents to a picture, window by window.
+
+    streams ─► SymbolReader ─► symbols of a window and its surroundings ─► y_hat ─► pixels ─► canvas
+
+What is live beside the canvas is the tiles around a window and what the networks make of it. An untiled picture is one
+tile: its symbols are held whole.
+"""
+
+import math
+from collections.abc import Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from slimcodec import InvalidFile
+from slimcodec.codec import bitstream, pictures
+from slimcodec.codec.network import ALIGNMENT, LATENT_SCALE, Architecture
+from slimcodec.codec.progress import Progress
+from slimcodec.codec.symbols import SymbolReader
+from slimcodec.codec.tiling import CODING_TILE, LATENTS, Window, decoding_windows, in_lines, is_big, whole
+
+if TYPE_CHECKING:
+    from slimcodec.codec.inference import Codec
+
+MIB = 1 << 20
+MAX_MEMORY = 1536 * MIB  # what decoding may take unless told otherwise: 200 million pixels in tiles of the usual size
+# By measurement, in bytes: what the networks take for an element of y in a window, and for a piece of g_s at its end.
+BYTES_PER_LATENT, PIECE_BYTES = 40, 80 * MIB
+
+
+def decode(
+    codec: "Codec", contents: bitstream.Contents, area: Window, max_memory: int, progress: Progress | None = None
+) -> Image.Image:
+    """The pixels of an area as `Codec.decompress` gives them. Raises InvalidFile."""
+    task = _Decoding(codec, contents.header, area)
+    _check_memory(task.bytes_needed(contents), max_memory)
+    icc, exif = (contents.chunk(name) for name in ("icc", "exif"))
+    rows = contents.alpha_rows() if "alpha" in contents.chunks else None
+    canvas = pictures.Canvas(area.shape, grey=contents.header.grey, alpha=rows is not None)
+    for window, pixels in task.windows(SymbolReader(codec.coder, contents, task.cells_seen(area)), progress):
+        canvas.paste(pixels, *window.seen_from(area)[:2])
+    if rows:
+        canvas.set_alpha(rows, contents.header.width, area.top, area.left)
+    return canvas.finish(icc, exif)
+
+
+def colours(codec: "Codec", data: bytes) -> np.ndarray:
+    """What the networks make of a whole file, uint8 [H, W, 3], in colour also where the picture was grey."""
+    contents = bitstream.unpack(data, max_pixels=pictures.MAX_SIDE**2)
+    area = whole((contents.header.height, contents.header.width))
+    task = _Decoding(codec, contents.header, area)
+    found = np.empty((*area.shape, 3), np.uint8)
+    for window, pixels in task.windows(SymbolReader(codec.coder, contents, task.grid), None):
+        found[window.slices] = pixels
+    return found
+
+
+class _Decoding:
+    """How an area of a picture, in pixels, is decoded by a codec."""
+
+    def __init__(self, codec: "Codec", header: bitstream.Header, area: Window):
+        self.codec, self.header, self.area = codec, header, area
+        self.grid = whole(header.cells)
+        _, self.latent_margin, self.pixel_margin = codec.margins
+        self.reach = self.latent_margin + -(-self.pixel_margin // LATENTS)  # cells that a pixel depends on
+
+    def windows(self, reader: SymbolReader, progress: Progress | None) -> Iterator[tuple[Window, np.ndarray]]:
+        """Windows that make up the area and their pixels, uint8 [h, w, 3], in an order in which tiles serve once."""
+        along = self.area.long_axis
+        cells = decoding_windows(self.area.coarser(ALIGNMENT), self.reach)
+        done = 0
+        for line in in_lines(cells, along):
+            for window in (cell.finer(ALIGNMENT).grown(0, self.area) for cell in line):
+                report = progress and (lambda share, done=done: progress((done + share) / len(cells)))
+                yield window, self._pixels(reader, window, report)
+                done += 1
+            reader.forget(line[0][along + 2] - self.reach, along)
+
+    def _pixels(self, reader: SymbolReader, window: Window, progress: Progress | None) -> np.ndarray:
+        cells = self.cells_seen(window)
+        symbols = reader.read(cells)
+        if is_big(self.grid) and not (symbols.z.any() or symbols.r.any()):
+            return self._flat(window)
+        y_hat = self.codec.latents(symbols, self.header.quality)
+        return self.codec.synthesise_area(y_hat, cells, window, self.grid, progress)
+
+    def cells_seen(self, area: Window) -> Window:
+        """The cells whose symbols an area of pixels depends on."""
+        at_16 = self.grid.finer(LATENTS)
+        latents = area.coarser(LATENT_SCALE).grown(self.pixel_margin, at_16)
+        return latents.coarser(LATENTS).grown(self.latent_margin, self.grid)
+
+    def _flat(self, window: Window) -> np.ndarray:
+        """The pixels where there is nothing but zeros, as in a file that ends early."""
+        rows, columns = (self._alike(np.arange(window[axis], window[axis + 2]), self.grid[axis + 2]) for axis in (0, 1))
+        return self._flat_picture[rows[:, None], columns]
+
+    def _alike(self, pixels: np.ndarray, cells: int) -> np.ndarray:
+        """Rows or columns of a picture of so many cells → those of `_flat_picture` that look the same."""
+        reach = self.reach
+        if cells <= 2 * reach + 1:
+            return pixels
+        cell = pixels // ALIGNMENT
+        alike = np.select([cell < reach, cell >= cells - reach], [cell, cell - cells + 2 * reach + 1], reach)
+        return alike * ALIGNMENT + pixels % ALIGNMENT
+
+    @cached_property
+    def _flat_picture(self) -> np.ndarray:
+        """The smallest picture of zeros with a cell that no edge reaches; between edges every cell looks like it."""
+        cells = whole(tuple(min(side, 2 * self.reach + 1) for side in self.grid.shape))
+        symbols = self.codec.coder.empty(cells.shape)
+        for values in symbols:
+            values.fill(0)
+        y_hat = self.codec.latents(symbols, self.header.quality)
+        return self.codec.synthesise_area(y_hat, cells, cells.finer(ALIGNMENT), cells)
+
+    def bytes_needed(self, contents: bitstream.Contents) -> int:
+        """What decoding takes beyond the library, the model and the file's own bytes, at most."""
+        architecture = self.codec.network.architecture
+        mode_bytes = 1 if self.header.grey and "alpha" not in contents.chunks else 4  # as Pillow keeps them
+        return mode_bytes * math.prod(self.area.shape) + self._working_bytes(architecture)
+
+    def _working_bytes(self, architecture: Architecture) -> int:
+        wanted = self.cells_seen(self.area).shape
+        in_window = [min(side, CODING_TILE + 2 * self.reach) for side in wanted] if is_big(self.grid) else wanted
+        latents = architecture.latents * LATENTS**2  # of a cell
+        tile = min(self.header.tile or max(self.header.cells), max(self.header.cells))
+        kept = min(max(wanted), 2 * max(tile, CODING_TILE)) * min(wanted)
+        parsed = math.prod(min(tile, side) for side in self.header.cells)
+        return latents * (BYTES_PER_LATENT * math.prod(in_window) + 3 * kept + parsed) + PIECE_BYTES
+
+
+def _check_memory(needed: int, limit: int) -> None:
+    if needed > limit:
+        raise InvalidFile(
+            f"decoding takes up to {-(-needed // MIB):,} MiB, more than the limit of {limit // MIB:,}; "
+            "pass a larger max_memory (decompress --max-memory) to allow it, or decode a region"
+        )

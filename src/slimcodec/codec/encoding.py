@@ -1,0 +1,243 @@
+"""`Encoding`: a picture on its way into a file, at any quality.
+
+    pixels ─► y, in strips ─► z ─► window by window: scale indices, residuals r ─► a stream for every tile
+
+What is live of a big picture is a strip of y as wide as the picture and one window of all else, whatever its height.
+Searches, which ask for many qualities, and effort keep all of y: 4·M / 256 bytes a pixel, twice that with effort.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slimcodec.codec import bitstream, decoding, pictures
+from slimcodec.codec.network import ALIGNMENT
+from slimcodec.codec.progress import Progress, tell
+from slimcodec.codec.refine import STEPS, refine
+from slimcodec.codec.symbols import SCALE_MARGIN, Symbols, copy_symbols, tile_number
+from slimcodec.codec.tiling import (
+    LATENTS,
+    Window,
+    automatic_tile,
+    coding_groups,
+    coding_pieces,
+    hyper_margin,
+    in_lines,
+    is_big,
+    whole,
+)
+
+if TYPE_CHECKING:
+    from slimcodec.codec.inference import Codec
+
+
+class Encoding:
+    """A picture's latents, and what they cost and give at a quality (8.8).
+
+    `effort` may be overridden: searches look at the unrefined latents.
+    """
+
+    def __init__(
+        self, codec: "Codec", picture: pictures.Picture, effort: int, tile: int | None, progress: Progress | None
+    ):
+        self.codec, self.picture, self.effort, self.progress = codec, picture, effort, progress
+        height, width, _ = picture.pixels.shape
+        self.grid = whole((-(-height // ALIGNMENT), -(-width // ALIGNMENT)))
+        self.tile = automatic_tile(self.grid) if tile is None else tile
+        alpha = None if picture.alpha is None else (rows.tobytes() for rows in in_strips(picture.alpha))
+        self.chunks = bitstream.compress_chunks(icc=picture.icc, exif=picture.exif, alpha=alpha, pixels=height * width)
+        self._refined: tuple[tuple[int, int], Tensor] | None = None
+        self._latest: tuple[tuple[int, int], _Group] | None = None
+
+    @property
+    def pixel_count(self) -> int:
+        height, width, _ = self.picture.pixels.shape
+        return height * width
+
+    @cached_property
+    def overhead_bytes(self) -> int:
+        """The file without its streams."""
+        return len(self._pack([b""] * len(self.grid.tiles(self.tile)), bitstream.QUALITY_ONE))
+
+    @cached_property
+    def y(self) -> Tensor:
+        """All latents, [1, M, H'/16, W'/16]. They do not depend on the quality."""
+        return self.codec.analyse(self.picture.pixels, progress=None if self.effort else self.progress)
+
+    def file(self, fixed_quality: int, *, effort: int | None = None) -> bytes:
+        """The bytes of the whole .slim file."""
+        header = self._header(fixed_quality)
+        streams = [b""] * len(self.grid.tiles(self.tile))
+        for group in self._groups(fixed_quality, effort):
+            for tile in group.window.tiles_meeting(self.tile, group.window):
+                stream = self.codec.coder.write_tile(group.symbols, tile.seen_from(group.window), fixed_quality)
+                streams[tile_number(tile, header)] = stream
+        return self._pack(streams, fixed_quality)
+
+    def bits(self, fixed_quality: int, *, effort: int | None = None) -> float:
+        """The information content of the symbols: what the streams will have, less their own overhead."""
+        _ = self.y  # whoever asks for this will ask again
+        information = self.codec.coder.information_bits
+        return sum(information(group.symbols, fixed_quality) for group in self._groups(fixed_quality, effort))
+
+    def decoded(self, fixed_quality: int, *, effort: int | None = None) -> np.ndarray:
+        """The colours that decoding will give, uint8 [H, W, 3]."""
+        _ = self.y
+        height, width, _ = self.picture.pixels.shape
+        if is_big(self.grid):
+            return decoding.colours(self.codec, self.file(fixed_quality, effort=effort))
+        (group,) = self._groups(fixed_quality, effort)
+        return self.codec.synthesise(group.y_hat, width, height)
+
+    def psnr_db(self, fixed_quality: int, *, effort: int | None = None) -> float:
+        """On 8-bit RGB; infinite for identical pictures."""
+        decoded = self.decoded(fixed_quality, effort=effort)
+        error = sum(
+            float(np.square(rows.astype(np.int32) - others).sum())
+            for rows, others in zip(in_strips(self.picture.pixels), in_strips(decoded), strict=True)
+        )
+        mse = error / decoded.size
+        return 10 * np.log10(255**2 / mse) if mse else float("inf")
+
+    def _groups(self, fixed_quality: int, effort: int | None) -> Iterator["_Group"]:
+        """The picture in groups of tiles, coded one after the other; that of a small picture is kept."""
+        key = fixed_quality, self.effort if effort is None else effort
+        if is_big(self.grid):
+            yield from self._encode(*key)
+            return
+        if self._latest is None or self._latest[0] != key:
+            self._latest = None  # gives its memory back first
+            (group,) = self._encode(*key)
+            self._latest = key, group
+        yield self._latest[1]
+
+    def _encode(self, fixed_quality: int, effort: int) -> Iterator["_Group"]:
+        along, at_16 = self.grid.long_axis, self.grid.finer(LATENTS)
+        keep_all = effort or "y" in self.__dict__ or not is_big(self.grid)
+        y = Band(self._kept_y if keep_all else self._new_y, at_16, along)
+        z = _HyperLatents(self.codec, y, self.grid, fixed_quality)
+        if effort:
+            refined = self._refine(z, fixed_quality, effort)
+            y = Band(lambda strip: refined[:, :, *strip.slices], at_16, along)
+        for line in in_lines(coding_groups(self.grid, self.tile), along):
+            for window in line:
+                yield self._encode_group(y, z, window, fixed_quality)
+            y.forget((line[0][along + 2] - self.codec.margins[1]) * LATENTS)
+
+    def _encode_group(self, y: "Band", z: "_HyperLatents", window: Window, fixed_quality: int) -> "_Group":
+        symbols = self.codec.coder.empty(window.shape)
+        for piece in coding_pieces(window, self.grid):
+            # The means within depend on what is coded around: that is coded here as well, and left out.
+            seen = piece.grown(self.codec.margins[1], self.grid)
+            z_hat, index = z.take(seen, self.tile)
+            r, y_hat = self.codec.residuals(y.take(seen.finer(LATENTS)), z_hat, index, fixed_quality)
+            copy_symbols(Symbols(z.integers[:, *seen.slices], index, r), seen, symbols, window, within=piece)
+        return _Group(window, symbols, y_hat)
+
+    def _kept_y(self, strip: Window) -> Tensor:
+        return self.y[:, :, *strip.slices]
+
+    def _new_y(self, strip: Window) -> Tensor:
+        along = self.grid.long_axis
+        begin, end = (strip[edge] / self.grid.finer(LATENTS)[along + 2] for edge in (along, along + 2))
+        report = self.progress and (lambda done: self.progress(begin + (end - begin) * done))
+        return self.codec.analyse(self.picture.pixels, strip, report)
+
+    def _refine(self, z: "_HyperLatents", fixed_quality: int, effort: int) -> Tensor:
+        """All of y, refined; that of the latest quality is kept."""
+        if self._refined is None or self._refined[0] != (fixed_quality, effort):
+            self._refined = None
+            z_hat = z.band.take(self.grid)
+            refined = refine(self.codec, self.picture.pixels, self.y, z_hat, fixed_quality, self.tile, STEPS[effort],
+                             lambda done, of: tell(self.progress, done, of))  # fmt: skip
+            self._refined = (fixed_quality, effort), refined
+        return self._refined[1]
+
+    def _pack(self, streams: list[bytes], fixed_quality: int) -> bytes:
+        return bitstream.join(self._header(fixed_quality), streams, self.chunks)
+
+    def _header(self, fixed_quality: int) -> bitstream.Header:
+        height, width, _ = self.picture.pixels.shape
+        return bitstream.Header(self.codec.model_hash, width, height, fixed_quality, self.tile, self.picture.grey)
+
+
+class _Group(NamedTuple):
+    """What is coded in one go: tiles, or what of a picture that is not big there is."""
+
+    window: Window  # of cells
+    symbols: Symbols
+    y_hat: Tensor  # [1, M, h, w] of the last piece: of all there is where the picture is not big
+
+
+class Band:
+    """A tensor [1, C, h, w] over a picture's grid, made in strips as far as it is asked for, dropped when told to be.
+
+    make(strip) gives the next strip: all across, and along the axis (0: rows, 1: columns) what is missing.
+    """
+
+    def __init__(self, make: Callable[[Window], Tensor], grid: Window, along: int):
+        self.make, self.grid, self.along = make, grid, along
+        self.strips: list[tuple[int, Tensor]] = []  # where each begins, and what it holds
+        self.end = grid[along]
+
+    def take(self, window: Window) -> Tensor:
+        if self.end < window[self.along + 2]:
+            self.strips.append((self.end, self.make(self._strip(self.end, window[self.along + 2]))))
+            self.end = window[self.along + 2]
+        found = [strip[:, :, *part.slices] for strip, part in self._parts(window)]
+        return found[0] if len(found) == 1 else torch.cat(found, dim=2 + self.along)
+
+    def forget(self, before: int) -> None:
+        """Keep nothing that begins before this element of the axis."""
+        window = self._strip(before, self.end)
+        self.strips = [
+            (max(begin, before), strip if begin >= before else strip[:, :, *part.slices].clone())
+            for (begin, _), (strip, part) in zip(self._touched(window), self._parts(window), strict=True)
+        ]
+
+    def _parts(self, window: Window) -> Iterator[tuple[Tensor, Window]]:
+        """The strips that the window touches, and which part of each, in its own coordinates, is in the window."""
+        for begin, strip in self._touched(window):
+            covered = self._strip(begin, begin + strip.shape[2 + self.along])
+            yield strip, covered.grown(0, window).seen_from(covered)
+
+    def _touched(self, window: Window) -> list[tuple[int, Tensor]]:
+        low, high = window[self.along], window[self.along + 2]
+        return [(begin, strip) for begin, strip in self.strips
+                if begin < high and low < begin + strip.shape[2 + self.along]]  # fmt: skip
+
+    def _strip(self, begin: int, end: int) -> Window:
+        edges = {"top": begin, "bottom": end} if self.along == 0 else {"left": begin, "right": end}
+        return self.grid._replace(**edges)
+
+
+class _HyperLatents:
+    """z_hat of a picture at a quality, made as far as it is asked for; all of it is kept, for it is small."""
+
+    def __init__(self, codec: "Codec", y: Band, grid: Window, fixed_quality: int):
+        self.codec, self.y, self.grid, self.fixed_quality = codec, y, grid, fixed_quality
+        self.margin = hyper_margin(codec.network.architecture)
+        self.integers = np.zeros((codec.network.architecture.hypers, *grid.shape), np.int8)
+        self.band = Band(self._make, grid, grid.long_axis)
+
+    def take(self, window: Window, tile: int) -> tuple[Tensor, np.ndarray]:
+        """z_hat [1, N, h, w] of a window of cells, and its scale indices in tiles of `tile` cells, [4, M, 2·h, 2·w]."""
+        self.band.take(window.grown(SCALE_MARGIN, self.grid))
+        return self.band.take(window), self.codec.coder.scale_index(self.integers, self.fixed_quality, tile, window)
+
+    def _make(self, strip: Window) -> Tensor:
+        seen = strip.grown(self.margin, self.grid)
+        z_hat = self.codec.hyper_latents(self.y.take(seen.finer(LATENTS)), self.fixed_quality)
+        z_hat = z_hat[:, :, *strip.seen_from(seen).slices]
+        self.integers[:, *strip.slices] = z_hat[0].to("cpu", torch.int8).numpy()
+        return z_hat
+
+
+def in_strips(pixels: np.ndarray | pictures.LazyPixels) -> Iterator[np.ndarray]:
+    """A few rows at a time, so that a big picture is not copied."""
+    for top in range(0, pixels.shape[0], ALIGNMENT):
+        yield pixels[top : top + ALIGNMENT]
