@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from slimcodec import InvalidFile
-from slimcodec.codec import bitstream, pictures
+from slimcodec.codec import bitstream, heap, pictures
 from slimcodec.codec.network import ALIGNMENT, LATENT_SCALE, Architecture
 from slimcodec.codec.progress import Progress
 from slimcodec.codec.symbols import SymbolReader
@@ -80,10 +80,12 @@ class _Decoding:
 
     def _pixels(self, reader: SymbolReader, window: Window, progress: Progress | None) -> np.ndarray:
         cells = self.cells_seen(window)
+        heap.trim(is_big(self.grid))
         symbols = reader.read(cells)
         if is_big(self.grid) and not (symbols.z.any() or symbols.r.any()):
             return self._flat(window)
         y_hat = self.codec.latents(symbols, self.header.quality)
+        heap.trim(is_big(self.grid))
         return self.codec.synthesise_area(y_hat, cells, window, self.grid, progress)
 
     def cells_seen(self, area: Window) -> Window:

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slimcodec.codec import bitstream, decoding, pictures
-from slimcodec.codec.network import ALIGNMENT
+from slimcodec.codec import bitstream, decoding, heap, pictures
+from slimcodec.codec.network import ALIGNMENT, join_planes
 from slimcodec.codec.progress import Progress, tell
 from slimcodec.codec.refine import STEPS, refine
 from slimcodec.codec.symbols import SCALE_MARGIN, Symbols, copy_symbols, tile_number
@@ -129,13 +129,17 @@ class Encoding:
             y.forget((line[0][along + 2] - self.codec.margins[1]) * LATENTS)
 
     def _encode_group(self, y: "Band", z: "_HyperLatents", window: Window, fixed_quality: int) -> "_Group":
-        symbols = self.codec.coder.empty(window.shape)
+        symbols, big = self.codec.coder.empty(window.shape), is_big(self.grid)
         for piece in coding_pieces(window, self.grid):
             # The means within depend on what is coded around: that is coded here as well, and left out.
             seen = piece.grown(self.codec.margins[1], self.grid)
             z_hat, index = z.take(seen, self.tile)
-            r, y_hat = self.codec.residuals(y.take(seen.finer(LATENTS)), z_hat, index, fixed_quality)
+            heap.trim(big)
+            r, planes = self.codec.residuals(y.take(seen.finer(LATENTS)), z_hat, index, fixed_quality)
             copy_symbols(Symbols(z.integers[:, *seen.slices], index, r), seen, symbols, window, within=piece)
+            y_hat = None if big else join_planes(planes)
+            del r, planes, index
+            heap.trim(big)
         return _Group(window, symbols, y_hat)
 
     def _kept_y(self, strip: Window) -> Tensor:
@@ -170,7 +174,7 @@ class _Group(NamedTuple):
 
     window: Window  # of cells
     symbols: Symbols
-    y_hat: Tensor  # [1, M, h, w] of the last piece: of all there is where the picture is not big
+    y_hat: Tensor | None  # [1, M, h, w]; of a big picture it is not kept
 
 
 class Band:

@@ -20,14 +20,23 @@ from PIL import Image
 from torch import Tensor
 
 from slimcodec import InvalidFile, InvalidInput, InvalidModel
-from slimcodec.codec import bitstream, decoding, models, pictures, targets
+from slimcodec.codec import bitstream, decoding, heap, models, pictures, targets
 from slimcodec.codec.encoding import Encoding
 from slimcodec.codec.network import ALIGNMENT, LATENT_SCALE, QUALITY_ONE, join_planes, round_z, to_planes
 from slimcodec.codec.progress import Progress, tell
 from slimcodec.codec.quantise import Quantiser
 from slimcodec.codec.refine import STEPS
 from slimcodec.codec.symbols import SymbolCoder, Symbols
-from slimcodec.codec.tiling import LATENTS, Trimmed, Window, analysis_margin, latent_margin, synthesis_margin, whole
+from slimcodec.codec.tiling import (
+    LATENTS,
+    Trimmed,
+    Window,
+    analysis_margin,
+    is_big,
+    latent_margin,
+    synthesis_margin,
+    whole,
+)
 
 HASH_BYTES = 8
 RESIDUAL_LIMIT = 2**15 - 1  # an escaped residual is an int16
@@ -166,6 +175,7 @@ class Codec:
             with self._autocast():
                 found = self.network.g_a(self.padded(pixels, seen.finer(LATENT_SCALE)))
             y[:, :, *piece.seen_from(window).slices] = found[:, :, *piece.seen_from(seen).slices]
+            heap.trim(is_big(grid.coarser(LATENTS)))
             tell(progress, done, len(pieces))
         return y
 
@@ -183,11 +193,13 @@ class Codec:
         z = z_hat[0].to("cpu", torch.int8).numpy()
         index = self.coder.scale_index(z, fixed_quality, tile)
         r, y_hat = self.residuals(y, z_hat, index, fixed_quality)
-        return Symbols(z, index, r), y_hat
+        return Symbols(z, index, r), join_planes(y_hat)
 
     @torch.inference_mode()
-    def residuals(self, y: Tensor, z_hat: Tensor, index: np.ndarray, fixed_quality: int) -> tuple[np.ndarray, Tensor]:
-        """As `quantise`, of scale indices that are known: r int16 [4, M, 2·rows, 2·columns] and y_hat."""
+    def residuals(
+        self, y: Tensor, z_hat: Tensor, index: np.ndarray, fixed_quality: int
+    ) -> tuple[np.ndarray, list[Tensor]]:
+        """As `quantise`, of scale indices that are known: r int16 [4, M, 2·rows, 2·columns] and y_hat's planes."""
         planes = to_planes(y)
         gain = self.gain(fixed_quality)
         r = np.empty(index.shape, np.int16)
@@ -203,7 +215,7 @@ class Codec:
 
         with self._autocast():
             y_hat, _ = self.network.decode_stages(z_hat, gain, residual)
-        return r, join_planes(y_hat)
+        return r, y_hat
 
     @torch.inference_mode()
     def latents(self, symbols: Symbols, fixed_quality: int) -> Tensor:

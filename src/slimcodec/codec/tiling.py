@@ -82,6 +82,13 @@ class Window(NamedTuple):
                                  range(*_reached(self.left, other.left, other.right, side), side)):  # fmt: skip
             yield Window(top, left, min(top + side, self.bottom), min(left + side, self.right))
 
+    def strips(self, height: int) -> list["Window"]:
+        """From top to bottom, the last one lower."""
+        return [
+            self._replace(top=top, bottom=min(top + height, self.bottom))
+            for top in range(self.top, self.bottom, height)
+        ]
+
     def even_tiles(self, side: int) -> list["Window"]:
         """As few pieces as sides of at most `side` allow, all of about the same size."""
         rows = list(_even(self.top, self.bottom, side))
@@ -122,8 +129,10 @@ def coding_groups(grid: Window, tile: int) -> list[Window]:
 
 
 def coding_pieces(group: Window, grid: Window) -> list[Window]:
-    """The windows in which a group's latents are computed."""
-    return group.tiles(CODING_TILE) if is_big(grid) else [group]
+    """The windows in which a group's residuals are computed, wide rather than square: each takes its margin along."""
+    if not is_big(grid):
+        return [group]
+    return [piece for tile in group.tiles(CODING_TILE) for piece in tile.strips(max(1, CODING_TILE // 2))]
 
 
 def in_lines(windows: list[Window], along: int) -> list[list[Window]]:
