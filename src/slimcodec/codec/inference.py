@@ -21,6 +21,7 @@ from torch import Tensor
 
 from slimcodec import InvalidFile, InvalidInput, InvalidModel
 from slimcodec.codec import bitstream, models, pictures, targets
+from slimcodec.codec.isolation import isolated
 from slimcodec.codec.network import ALIGNMENT, LATENT_SCALE, QUALITY_ONE, join_planes, round_z, to_planes
 from slimcodec.codec.quantise import Quantiser
 from slimcodec.codec.refine import STEPS, refine
@@ -44,6 +45,7 @@ class Estimate(NamedTuple):
 class Codec:
     """A loaded model. `device` and `precision` say how the networks run; the integers of a file depend on neither."""
 
+    @isolated
     def __init__(self, model: models.Model, device: str | torch.device = "cpu", precision: str = "float32"):
         self.model = model
         if precision not in PRECISIONS:
@@ -68,6 +70,7 @@ class Codec:
     def model_hash(self) -> bytes:
         return bytes.fromhex(self.model.sha256)[:HASH_BYTES]
 
+    @isolated
     def compress(
         self,
         picture: Image.Image | np.ndarray,
@@ -102,6 +105,7 @@ class Codec:
             target_psnr_db=target_psnr_db,
         )
 
+    @isolated
     def decompress(
         self,
         data: bytes,
@@ -131,11 +135,13 @@ class Codec:
         pixels = self._synthesise(y_hat, cells, area, grid, progress)
         return pictures.to_image(pictures.Picture(pixels, header.grey, alpha, icc, exif))
 
+    @isolated
     def estimate(self, picture: Image.Image | np.ndarray, quality: float = DEFAULT_QUALITY) -> Estimate:
         """The bits that the streams would take, and the decoded colours, without writing a file."""
         encoding, fixed = self.encoding(picture), self.fixed_quality(quality)
         return Estimate(encoding.bits(fixed), encoding.decoded(fixed))
 
+    @isolated
     def encoding(
         self,
         picture: Image.Image | np.ndarray,
@@ -161,7 +167,7 @@ class Codec:
     def analyse(self, pixels: np.ndarray, progress: Progress | None = None) -> Tensor:
         """uint8 [H, W, 3] → y [1, M, H'/16, W'/16], of the picture padded to multiples of 64."""
         grid = whole(_cells(pixels)).finer(LATENTS)
-        y = torch.empty(1, self.network.architecture.latents, *grid.shape, device=self.device)
+        y = torch.empty(1, self.network.architecture.latents, *grid.shape, dtype=torch.float32, device=self.device)
         pieces = grid.even_tiles(TRANSFORM_TILE)
         for done, piece in enumerate(pieces, start=1):
             seen = piece.grown(self.margins[0], grid)
@@ -254,7 +260,7 @@ class Codec:
     def gain(self, fixed_quality: int) -> Tensor:
         """What multiplies the residuals, [1, M]."""
         network = self.network
-        return network.gain(network.gain_shift(torch.tensor([fixed_quality], device=self.device)))
+        return network.gain(network.gain_shift(torch.tensor([fixed_quality], dtype=torch.int64, device=self.device)))
 
     def _autocast(self) -> torch.autocast:
         enabled = self.precision is not None
@@ -290,20 +296,24 @@ class Encoding:
     def pixel_count(self) -> int:
         return self.picture.pixels.shape[0] * self.picture.pixels.shape[1]
 
+    @isolated
     def file(self, fixed_quality: int, *, effort: int | None = None) -> bytes:
         """The bytes of the whole .slim file."""
         symbols, _ = self._coded(fixed_quality, effort)
         return self._pack(self.codec.coder.write(symbols, self._header(fixed_quality)), fixed_quality)
 
+    @isolated
     def bits(self, fixed_quality: int, *, effort: int | None = None) -> float:
         """The information content of the symbols: what the streams will have, less their own overhead."""
         return self.codec.coder.information_bits(self._coded(fixed_quality, effort)[0], fixed_quality)
 
+    @isolated
     def decoded(self, fixed_quality: int, *, effort: int | None = None) -> np.ndarray:
         """The colours that decoding will give, uint8 [H, W, 3]."""
         height, width, _ = self.picture.pixels.shape
         return self.codec.synthesise(self._coded(fixed_quality, effort)[1], width, height)
 
+    @isolated
     def psnr_db(self, fixed_quality: int, *, effort: int | None = None) -> float:
         """On 8-bit RGB; infinite for identical pictures."""
         decoded = self.decoded(fixed_quality, effort=effort)

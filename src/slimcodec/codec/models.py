@@ -18,6 +18,7 @@ from torch import Tensor
 import slimcodec
 from slimcodec import InvalidModel
 from slimcodec.codec.complexity import decoder_macs_per_pixel, encoder_macs_per_pixel, macs_per_pixel
+from slimcodec.codec.isolation import isolated
 from slimcodec.codec.network import GAIN_UNIT, Architecture, HyperpriorCodec
 from slimcodec.codec.zoo import (  # noqa: F401 - who needs tensors too has the rest of a directory through here
     CARD,
@@ -120,6 +121,7 @@ def copy(source: Path, target: Path) -> None:
     _replace(partial, target)
 
 
+@isolated
 def load(name_or_directory: str | Path) -> Model:
     """Load a model by its name in students/ or teachers/, or by its directory.
 
@@ -196,9 +198,9 @@ def _check_weights(codec: HyperpriorCodec, *, half: bool) -> None:
 
 def _build(architecture: Architecture, tensors: dict[str, Tensor], path: Path) -> HyperpriorCodec:
     """A codec from the tensors of weights.safetensors: every one, with its exact shape and type."""
-    with torch.device("meta"):  # no memory for weights that are replaced anyway, and whose sizes may be nonsense
-        codec = HyperpriorCodec(architecture, initialise=False).eval()
-        expected = _layout(codec)
+    # No memory for weights that are replaced anyway, and whose sizes may be nonsense.
+    codec = HyperpriorCodec(architecture, initialise=False, device="meta").eval()
+    expected = _layout(codec)
     if missing := sorted(set(expected) - set(tensors)):
         raise InvalidModel(f"{path}: tensor {missing[0]} is missing")
     if extra := sorted(set(tensors) - set(expected)):
@@ -209,8 +211,9 @@ def _build(architecture: Architecture, tensors: dict[str, Tensor], path: Path) -
             found, needed = (f"{tuple(t.shape)} {t.dtype}" for t in (found, wanted))
             raise InvalidModel(f"{path}: tensor {name} is {found}, the architecture needs {needed}")
     floats = {name: tensors.get(name, t) for name, t in codec.state_dict().items()}
-    floats |= {name: torch.empty(t.shape) for name, t in floats.items() if name.startswith("h_scale.")}
-    floats["log_gain"] = tensors["log_gain"] / GAIN_UNIT
+    masters = {name: t.shape for name, t in floats.items() if name.startswith("h_scale.")}
+    floats |= {name: torch.empty(shape, dtype=torch.float32, device="cpu") for name, shape in masters.items()}
+    floats["log_gain"] = tensors["log_gain"].float() / GAIN_UNIT
     codec.load_state_dict(floats, assign=True)
     for index, layer in enumerate(codec.h_scale.layers):
         layer.load_quantised(*(tensors[f"h_scale.layers.{index}.{part}"] for part in ("weight", "bias", "exponent")))

@@ -116,7 +116,7 @@ class _Stage:
         self.plane_gain = piece.gain[:, None, :, None, None]
         self.u = _channels_last(u[:, planes]).requires_grad_(True)
         self.index = _channels_last(piece.index[:, planes].long())
-        self.turn = _channels_last(torch.rand(self.u.shape, generator=generator, device=u.device))
+        self.turn = _channels_last(torch.rand(self.u.shape, generator=generator, dtype=u.dtype, device=u.device))
 
     def residual(self, mu: Tensor, decided: float) -> Tensor:
         """What the decoder adds to mu, in quantisation steps; `decided`: the share of integers among them."""

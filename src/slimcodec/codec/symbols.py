@@ -61,7 +61,7 @@ class SymbolCoder:
     @torch.inference_mode()
     def _scale_index(self, z: np.ndarray, fixed_quality: int) -> np.ndarray:
         device = self.network.log_gain.device
-        shift = self.network.gain_shift(torch.tensor([fixed_quality], device=device))
+        shift = self.network.gain_shift(torch.tensor([fixed_quality], dtype=torch.int64, device=device))
         index = self.network.scale_index(torch.from_numpy(np.ascontiguousarray(z)).to(device)[None], shift)
         return index[0].add_(0.5).floor_().clamp_(0, SCALE_COUNT - 1).to("cpu", torch.uint8).numpy()
 
