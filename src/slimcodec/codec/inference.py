@@ -66,6 +66,11 @@ class Codec:
         architecture = self.network.architecture
         self.margins = analysis_margin(architecture), latent_margin(architecture), synthesis_margin(architecture)
 
+    def __reduce__(self):
+        """A copy, also one by pickle in another process, is made of the model anew."""
+        precision = next(name for name, dtype in PRECISIONS.items() if dtype == self.precision)
+        return type(self), (self.model, str(self.device), precision)
+
     @property
     def model_hash(self) -> bytes:
         return bytes.fromhex(self.model.sha256)[:HASH_BYTES]

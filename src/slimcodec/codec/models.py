@@ -50,6 +50,21 @@ class Model(NamedTuple):
     def sha256(self) -> str:
         return self.info["weights_sha256"]
 
+    def __reduce__(self):
+        """For pickle, to which the tables' uint16 mean nothing."""
+        tensors = self.codec.state_dict() | {TABLES + name: table for name, table in self.tables.items()}
+        data = serialise_tensors({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()})
+        return _unpickled, (self.codec.architecture, data, self.info, self.directory)
+
+
+@isolated
+def _unpickled(architecture: Architecture, data: bytes, info: dict[str, Any], directory: Path) -> Model:
+    tensors = parse_tensors(data)
+    tables = _take_prefixed(tensors, TABLES)
+    codec = HyperpriorCodec(architecture, initialise=False, device="meta").eval()
+    codec.load_state_dict(tensors, assign=True)
+    return Model(codec, tables, info, directory)
+
 
 def save(
     directory: Path,
