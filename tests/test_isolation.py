@@ -6,6 +6,7 @@ import copy
 import multiprocessing
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -310,8 +311,15 @@ def test_a_codec_goes_to_another_process(codec, expected):
 
 FORK = """
 import concurrent.futures, multiprocessing, os, sys, threading, warnings
-import numpy as np, torch
-from slimcodec import load
+import numpy as np, torch, slimcodec
+
+torch.set_num_threads(int(sys.argv[1]))
+torch.ones(1 << 20).exp()
+child = os.fork()  # one that loads the codec itself
+if not child:
+    slimcodec.load("slim-2k").compress(np.zeros((64, 64, 3), np.uint8), effort=1)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
 
 def work(effort):
     with warnings.catch_warnings(record=True) as said:
@@ -322,7 +330,7 @@ def work(effort):
 
 torch.set_num_threads(1)
 photo = np.load("photo.npy")
-codec = load("slim-2k")
+codec = slimcodec.load("slim-2k")
 alone = work(0)[:2], work(1)[:2]
 torch.set_num_threads(int(sys.argv[1]))
 work(0), work(1)
@@ -341,7 +349,7 @@ with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
     check(pool.submit(work, 1).result(), 1, many)
 child = os.fork()
 if not child:
-    load("slim-2k")
+    slimcodec.load("slim-2k")
     work(0)  # says it
     thread = threading.Thread(target=lambda: check(work(0), 0, 0))
     thread.start()
@@ -360,14 +368,14 @@ assert torch.get_num_threads() == int(sys.argv[1]) and not work(0)[2]  # nothing
 @pytest.mark.parametrize("threads", [1, 2])
 def test_forked_processes_go_on_with_one_thread(tmp_path, threads):
     np.save(tmp_path / "photo.npy", np.ascontiguousarray(skimage.data.astronaut()[:192, :128]))
-    found = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FORK, str(threads)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert found.returncode == 0, found.stderr
+    command = [sys.executable, "-W", "ignore", "-c", FORK, str(threads)]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        said = process.communicate(timeout=120)[1]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # its children as well
+        pytest.fail("a forked process waits for ever")
+    assert process.returncode == 0, said
 
 
 def test_a_fork_in_the_middle_of_another_threads_call_is_no_deadlock():
@@ -380,7 +388,7 @@ def test_a_fork_in_the_middle_of_another_threads_call_is_no_deadlock():
         if not child:
             codec.compress(PHOTO[:8, :8], 1.5)
             os._exit(0)
-    watchdog = threading.Timer(60, os.kill, (child, 9))
+    watchdog = threading.Timer(60, os.kill, (child, signal.SIGKILL))
     watchdog.start()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     watchdog.cancel()

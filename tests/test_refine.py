@@ -57,6 +57,20 @@ def test_a_piece_that_does_not_gain_stays_as_it_was(student, photo, monkeypatch)
     assert student.compress(photo, 4, effort=1) == student.compress(photo, 4)
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, lambda: torch.set_grad_enabled(False)])
+def test_it_learns_where_the_caller_does_not(model_directory, codec, photo, mode):
+    """Also in the latents of an encoding that was begun outside, and with a codec that was loaded inside."""
+    data = codec.compress(photo, 4, effort=1)
+    assert data != codec.compress(photo, 4)
+    encoding = codec.encoding(photo, effort=1)
+    with mode():
+        assert codec.compress(photo, 4, effort=1) == data
+        assert load(model_directory).compress(photo, 4, effort=1) == data
+        assert encoding.file(1024) == data
+        inside = codec.encoding(photo, effort=1)
+    assert inside.file(1024) == data
+
+
 def test_targets_count_what_effort_saves(student, photo):
     data = student.compress(photo, target_bpp=2, effort=1)
     assert abs(8 * len(data) / (100 * 130) - 2) <= 0.04
