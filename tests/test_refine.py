@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+import slimcodec
 from slimcodec import InvalidInput, load
 from slimcodec.codec import refine
 from slimcodec.codec.network import LADDER
@@ -69,6 +70,20 @@ def test_it_learns_where_the_caller_does_not(model_directory, codec, photo, mode
         assert encoding.file(1024) == data
         inside = codec.encoding(photo, effort=1)
     assert inside.file(1024) == data
+
+
+def test_what_pytorch_cannot_do_after_a_fork_is_said(codec, photo, monkeypatch):
+    """On machines with a GPU, where gradients have threads of their own."""
+
+    def backward(*_):
+        raise RuntimeError("Unable to handle autograd's threading in combination with fork-based multiprocessing.")
+
+    monkeypatch.setattr(torch.Tensor, "backward", backward)
+    with pytest.raises(RuntimeError, match="autograd"):
+        codec.compress(photo, effort=1)
+    monkeypatch.setattr(slimcodec, "forked", True)
+    with pytest.raises(InvalidInput, match=r"effort.*spawn"):
+        codec.compress(photo, effort=1)
 
 
 def test_targets_count_what_effort_saves(student, photo):
