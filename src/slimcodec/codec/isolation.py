@@ -31,7 +31,7 @@ class _Setting(NamedTuple):
         setattr(self.holder, self.name, value)
 
     def restore(self, value: Any) -> None:
-        if isinstance(value, str):
+        if "none" in self.wanted:
             self.set("none")  # which means that a more general setting is inherited, maybe this very value
         if self.get() != value:
             self.set(value)
@@ -85,11 +85,12 @@ def _own_settings() -> Iterator[None]:
     global _calls
     with _lock:
         _calls += 1
-        for number, setting in enumerate(SETTINGS):
-            if (found := setting.get()) not in setting.wanted:
-                _before.setdefault(number, found)
-                setting.set(setting.wanted[0])
     try:
+        with _lock:
+            for number, setting in enumerate(SETTINGS):
+                if (found := setting.get()) not in setting.wanted:
+                    _before.setdefault(number, found)
+                    setting.set(setting.wanted[0])
         yield
     finally:
         with _lock:
