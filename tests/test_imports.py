@@ -25,10 +25,12 @@ ALLOWED = {
     "codec/rate": {"torch", "codec/layers"},
     "codec/complexity": {"codec/network"},
     "codec/zoo": set(),
-    "codec/models": {"torch", "safetensors", "codec/network", "codec/complexity", "codec/zoo"},
+    "codec/models": {"torch", "safetensors", "codec/isolation", "codec/network", "codec/complexity", "codec/zoo"},
     "codec/pictures": {"numpy", "PIL"},
     "codec/files": {"PIL", "codec/inference", "codec/zoo", "codec/pictures", "codec/bitstream"},
-    "codec/entropy": {"numpy", "numba"},
+    "codec/compilation": {"numba"},
+    "codec/entropy": {"numpy", "codec/compilation"},
+    "codec/isolation": {"torch"},
     "codec/bitstream": set(),
     "codec/tiling": {"torch", "codec/network"},
     "codec/quantise": {"torch", "codec/rate"},
@@ -37,7 +39,7 @@ ALLOWED = {
     "codec/refine": {"torch", "numpy", "codec/network", "codec/tiling"},
     "codec/targets": {"codec/network"},
     "codec/inference": {"torch", "numpy", "PIL"}
-    | {"codec/models", "codec/network", "codec/bitstream", "codec/pictures", "codec/targets"}
+    | {"codec/models", "codec/isolation", "codec/network", "codec/bitstream", "codec/pictures", "codec/targets"}
     | {"codec/quantise", "codec/refine", "codec/symbols", "codec/tiling"},
     "evaluation/__init__": {"evaluation/curves"},
     "evaluation/metrics": None,

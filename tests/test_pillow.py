@@ -1,8 +1,13 @@
 """The plugin: Pillow opens and saves .slim files like any others."""
 
+import copy
 import io
+import pickle
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,6 +52,39 @@ def test_opening_reads_the_header_and_loading_decodes(slim, codec, monkeypatch):
         picture.load()
     assert np.array_equal(np.asarray(picture), np.asarray(codec.decompress(slim.read_bytes())))
     assert picture.format == "SLIM" and picture.rotate(90, expand=True).size == (100, 130)
+
+
+@pytest.mark.parametrize("opened", [Path, lambda path: io.BytesIO(path.read_bytes())], ids=["path", "bytes"])
+def test_threads_may_share_an_image_that_is_not_loaded_yet(slim, codec, opened, monkeypatch):
+    """Whichever comes first decodes, once; the others get its pixels."""
+    decode, calls = slimcodec.pillow.decode, []
+    monkeypatch.setattr(slimcodec.pillow, "decode", lambda *given, **more: calls.append(1) or decode(*given, **more))
+    expected = codec.decompress(slim.read_bytes())
+    uses = (
+        lambda image: np.array_equal(image, expected),
+        lambda image: image.getpixel((5, 7)) == expected.getpixel((5, 7)),
+        lambda image: image.load()[9, 9] == expected.getpixel((9, 9)),
+        lambda image: image.convert("L").tobytes() == expected.convert("L").tobytes(),
+        lambda image: image.crop((3, 4, 50, 60)).tobytes() == expected.crop((3, 4, 50, 60)).tobytes(),
+        lambda image: image.resize((20, 20)).tobytes() == expected.resize((20, 20)).tobytes(),
+        lambda image: pickle.loads(pickle.dumps(image)).tobytes() == expected.tobytes(),
+        lambda image: copy.deepcopy(image).tobytes() == expected.tobytes(),
+    )
+    with ThreadPoolExecutor(len(uses)) as pool:
+        for _ in range(25):
+            image = Image.open(opened(slim))
+            together = threading.Barrier(len(uses))
+            found = pool.map(lambda use, at=together, image=image: at.wait() >= 0 and use(image), uses)
+            assert all(found)
+    assert len(calls) == 25
+
+
+def test_threads_that_share_a_damaged_image_all_hear_of_it(slim):
+    slim.write_bytes(slim.read_bytes()[:-5])
+    image = Image.open(slim)
+    with ThreadPoolExecutor(4) as pool:
+        found = [pool.submit(image.load).exception() for _ in range(8)]
+    assert {type(error) for error in found} == {InvalidFile}
 
 
 def test_opening_reads_as_much_as_it_takes(codec, monkeypatch):

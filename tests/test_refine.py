@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+import slimcodec
 from slimcodec import InvalidInput, load
 from slimcodec.codec import refine
 from slimcodec.codec.network import LADDER
@@ -55,6 +56,34 @@ def test_pieces_with_their_surroundings_make_one_picture(student, pictures, monk
 def test_a_piece_that_does_not_gain_stays_as_it_was(student, photo, monkeypatch):
     monkeypatch.setattr(refine, "LEARNING_RATE", 100.0)
     assert student.compress(photo, 4, effort=1) == student.compress(photo, 4)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, lambda: torch.set_grad_enabled(False)])
+def test_it_learns_where_the_caller_does_not(model_directory, codec, photo, mode):
+    """Also in the latents of an encoding that was begun outside, and with a codec that was loaded inside."""
+    data = codec.compress(photo, 4, effort=1)
+    assert data != codec.compress(photo, 4)
+    encoding = codec.encoding(photo, effort=1)
+    with mode():
+        assert codec.compress(photo, 4, effort=1) == data
+        assert load(model_directory).compress(photo, 4, effort=1) == data
+        assert encoding.file(1024) == data
+        inside = codec.encoding(photo, effort=1)
+    assert inside.file(1024) == data
+
+
+def test_what_pytorch_cannot_do_after_a_fork_is_said(codec, photo, monkeypatch):
+    """On machines with a GPU, where gradients have threads of their own."""
+
+    def backward(*_):
+        raise RuntimeError("Unable to handle autograd's threading in combination with fork-based multiprocessing.")
+
+    monkeypatch.setattr(torch.Tensor, "backward", backward)
+    with pytest.raises(RuntimeError, match="autograd"):
+        codec.compress(photo, effort=1)
+    monkeypatch.setattr(slimcodec, "forked", True)
+    with pytest.raises(InvalidInput, match=r"effort.*spawn"):
+        codec.compress(photo, effort=1)
 
 
 def test_targets_count_what_effort_saves(student, photo):

@@ -10,6 +10,8 @@
 Importing the package is light: torch and numba are imported when a model is first loaded.
 """
 
+import os
+import sys
 from importlib import import_module
 
 __version__ = "0.1.0"
@@ -47,6 +49,18 @@ _LAZY = {
     "compress_file": "slimcodec.codec.files",
     "decompress_file": "slimcodec.codec.files",
 }
+
+
+forked = False  # whether this process was forked from one that had PyTorch, whose threads are gone then
+
+
+def _note_fork():
+    global forked
+    forked = forked or "torch" in sys.modules
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_note_fork)
 
 
 def __getattr__(name):

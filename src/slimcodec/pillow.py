@@ -6,6 +6,7 @@
 Which model is taken is said in codec/files.
 """
 
+from threading import Lock
 from typing import Any, BinaryIO
 
 from PIL import Image, ImageFile
@@ -30,6 +31,7 @@ class SlimImageFile(ImageFile.ImageFile):
     format, format_description = FORMAT, "slimcodec"
 
     def _open(self) -> None:
+        self._loading = Lock()
         try:
             contents = _head(self.fp)
             self.info.update(metadata(contents.chunk("icc"), contents.chunk("exif")))
@@ -39,14 +41,21 @@ class SlimImageFile(ImageFile.ImageFile):
         self._mode = mode_of(contents)
 
     def load(self) -> Any:
-        if self._im is None and self.fp is not None:
-            self.fp.seek(0)
-            picture = decode(self.fp.read(), allow_partial=ImageFile.LOAD_TRUNCATED_IMAGES)
-            self.im, self.readonly = picture.im, picture.readonly
-            if self._exclusive_fp:
-                self.fp.close()
-            self.fp = None
+        if self._im is None:
+            with self._loading:  # threads may share the image: one decodes, the others wait
+                self._decode()
         return super().load()
+
+    def _decode(self) -> None:
+        if self._im is not None or self.fp is None:
+            return
+        self.fp.seek(0)
+        picture = decode(self.fp.read(), allow_partial=ImageFile.LOAD_TRUNCATED_IMAGES)
+        self.readonly = picture.readonly
+        self.im = picture.im  # last, for now it is loaded
+        if self._exclusive_fp:
+            self.fp.close()
+        self.fp = None
 
     def verify(self) -> None:
         """Raises InvalidFile for a damaged or truncated file; nothing is decoded."""

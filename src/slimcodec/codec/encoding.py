@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from slimcodec.codec import bitstream, decoding, heap, pictures
+from slimcodec.codec.isolation import isolated
 from slimcodec.codec.network import ALIGNMENT, join_planes
 from slimcodec.codec.progress import Progress, tell
 from slimcodec.codec.refine import STEPS, refine
@@ -64,10 +65,12 @@ class Encoding:
         return len(self._pack([b""] * len(self.grid.tiles(self.tile)), bitstream.QUALITY_ONE))
 
     @cached_property
+    @isolated
     def y(self) -> Tensor:
         """All latents, [1, M, H'/16, W'/16]. They do not depend on the quality."""
         return self.codec.analyse(self.picture.pixels, progress=None if self.effort else self.progress)
 
+    @isolated
     def file(self, fixed_quality: int, *, effort: int | None = None) -> bytes:
         """The bytes of the whole .slim file."""
         header = self._header(fixed_quality)
@@ -78,12 +81,14 @@ class Encoding:
                 streams[tile_number(tile, header)] = stream
         return self._pack(streams, fixed_quality)
 
+    @isolated
     def bits(self, fixed_quality: int, *, effort: int | None = None) -> float:
         """The information content of the symbols: what the streams will have, less their own overhead."""
         _ = self.y  # whoever asks for this will ask again
         information = self.codec.coder.information_bits
         return sum(information(group.symbols, fixed_quality) for group in self._groups(fixed_quality, effort))
 
+    @isolated
     def decoded(self, fixed_quality: int, *, effort: int | None = None) -> np.ndarray:
         """The colours that decoding will give, uint8 [H, W, 3]."""
         _ = self.y
@@ -93,6 +98,7 @@ class Encoding:
         (group,) = self._groups(fixed_quality, effort)
         return self.codec.synthesise(group.y_hat, width, height)
 
+    @isolated
     def psnr_db(self, fixed_quality: int, *, effort: int | None = None) -> float:
         """On 8-bit RGB; infinite for identical pictures."""
         decoded = self.decoded(fixed_quality, effort=effort)

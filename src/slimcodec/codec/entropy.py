@@ -24,9 +24,9 @@ Symbols of skipped tables are 0 and not in the stream: they are no coded symbols
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from slimcodec import InvalidFile, InvalidInput, InvalidModel
+from slimcodec.codec.compilation import compiled
 
 PRECISION = 16
 LANES = 2  # two independent states, so that the processor works on both at once; they swap after every symbol
@@ -267,7 +267,7 @@ def _frozen(vector):
     return vector
 
 
-@njit(cache=True)
+@compiled()
 def _look_up(values, index, tables, intervals):
     """Fill `intervals`; returns how many values were found, all unless one has no symbol, and how many were written."""
     cumulative, escape = tables.cumulative, tables.escape
@@ -294,7 +294,7 @@ def _look_up(values, index, tables, intervals):
     return len(values), count
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _encode(intervals, states, words, position):
     """Encode from the last interval to the first, writing words downwards from `position`; returns the new position.
 
@@ -315,7 +315,7 @@ def _encode(intervals, states, words, position):
     return position
 
 
-@njit(cache=True)
+@compiled()
 def _decode(states, words, position, index, tables, symbols):
     """Decode one symbol for each `index` into `symbols`, zeros before; returns the new position. It is beyond the last
     word if one was missing, and then nothing more is decoded: the symbol that came before the word is still right.
@@ -348,7 +348,7 @@ def _decode(states, words, position, index, tables, symbols):
     return position
 
 
-@njit(cache=True)
+@compiled()
 def _pull(x, offset, frequency, words, position):
     """Take one symbol out of a state, and bring it back above 2^31 with one word; past the end the word is 0."""
     x = frequency * (x >> _SLOT_BITS) + offset

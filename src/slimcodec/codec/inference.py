@@ -22,6 +22,7 @@ from torch import Tensor
 from slimcodec import InvalidFile, InvalidInput, InvalidModel
 from slimcodec.codec import bitstream, decoding, heap, models, pictures, targets
 from slimcodec.codec.encoding import Encoding
+from slimcodec.codec.isolation import isolated
 from slimcodec.codec.network import ALIGNMENT, LATENT_SCALE, QUALITY_ONE, join_planes, round_z, to_planes
 from slimcodec.codec.progress import Progress, tell
 from slimcodec.codec.quantise import Quantiser
@@ -53,6 +54,7 @@ class Estimate(NamedTuple):
 class Codec:
     """A loaded model. `device` and `precision` say how the networks run; the integers of a file depend on neither."""
 
+    @isolated
     def __init__(self, model: models.Model, device: str | torch.device = "cpu", precision: str = "float32"):
         self.model = model
         if precision not in PRECISIONS:
@@ -73,10 +75,16 @@ class Codec:
         architecture = self.network.architecture
         self.margins = analysis_margin(architecture), latent_margin(architecture), synthesis_margin(architecture)
 
+    def __reduce__(self):
+        """A copy, also one by pickle in another process, is made of the model anew."""
+        precision = next(name for name, dtype in PRECISIONS.items() if dtype == self.precision)
+        return type(self), (self.model, str(self.device), precision)
+
     @property
     def model_hash(self) -> bytes:
         return bytes.fromhex(self.model.sha256)[:HASH_BYTES]
 
+    @isolated
     def compress(
         self,
         picture: Image.Image | np.ndarray,
@@ -111,6 +119,7 @@ class Codec:
             target_psnr_db=target_psnr_db,
         )
 
+    @isolated
     def decompress(
         self,
         data: bytes,
@@ -135,11 +144,13 @@ class Codec:
         self._check(contents.header)
         return decoding.decode(self, contents, _area(region, contents.header), max_memory, progress)
 
+    @isolated
     def estimate(self, picture: Image.Image | np.ndarray, quality: float = DEFAULT_QUALITY) -> Estimate:
         """The bits that the streams would take, and the decoded colours, without writing a file."""
         encoding, fixed = self.encoding(picture), self.fixed_quality(quality)
         return Estimate(encoding.bits(fixed), encoding.decoded(fixed))
 
+    @isolated
     def encoding(
         self,
         picture: Image.Image | np.ndarray,

@@ -3,11 +3,17 @@
 Shapes are [B, C, H, W] throughout. Every block keeps H and W; only `downsample` and the two upsamplers change them.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 ACTIVATION_BITS = 4  # h_scale's activations, and its output in scale-index steps, come in units of 1/16
+
+# Weights are float32 whatever PyTorch's default is at the moment.
+conv2d = partial(nn.Conv2d, dtype=torch.float32)
+conv_transpose2d = partial(nn.ConvTranspose2d, dtype=torch.float32)
 
 
 class _Round(torch.autograd.Function):
@@ -69,8 +75,8 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, hidden: int):
         super().__init__()
-        self.expand = nn.Conv2d(channels, hidden, 3, padding=1)
-        self.project = nn.Conv2d(hidden, channels, 3, padding=1)
+        self.expand = conv2d(channels, hidden, 3, padding=1)
+        self.project = conv2d(hidden, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.project(_relu(self.expand(x)))
@@ -81,9 +87,9 @@ class DepthwiseBlock(nn.Module):
 
     def __init__(self, channels: int, hidden: int):
         super().__init__()
-        self.expand = nn.Conv2d(channels, hidden, 1)
-        self.depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
-        self.project = nn.Conv2d(hidden, channels, 1)
+        self.expand = conv2d(channels, hidden, 1)
+        self.depthwise = conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.project = conv2d(hidden, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.project(_relu(self.depthwise(_relu(self.expand(x)))))
@@ -101,7 +107,7 @@ class SubPixelConv(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, ratio: int, kernel: int):
         super().__init__()
         self.ratio = ratio
-        self.conv = nn.Conv2d(in_channels, out_channels * ratio**2, kernel, padding=kernel // 2)
+        self.conv = conv2d(in_channels, out_channels * ratio**2, kernel, padding=kernel // 2)
         self.packed = False
 
     def forward(self, x: Tensor) -> Tensor:
@@ -112,7 +118,8 @@ class SubPixelConv(nn.Module):
     @torch.no_grad()
     def pack(self) -> None:
         """Put `conv`'s channels in the order (row, column, c), for good: see `_interleave`."""
-        grouped = torch.arange(self.conv.out_channels).view(-1, self.ratio, self.ratio)
+        channels = torch.arange(self.conv.out_channels, dtype=torch.int64, device=self.conv.weight.device)
+        grouped = channels.view(-1, self.ratio, self.ratio)
         order = grouped.permute(1, 2, 0).flatten()
         self.conv.weight.copy_(self.conv.weight[order])
         self.conv.bias.copy_(self.conv.bias[order])
@@ -132,14 +139,14 @@ def _interleave(x: Tensor, ratio: int) -> Tensor:
 
 def downsample(in_channels: int, out_channels: int, ratio: int, kernel: int) -> nn.Conv2d:
     """A strided convolution; the middle of its window is the first pixel of the patch that an output stands for."""
-    return nn.Conv2d(in_channels, out_channels, kernel, stride=ratio, padding=kernel // 2)
+    return conv2d(in_channels, out_channels, kernel, stride=ratio, padding=kernel // 2)
 
 
 def upsample(kind: str, in_channels: int, out_channels: int, ratio: int, kernel: int) -> nn.Module:
     """`subpixel`: SubPixelConv with that kernel; `transposed`: a transposed convolution of kernel 2·ratio."""
     if kind == "subpixel":
         return SubPixelConv(in_channels, out_channels, ratio, kernel)
-    return nn.ConvTranspose2d(in_channels, out_channels, 2 * ratio, stride=ratio, padding=ratio // 2)
+    return conv_transpose2d(in_channels, out_channels, 2 * ratio, stride=ratio, padding=ratio // 2)
 
 
 class IntegerConv2d(nn.Module):
@@ -158,7 +165,7 @@ class IntegerConv2d(nn.Module):
         self, in_channels: int, out_channels: int, kernel: int, *, input_bits: int, ratio: int = 1, last: bool = False
     ):
         super().__init__()
-        conv = nn.Conv2d(in_channels, out_channels * ratio**2, kernel)
+        conv = conv2d(in_channels, out_channels * ratio**2, kernel)
         self.weight, self.bias = conv.weight, conv.bias
         self.input_bits, self.ratio, self.last = input_bits, ratio, last
         self._packed: tuple[Tensor, Tensor, int] | None = None
@@ -201,8 +208,8 @@ class IntegerConv2d(nn.Module):
     @torch.no_grad()
     def load_quantised(self, weight: Tensor, bias: Tensor, exponent: Tensor) -> None:
         """Take int8 weight, int32 bias and the exponent as `quantised` gave them."""
-        self.weight.copy_(weight / (1 << exponent))
-        self.bias.copy_(bias / (1 << exponent + self.input_bits))
+        self.weight.copy_(weight.float() / (1 << exponent))
+        self.bias.copy_(bias.float() / (1 << exponent + self.input_bits))
 
     @torch.no_grad()
     def accumulator_bound(self) -> int:

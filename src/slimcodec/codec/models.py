@@ -18,6 +18,7 @@ from torch import Tensor
 import slimcodec
 from slimcodec import InvalidModel
 from slimcodec.codec.complexity import decoder_macs_per_pixel, encoder_macs_per_pixel, macs_per_pixel
+from slimcodec.codec.isolation import isolated
 from slimcodec.codec.network import GAIN_UNIT, Architecture, HyperpriorCodec
 from slimcodec.codec.zoo import (  # noqa: F401 - who needs tensors too has the rest of a directory through here
     CARD,
@@ -48,6 +49,21 @@ class Model(NamedTuple):
     @property
     def sha256(self) -> str:
         return self.info["weights_sha256"]
+
+    def __reduce__(self):
+        """For pickle, to which the tables' uint16 mean nothing."""
+        tensors = self.codec.state_dict() | {TABLES + name: table for name, table in self.tables.items()}
+        data = serialise_tensors({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()})
+        return _unpickled, (self.codec.architecture, data, self.info, self.directory)
+
+
+@isolated
+def _unpickled(architecture: Architecture, data: bytes, info: dict[str, Any], directory: Path) -> Model:
+    tensors = parse_tensors(data)
+    tables = _take_prefixed(tensors, TABLES)
+    codec = HyperpriorCodec(architecture, initialise=False, device="meta").eval()
+    codec.load_state_dict(tensors, assign=True)
+    return Model(codec, tables, info, directory)
 
 
 def save(
@@ -120,6 +136,7 @@ def copy(source: Path, target: Path) -> None:
     _replace(partial, target)
 
 
+@isolated
 def load(name_or_directory: str | Path) -> Model:
     """Load a model by its name in students/ or teachers/, or by its directory.
 
@@ -196,9 +213,9 @@ def _check_weights(codec: HyperpriorCodec, *, half: bool) -> None:
 
 def _build(architecture: Architecture, tensors: dict[str, Tensor], path: Path) -> HyperpriorCodec:
     """A codec from the tensors of weights.safetensors: every one, with its exact shape and type."""
-    with torch.device("meta"):  # no memory for weights that are replaced anyway, and whose sizes may be nonsense
-        codec = HyperpriorCodec(architecture, initialise=False).eval()
-        expected = _layout(codec)
+    # No memory for weights that are replaced anyway, and whose sizes may be nonsense.
+    codec = HyperpriorCodec(architecture, initialise=False, device="meta").eval()
+    expected = _layout(codec)
     if missing := sorted(set(expected) - set(tensors)):
         raise InvalidModel(f"{path}: tensor {missing[0]} is missing")
     if extra := sorted(set(tensors) - set(expected)):
@@ -209,8 +226,9 @@ def _build(architecture: Architecture, tensors: dict[str, Tensor], path: Path) -
             found, needed = (f"{tuple(t.shape)} {t.dtype}" for t in (found, wanted))
             raise InvalidModel(f"{path}: tensor {name} is {found}, the architecture needs {needed}")
     floats = {name: tensors.get(name, t) for name, t in codec.state_dict().items()}
-    floats |= {name: torch.empty(t.shape) for name, t in floats.items() if name.startswith("h_scale.")}
-    floats["log_gain"] = tensors["log_gain"] / GAIN_UNIT
+    masters = {name: t.shape for name, t in floats.items() if name.startswith("h_scale.")}
+    floats |= {name: torch.empty(shape, dtype=torch.float32, device="cpu") for name, shape in masters.items()}
+    floats["log_gain"] = tensors["log_gain"].float() / GAIN_UNIT
     codec.load_state_dict(floats, assign=True)
     for index, layer in enumerate(codec.h_scale.layers):
         layer.load_quantised(*(tensors[f"h_scale.layers.{index}.{part}"] for part in ("weight", "bias", "exponent")))

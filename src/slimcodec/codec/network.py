@@ -31,7 +31,16 @@ from torch.nn import functional as F
 from slimcodec import InvalidModel
 from slimcodec.codec import rate
 from slimcodec.codec.bitstream import CELL, QUALITY_ONE
-from slimcodec.codec.layers import BLOCKS, IntegerConv2d, SubPixelConv, downsample, floor_ste, round_ste, upsample
+from slimcodec.codec.layers import (
+    BLOCKS,
+    IntegerConv2d,
+    SubPixelConv,
+    conv2d,
+    downsample,
+    floor_ste,
+    round_ste,
+    upsample,
+)
 
 LATENT_SCALE = 16  # y has 1/16 of the picture's resolution
 ALIGNMENT = CELL  # z has 1/64: H and W are padded to its multiples
@@ -238,7 +247,7 @@ class Analysis(nn.Module):
             enter = downsample(channels, level.channels, ratio, architecture.downsampling_kernel(ratio))
             self.levels.append(Transform(enter, level))
             channels, scale = level.channels, level.scale
-        self.head = nn.Conv2d(channels, architecture.latents, 1)
+        self.head = conv2d(channels, architecture.latents, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x - MID_GREY
@@ -255,7 +264,7 @@ class Synthesis(nn.Module):
         kind, kernel = architecture.upsampling, architecture.upsampling_kernel
         self.levels = nn.ModuleList()
         first = architecture.g_s[0]
-        enter = nn.Conv2d(architecture.latents, first.channels, 1)
+        enter = conv2d(architecture.latents, first.channels, 1)
         for level, below in zip(architecture.g_s, [*architecture.g_s[1:], None], strict=True):
             self.levels.append(Transform(enter, level))
             if below:
@@ -280,7 +289,7 @@ class HyperAnalysis(nn.Sequential):
         super().__init__(
             downsample(architecture.latents, first, 2, kernel),
             nn.ReLU(),
-            nn.Conv2d(first, second, 3, padding=1),
+            conv2d(first, second, 3, padding=1),
             nn.ReLU(),
             downsample(second, architecture.hypers, 2, kernel),
         )
@@ -292,11 +301,11 @@ class HyperMean(nn.Sequential):
     def __init__(self, architecture: Architecture):
         first, second, features = architecture.h_mean
         super().__init__(
-            nn.Conv2d(architecture.hypers, first, 3, padding=1),
+            conv2d(architecture.hypers, first, 3, padding=1),
             nn.ReLU(),
             SubPixelConv(first, second, 2, kernel=1),
             nn.ReLU(),
-            nn.Conv2d(second, features, 3, padding=1),
+            conv2d(second, features, 3, padding=1),
             nn.ReLU(),
         )
 
@@ -305,9 +314,9 @@ class ContextStage(nn.Sequential):
     """c_k: p and the planes decoded so far, [B, P + done·M, H/32, W/32] → mu of this stage's planes, [B, n·M, …]."""
 
     def __init__(self, inputs: int, hidden: int, outputs: int, kind: str):
-        depthwise = [nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs), nn.Conv2d(inputs, hidden, 1)]
-        full = [nn.Conv2d(inputs, hidden, 3, padding=1)]
-        super().__init__(*(depthwise if kind == "depthwise" else full), nn.ReLU(), nn.Conv2d(hidden, outputs, 1))
+        depthwise = [conv2d(inputs, inputs, 3, padding=1, groups=inputs), conv2d(inputs, hidden, 1)]
+        full = [conv2d(inputs, hidden, 3, padding=1)]
+        super().__init__(*(depthwise if kind == "depthwise" else full), nn.ReLU(), conv2d(hidden, outputs, 1))
 
 
 class ScaleNetwork(nn.Module):
@@ -341,27 +350,28 @@ class ScaleNetwork(nn.Module):
 class HyperpriorCodec(nn.Module):
     """Teacher and student alike; see the module's diagram. Widths come from the architecture.
 
-    Weights that are loaded anyway need not be initialised.
+    Float32 on `device`, whatever PyTorch's defaults are. Weights that are loaded anyway need not be initialised.
     """
 
-    def __init__(self, architecture: Architecture, *, initialise: bool = True):
+    def __init__(self, architecture: Architecture, *, initialise: bool = True, device: str | torch.device = "cpu"):
         super().__init__()
         self.architecture = architecture
-        self.g_a = Analysis(architecture)
-        self.h_a = HyperAnalysis(architecture)
-        self.h_scale = ScaleNetwork(architecture)
-        self.h_mean = HyperMean(architecture)
-        self.context = nn.ModuleList(
-            ContextStage(
-                architecture.context_inputs(k),
-                hidden,
-                len(planes) * architecture.latents,
-                architecture.context_kind,
+        with torch.device(device):
+            self.g_a = Analysis(architecture)
+            self.h_a = HyperAnalysis(architecture)
+            self.h_scale = ScaleNetwork(architecture)
+            self.h_mean = HyperMean(architecture)
+            self.context = nn.ModuleList(
+                ContextStage(
+                    architecture.context_inputs(k),
+                    hidden,
+                    len(planes) * architecture.latents,
+                    architecture.context_kind,
+                )
+                for k, (planes, hidden) in enumerate(zip(architecture.stages, architecture.context, strict=True))
             )
-            for k, (planes, hidden) in enumerate(zip(architecture.stages, architecture.context, strict=True))
-        )
-        self.g_s = Synthesis(architecture)
-        self.log_gain = nn.Parameter(_initial_log_gain(architecture))  # [Q, M] in scale-index steps
+            self.g_s = Synthesis(architecture)
+        self.log_gain = nn.Parameter(_initial_log_gain(architecture, device))  # [Q, M] in scale-index steps
         if initialise:
             _initialise(self)
 
@@ -469,12 +479,12 @@ def join_planes(planes: list[Tensor]) -> Tensor:
     return y
 
 
-def _initial_log_gain(architecture: Architecture) -> Tensor:
+def _initial_log_gain(architecture: Architecture, device: str | torch.device) -> Tensor:
     """The quantisation step that suits lmbda goes with lmbda^-½ at high rate; the middle one starts at INITIAL_GAIN."""
     ladder = architecture.quality_ladder
     middle = ladder[len(ladder) // 2]
     steps = [math.log(INITIAL_GAIN * (lmbda / middle) ** 0.5) / rate.INDEX_STEP for lmbda in ladder]
-    return torch.tensor([[step] * architecture.latents for step in steps])
+    return torch.tensor([[step] * architecture.latents for step in steps], dtype=torch.float32, device=device)
 
 
 @torch.no_grad()

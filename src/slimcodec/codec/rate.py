@@ -18,6 +18,7 @@ LIKELIHOOD_MIN = 2.0**-16  # a file's tables give no symbol less; an escaped one
 
 def scale(index: Tensor) -> Tensor:
     """The standard deviation of r at a real or integer scale index, any shape."""
+    index = index if index.is_floating_point() else index.float()
     return SCALE_MIN * torch.exp(INDEX_STEP * index)
 
 
@@ -43,11 +44,11 @@ def gaussian_pmfs() -> list[Tensor]:
 
     R is 4.3 standard deviations, where two-sided tails of 2^-16 begin, or 4 on the wide scales: their tables are long.
     """
-    return [_pmf(float(sigma)) for sigma in scale(torch.arange(SCALE_COUNT, dtype=torch.float64))]
+    return [_pmf(float(sigma)) for sigma in scale(torch.arange(SCALE_COUNT, dtype=torch.float64, device="cpu"))]
 
 
 def _pmf(sigma: float) -> Tensor:
     radius = max(1, math.ceil(4.3 * sigma)) if sigma < 16 else math.ceil(4 * sigma)
-    upper = torch.arange(-radius, radius + 1, dtype=torch.float64) + 0.5
+    upper = torch.arange(-radius, radius + 1, dtype=torch.float64, device="cpu") + 0.5
     pmf = _normal_cdf(upper / sigma) - _normal_cdf((upper - 1) / sigma)
     return torch.cat([pmf, (1 - pmf.sum()).clamp_min(0).reshape(1)])

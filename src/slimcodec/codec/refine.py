@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import slimcodec
+from slimcodec import InvalidInput
 from slimcodec.codec.network import ALIGNMENT, QUALITY_ONE, from_planes, to_planes
 from slimcodec.codec.tiling import LATENTS, PLANE_CELLS, Window, whole
 
@@ -77,7 +79,7 @@ class _Piece:
                 x_hat = self.decoded(lambda planes, mu, decided=decided: stages[tuple(planes)].residual(mu, decided))
             # The gradient of the squared error; that of the bits comes in where the residuals are made.
             gradient = (x_hat.detach() - self.x).mul_(2 * self.error_bits)
-            x_hat.backward(gradient.to(x_hat.dtype))
+            _backward(x_hat, gradient)
             optimizer.step()
             optimizer.zero_grad()
             tell(step + 1)
@@ -116,7 +118,7 @@ class _Stage:
         self.plane_gain = piece.gain[:, None, :, None, None]
         self.u = _channels_last(u[:, planes]).requires_grad_(True)
         self.index = _channels_last(piece.index[:, planes].long())
-        self.turn = _channels_last(torch.rand(self.u.shape, generator=generator, device=u.device))
+        self.turn = _channels_last(torch.rand(self.u.shape, generator=generator, dtype=u.dtype, device=u.device))
 
     def residual(self, mu: Tensor, decided: float) -> Tensor:
         """What the decoder adds to mu, in quantisation steps; `decided`: the share of integers among them."""
@@ -145,6 +147,19 @@ class _Round(torch.autograd.Function):
     def backward(context, gradient):
         slope, rise = context.saved_tensors
         return (gradient + rise) * slope, None, None, None
+
+
+def _backward(x_hat: Tensor, gradient: Tensor) -> None:
+    """Raises InvalidInput where PyTorch cannot: it has threads of its own for this on machines with a GPU."""
+    try:
+        x_hat.backward(gradient.to(x_hat.dtype))
+    except RuntimeError as error:
+        if slimcodec.forked and "fork" in str(error):
+            raise InvalidInput(
+                "effort: cannot be more than 0 in a process that was forked after its parent used effort; "
+                "start processes by multiprocessing's 'spawn'"
+            ) from error
+        raise
 
 
 def _channels_last(planes: Tensor) -> Tensor:
