@@ -26,7 +26,7 @@ ALLOWED = {
     "codec/complexity": {"codec/network"},
     "codec/atomic": set(),
     "codec/zoo": {"codec/atomic"},
-    "codec/models": {"torch", "safetensors", "codec/network", "codec/complexity", "codec/zoo"},
+    "codec/models": {"torch", "safetensors", "codec/atomic", "codec/network", "codec/complexity", "codec/zoo"},
     "codec/pictures": {"numpy", "PIL"},
     "codec/files": {"PIL", "codec/atomic", "codec/inference", "codec/zoo", "codec/pictures", "codec/bitstream"},
     "codec/entropy": {"numpy", "numba"},
@@ -43,7 +43,7 @@ ALLOWED = {
     "evaluation/__init__": {"evaluation/curves"},
     "evaluation/metrics": None,
     "evaluation/ffmpeg": {"imageio_ffmpeg"},
-    "evaluation/points": {"numpy", "PIL", "tqdm", "joblib", "codec/pictures", "evaluation/metrics"},
+    "evaluation/points": {"numpy", "PIL", "tqdm", "joblib", "codec/atomic", "codec/pictures", "evaluation/metrics"},
     "evaluation/curves": None,
     "evaluation/anchors": None,
     "evaluation/codecs": {"PIL", "codec/zoo", "codec/inference"},
@@ -66,7 +66,7 @@ ALLOWED = {
     "training/prune": None,
     "training/rounds": None,
     "training/start": None,
-    "training/sweep": {"filelock", "rich", "codec/zoo"},
+    "training/sweep": {"filelock", "rich", "codec/atomic"},
     "training/tracking": {"lightning", "numpy", "wandb"}
     | {"codec/inference", "codec/models", "training/data", "training/rounds"}
     | {"evaluation/curves", "evaluation/figures", "evaluation/metrics"},
