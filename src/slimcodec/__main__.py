@@ -57,7 +57,7 @@ EXAMPLES = {
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; bad input ends in one line on stderr and exit code 2."""
     closed = _open_closed_streams()
-    with _checked_stdout():
+    with _checked_streams():
         try:
             return _flushed(_run(arguments, closed))
         except SystemExit as ending:  # argparse's, after --help or a wrong option
@@ -194,12 +194,13 @@ def _open_closed_streams() -> set[str]:
 
 
 @contextlib.contextmanager
-def _checked_stdout() -> Iterator[None]:
+def _checked_streams() -> Iterator[None]:
     """A file's name need not be text. And PYTHONUNBUFFERED's raw stdout would not tell of a disk that took a part."""
     raw, before = getattr(sys.stdout, "buffer", None), sys.stdout
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     if not isinstance(raw, io.RawIOBase):
-        if hasattr(sys.stdout, "reconfigure"):
-            sys.stdout.reconfigure(errors="backslashreplace")
         yield
         return
     checked = io.BufferedWriter(raw)
