@@ -6,7 +6,9 @@ import json
 import os
 import resource
 import stat
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -80,17 +82,49 @@ def test_a_read_only_file_is_refused_before_the_work(target, links):
     assert caught.value.filename == str(target) and target.read_bytes() == b"before"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
-def test_a_file_that_only_others_may_write_is_refused(target):
-    target.chmod(0o644)
-    target.parent.chmod(0o777)  # so that it could be replaced
+@pytest.fixture
+def nobody():
+    """Root becomes somebody else, and gets a folder that anybody can reach."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can be somebody else")
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "file").write_bytes(b"before")
+        os.chmod(folder, 0o777)
+        os.seteuid(65534)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(0)
+
+
+def as_root(call, *arguments):
+    os.seteuid(0)
+    call(*arguments)
     os.seteuid(65534)
-    try:
-        with pytest.raises(PermissionError) as caught, writing(target):
-            pytest.fail("the block was entered")
-    finally:
-        os.seteuid(0)
-    assert caught.value.filename == str(target) and names(target.parent) == ["file"]
+
+
+def test_a_file_that_only_others_may_write_is_refused(nobody):
+    target = nobody / "file"
+    with pytest.raises(PermissionError, match="may not be written to") as caught, writing(target):
+        pytest.fail("the block was entered")
+    assert caught.value.filename == str(target) and names(nobody) == ["file"]
+
+
+def test_a_file_of_others_that_may_be_written_stays_theirs(nobody):
+    target = nobody / "file"
+    as_root(os.chmod, target, 0o622)  # which does not say that it may be read
+    write_bytes(target, b"after")
+    assert target.stat().st_uid == 0 and mode(target) == 0o622
+    as_root(os.chmod, target, 0o644)
+    assert target.read_bytes() == b"after"
+
+
+def test_a_file_that_may_be_written_in_a_folder_that_may_not(nobody):
+    target = nobody / "file"
+    as_root(os.chown, target, 65534, os.getegid())
+    as_root(os.chmod, nobody, 0o755)
+    write_bytes(target, b"after")
+    assert target.read_bytes() == b"after" and names(nobody) == ["file"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -100,13 +134,6 @@ def test_the_owner_stays(target):
     write_bytes(target, b"after")
     status = target.stat()
     assert (status.st_uid, status.st_gid, mode(target)) == (1234, 2345, 0o640)
-
-
-def test_a_file_of_somebody_else_is_overwritten_rather_than_taken(target, monkeypatch):
-    monkeypatch.setattr(atomic, "_owner_can_stay", lambda before: False)
-    inode = target.stat().st_ino
-    write_bytes(target, b"after")
-    assert target.stat().st_ino == inode and target.read_bytes() == b"after"
 
 
 @pytest.mark.parametrize("data", [b"", b"short", b"longer than before"])
@@ -195,10 +222,11 @@ def test_a_file_behind_a_number_is_written_to_where_it_stands(target):
         assert target.read_bytes() == b"before and after"
 
 
-def test_a_number_that_is_not_open_is_named():
-    with pytest.raises(OSError) as caught, writing("/dev/fd/987"):
+@pytest.mark.parametrize("number, code", [("987", errno.EBADF), ("9" * 30, errno.ENOENT)])
+def test_a_number_that_is_not_open_is_named(number, code):
+    with pytest.raises(OSError) as caught, writing(f"/dev/fd/{number}"):
         pytest.fail("the block was entered")
-    assert caught.value.filename == "/dev/fd/987" and caught.value.errno == errno.EBADF
+    assert caught.value.filename == f"/dev/fd/{number}" and caught.value.errno == code
 
 
 def test_a_named_pipe_gets_all_or_nothing(tmp_path):

@@ -255,9 +255,9 @@ def _writing_stdout() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        _drop(sys.stdout)
-        if error.errno is not None and error.filename in (None, "<stdout>"):
-            error.filename = "stdout"
+        if error.errno is not None:  # none in a refusal, of a damaged file say
+            _drop(sys.stdout)
+            error.filename = "stdout" if error.filename in (None, "<stdout>") else error.filename
         raise
 
 

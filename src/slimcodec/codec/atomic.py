@@ -3,7 +3,8 @@
     target                                                 how it is written
     a path that is not there yet                           a hidden file beside it, renamed in the end
     a file                                                 the same; mode, owner, ACL and attributes stay
-    a file with several names, or of another owner         its own bytes, overwritten in the end: the names stay
+    a file with several names (hard links), of another     its own bytes, overwritten in the end: the names stay
+      owner, or in a folder that takes no new file
     a device, a pipe, /dev/stdout, /dev/fd/N, an open file all bytes at once, in the end
 
 A file that is overwritten has its room reserved first, so a full disk leaves it as it was; only a power cut or a kill
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 LINKS = 40  # as many as Linux follows
+DIGITS = 9  # of the number of an open file; more need not fit an int of C
 ANY_WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 CANNOT_RESERVE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}  # what some file systems answer
 
@@ -77,7 +79,7 @@ def descriptor(target: str | PathLike) -> int | None:
     for _ in range(LINKS):
         folder, name = os.path.split(path)
         folder = os.path.realpath(folder)
-        if folder in folders and name.isdecimal():
+        if folder in folders and name.isascii() and name.isdecimal() and len(name) <= DIGITS:
             return int(name)
         if not os.path.islink(path):
             return None
@@ -115,18 +117,24 @@ def _destination(target: str | PathLike | BinaryIO) -> AbstractContextManager[Bi
     if not stat.S_ISREG(before.st_mode):
         return _at_once(open(target, "wb"))
     _require_writable(target, before)
-    if before.st_nlink > 1 or not _owner_can_stay(before):
-        return _in_place(path)
-    return _beside(path, before)
+    return _beside(path, before) if _may_be_replaced(path, before) else _in_place(path)
 
 
 def _require_writable(target: str | PathLike, before: os.stat_result) -> None:
     """Renaming asks nobody whether the old file may be written. A file that is read-only for all is so for root, too:
     somebody wanted it to stay."""
-    effective = {"effective_ids": True} if os.access in os.supports_effective_ids else {}
-    if not before.st_mode & ANY_WRITE or not os.access(target, os.W_OK, **effective):
+    if not before.st_mode & ANY_WRITE or not _may_write(target):
         reason = "may not be written to; change its mode or name another target"
         raise PermissionError(errno.EACCES, reason, os.fspath(target))
+
+
+def _may_write(path: str | PathLike) -> bool:
+    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _may_be_replaced(path: Path, before: os.stat_result) -> bool:
+    """Whether another file of that name would not be missed by anybody, and may be made at all."""
+    return before.st_nlink == 1 and _owner_can_stay(before) and _may_write(path.parent)
 
 
 def _owner_can_stay(before: os.stat_result) -> bool:
@@ -166,15 +174,16 @@ def _beside(path: Path, before: os.stat_result | None) -> Iterator[BinaryIO]:
 
 def _make_alike(path: Path, partial: Path, before: os.stat_result) -> None:
     """Give the new file the owner, mode, ACL and attributes of the one that it will replace, before it holds a byte."""
-    if hasattr(os, "chown"):
-        with contextlib.suppress(PermissionError):  # root of a container does not own every number
+    with contextlib.suppress(PermissionError):  # root of a container does not own every number
+        if hasattr(os, "chown"):
             os.chown(partial, before.st_uid, before.st_gid)
-    shutil.copystat(path, partial)
+    with contextlib.suppress(PermissionError):  # a memory card's file system knows no modes
+        shutil.copystat(path, partial)
 
 
 @contextlib.contextmanager
 def _in_place(path: Path) -> Iterator[BinaryIO]:
-    with open(path, "r+b") as file:
+    with open(path, "wb", opener=lambda name, flags: os.open(name, flags & ~os.O_TRUNC)) as file:
         data = io.BytesIO()
         yield data
         _reserve(file, len(data.getbuffer()))
