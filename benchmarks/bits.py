@@ -14,10 +14,10 @@ import numpy as np
 from tqdm import tqdm
 
 from slimcodec.codec import entropy, inference
+from slimcodec.codec.atomic import write_text
 from slimcodec.codec.inference import Codec
 from slimcodec.codec.network import QUALITY_ONE
 from slimcodec.codec.symbols import Symbols
-from slimcodec.codec.zoo import write_text
 from slimcodec.evaluation.metrics import psnr_db
 from slimcodec.evaluation.points import find_photos, open_photo
 

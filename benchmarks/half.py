@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 
 from slimcodec.codec import models
+from slimcodec.codec.atomic import write_text
 from slimcodec.codec.inference import Codec
-from slimcodec.codec.zoo import write_text
 from slimcodec.evaluation.curves import Curve, bd_rate, mean_curve
 from slimcodec.evaluation.points import estimated_points, find_photos
 

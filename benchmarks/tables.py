@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from slimcodec.codec.zoo import write_text
+from slimcodec.codec.atomic import write_text
 from slimcodec.evaluation.curves import Curve, bd_rate
 from slimcodec.evaluation.figures import label
 from slimcodec.evaluation.metrics import GROUPS, METRICS

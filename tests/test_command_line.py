@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import resource
+import shlex
 import subprocess
 import sys
 import time
@@ -320,3 +323,130 @@ def test_nobody_reading_ends_it_quietly(slim):
     process.stdout.close()
     assert process.wait(20) == 141 and process.stderr.read() == ""
     process.stderr.close()
+
+
+# --- standard streams -----------------------------------------------------------------------------------------------
+
+
+def shell(arguments, redirection, *, unbuffered="", **settings):
+    """What `slimcodec ARGUMENTS REDIRECTION` does in a shell; those that import no library take a quarter second."""
+    command = f"{shlex.quote(sys.executable)} -m slimcodec {arguments} {redirection}"
+    settings = {"capture_output": True, "timeout": 60} | settings
+    return subprocess.run(
+        ["bash", "-c", command], env=os.environ | {"PYTHONUNBUFFERED": unbuffered}, check=False, **settings
+    )
+
+
+FULL = b"slimcodec: stdout: No space left on device\n"
+CLOSED = b"slimcodec: stdout is closed, there is nowhere to write to\n"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "arguments", ["info -", "info - --json", "models", "models --json", "info --help", "--version"]
+)
+def test_a_full_disk_behind_stdout(slim, arguments, unbuffered):
+    done = shell(arguments, f"< {slim} > /dev/full", unbuffered=unbuffered)
+    assert (done.returncode, done.stdout, done.stderr) == (2, b"", FULL)
+
+
+@pytest.mark.parametrize(
+    "arguments, redirection, code, printed",
+    [
+        ("info -", "<&-", 2, b"slimcodec: stdin is closed; name a file to read\n"),
+        ("compress - out.slim", "<&-", 2, b"slimcodec: stdin is closed; name a file to read\n"),
+        ("decompress /dev/stdin out.png", "<&-", 2, b"slimcodec: stdin is closed; name a file to read\n"),
+        ("info {slim}", ">&-", 2, CLOSED),
+        ("models --json", ">&-", 2, CLOSED),
+        ("compress {slim} -", ">&-", 2, CLOSED),
+        ("decompress {slim} /dev/stdout", ">&-", 2, CLOSED),
+        ("--version", ">&-", 0, b""),
+        ("info nobody", ">/dev/null 2>&-", 2, b""),
+        ("info nobody", ">/dev/null 2>/dev/full", 2, b""),
+        ("info --nothing", "2>&-", 2, b""),
+        ("models", ">/dev/null 2>&-", 0, b""),
+        ("models", ">/dev/null <&-", 0, b""),
+        ("models", ">&- 2>&- <&-", 2, b""),
+    ],
+)
+def test_closed_streams_are_one_line_or_silence(tmp_path, slim, arguments, redirection, code, printed):
+    done = shell(arguments.format(slim=slim), redirection, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (code, b"", printed)
+    assert names(tmp_path) == ["photo.png", "photo.slim"]
+
+
+@pytest.fixture
+def closed(monkeypatch):
+    """Closes a stream as Python sees it; its number stays with pytest."""
+    return lambda name: monkeypatch.setattr(sys, name, None)
+
+
+@pytest.mark.parametrize("name", ["stdin", "stdout", "stderr"])
+def test_a_picture_goes_to_a_file_whatever_stream_is_closed(tmp_path, photo, slim, closed, name):
+    closed(name)
+    assert run("compress", photo, tmp_path / "a.slim", "-q", "5.5") == 0
+    assert (tmp_path / "a.slim").read_bytes() == slim.read_bytes()
+    assert run("compress", tmp_path / "missing.png", tmp_path / "b.slim") == 2
+
+
+@pytest.mark.parametrize("target", ["-", "/dev/stdout"])
+@pytest.mark.parametrize("verb", ["compress", "decompress"])
+@pytest.mark.parametrize("unbuffered", [False, True])
+def test_a_picture_that_fits_only_in_part_is_no_success(
+    tmp_path, photo, slim, capfd, monkeypatch, verb, target, unbuffered
+):
+    """PYTHONUNBUFFERED makes stdout a raw file, which says how much it took, and nothing else."""
+    raw = io.FileIO(tmp_path / "out", "w")
+    stream = io.TextIOWrapper(raw if unbuffered else io.BufferedWriter(raw), write_through=unbuffered)
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(__main__.atomic, "descriptor", lambda name: raw.fileno() if name == "/dev/stdout" else None)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        assert run(verb, photo if verb == "compress" else slim, target) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    name = "stdout" if target == "-" else target
+    assert capfd.readouterr().err == f"slimcodec: {name}: File too large\n"
+
+
+@pytest.mark.parametrize("target", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_what_goes_to_dev_stdout_is_the_picture_alone(photo, slim, capfdbinary, target):
+    assert run("compress", photo, target, "-q", "5.5") == 0
+    printed = capfdbinary.readouterr()
+    assert printed.out == slim.read_bytes()
+    assert printed.err.startswith(f"{target}: ".encode()) and printed.err.count(b"\n") == 1
+    assert run("decompress", slim, target) == 0
+    assert Image.open(io.BytesIO(capfdbinary.readouterr().out)).format == "PNG"
+
+
+def test_info_reads_stdin_and_pipes(slim, capsys, monkeypatch):
+    assert run("info", slim, "--json") == 0
+    expected = json.loads(capsys.readouterr().out)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(slim.read_bytes())))
+    assert run("info", "-", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == expected | {"file": "stdin"}
+    reader, writer = os.pipe()
+    os.write(writer, slim.read_bytes())
+    os.close(writer)
+    assert run("info", f"/dev/fd/{reader}", "--json") == 0
+    os.close(reader)
+    assert json.loads(capsys.readouterr().out) == expected | {"file": f"/dev/fd/{reader}"}
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"nothing")))
+    assert run("info", "-") == 2
+    assert capsys.readouterr().err.startswith("slimcodec: stdin: not a .slim file")
+
+
+def test_another_name_of_the_input_is_an_input_as_well(tmp_path, photo, capsys):
+    os.link(photo, tmp_path / "twin.slim")
+    before = photo.read_bytes()
+    assert run("compress", photo, tmp_path / "twin.slim") == 2
+    assert "is an input as well" in capsys.readouterr().err and photo.read_bytes() == before
+
+
+def test_what_may_not_be_written_is_refused_in_one_line(photo, slim, capsys):
+    before = slim.read_bytes()
+    slim.chmod(0o444)
+    assert run("compress", photo, slim) == 2
+    reason = "may not be written to; change its mode or name another target"
+    assert capsys.readouterr() == ("", f"slimcodec: {slim}: {reason}\n") and slim.read_bytes() == before

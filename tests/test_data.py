@@ -1,5 +1,6 @@
 """Photos are read as a user expects, and a step's batch is a pure function of (seed, step)."""
 
+import os
 import socket
 import warnings
 
@@ -37,6 +38,16 @@ def gradient(height, width):
 @pytest.fixture(scope="module")
 def cache():
     return PhotoCache([("a", noise(50, 90, 1)), ("b", noise(64, 40, 2))])
+
+
+# ------------------------------------------------------------------------------------------------------------- folders
+
+
+def test_names_need_not_be_text_and_hidden_files_are_not_trained_on(tmp_path):
+    (tmp_path / ".thumbnails").mkdir()
+    for name in (b"caf\xe9.png", b"._cafe.png", b".thumbnails/cafe.png"):
+        Image.fromarray(noise(8, 8)).save(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+    assert [photo.name for photo in folder_photos(tmp_path)] == [os.fsdecode(b"caf\xe9.png")]
 
 
 # -------------------------------------------------------------------------------------------------------------- crops

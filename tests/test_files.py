@@ -1,8 +1,11 @@
 """Pictures to files and back: the same bytes as the codec's, the right model, whole files or none."""
 
+import contextlib
 import io
 import os
+import pickle
 import resource
+import threading
 
 import numpy as np
 import pytest
@@ -133,6 +136,69 @@ def test_refusals_name_the_file(tmp_path, photo, slim, codec):
         assert str(caught.value).startswith(f"{source}: ") and str(caught.value).count(str(source)) == 1
     assert names(tmp_path) == ["broken.slim", "photo.png", "photo.slim", "text"]
     assert decompress_file(broken, tmp_path / "a.png", model=codec, allow_partial=True)[:2] == (130, 100)
+
+
+def test_a_file_that_cannot_be_read_is_an_os_error_of_one_line(slim, tmp_path, codec):
+    """As for any picture library: `except OSError` skips what is damaged or missing."""
+    slim.write_bytes(slim.read_bytes()[:-1])
+    for source, named in ((slim, "truncated"), (tmp_path / "missing.slim", "No such file")):
+        with pytest.raises(OSError) as caught:
+            decompress_file(source, tmp_path / "a.png", model=codec)
+        error = pickle.loads(pickle.dumps(caught.value))
+        assert isinstance(error, InvalidFile) and (error.errno, error.strerror, error.filename) == (None, None, None)
+        assert str(error).startswith(f"{source}: ") and named in str(error) and "\n" not in str(error)
+
+
+# --- pipes ----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def piped(data):
+    """The path of a pipe that gives these bytes, as <(command) is one."""
+    reader, writer = os.pipe()
+    os.write(writer, data)
+    os.close(writer)
+    yield f"/dev/fd/{reader}"
+    os.close(reader)
+
+
+def test_pictures_come_through_pipes(tmp_path, photo, slim, codec):
+    with piped(photo.read_bytes()) as source:
+        compress_file(source, tmp_path / "a.slim", model=codec)
+    assert (tmp_path / "a.slim").read_bytes() == slim.read_bytes()
+    with piped(slim.read_bytes()) as source:
+        decompress_file(source, tmp_path / "a.png", model=codec)
+    assert Image.open(tmp_path / "a.png").size == (130, 100)
+    with piped(b"not a picture") as source, pytest.raises(InvalidInput, match=f"^{source}: is not a picture"):
+        compress_file(source, tmp_path / "b.slim", model=codec)
+
+
+@pytest.mark.parametrize("suffix, format", [("", "PNG"), (".jpg", "JPEG")])
+def test_pictures_go_through_pipes(tmp_path, slim, codec, suffix, format):
+    pipe = tmp_path / f"pipe{suffix}"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(reader, True)
+    thread = threading.Thread(target=decompress_file, args=(slim, pipe), kwargs={"model": codec})
+    thread.start()
+    with open(reader, "rb") as file:
+        data = b""
+        while thread.is_alive() or not data:
+            data += file.read()
+    assert Image.open(io.BytesIO(data)).format == format
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".bmp"])
+def test_a_picture_that_the_disk_has_no_room_for(tmp_path, slim, codec, suffix):
+    """Pillow's own writers take no notice of a write that took only a part."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            decompress_file(slim, tmp_path / f"a{suffix}", model=codec)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert names(tmp_path) == ["photo.png", "photo.slim"]
 
 
 # --- whole files or none --------------------------------------------------------------------------------------------

@@ -1,8 +1,11 @@
 """The plugin: Pillow opens and saves .slim files like any others."""
 
 import copy
+import importlib
 import io
+import os
 import pickle
+import resource
 import subprocess
 import sys
 import threading
@@ -14,7 +17,7 @@ import pytest
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 import slimcodec.pillow
-from slimcodec import InvalidFile, InvalidInput
+from slimcodec import InvalidFile, InvalidInput, SlimcodecError
 from slimcodec.codec import models, zoo
 
 PROFILE = b"\0" * 16 + b"RGB " + b"\0" * 108
@@ -108,6 +111,76 @@ def test_saving_is_compressing(tmp_path, photo, codec):
     with pytest.raises(InvalidInput, match="quality 90"):
         photo.save(tmp_path / "b.slim", quality=90)
     assert not (tmp_path / "b.slim").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong, named",
+    [
+        ({"quality": 80}, "quality 80: must be a number from 1 to 8; JPEG's 0 to 100 is another scale"),
+        ({"quality": "keep"}, "quality 'keep': must be a number from 1 to 8"),
+        ({"effort": 99}, "effort"),
+        ({"max_bytes": 1}, "max_bytes"),
+        ({"model": "nobody"}, "nobody"),
+    ],
+)
+def test_a_file_outlives_a_wrong_setting(slim, photo, wrong, named):
+    before = slim.read_bytes()
+    for target in (slim, str(slim), os.fsencode(slim)):
+        with pytest.raises(SlimcodecError, match=named):
+            photo.save(target, **wrong)
+        assert slim.read_bytes() == before
+    assert sorted(path.name for path in slim.parent.iterdir()) == ["photo.slim", "students"]
+    photo.save(slim, quality=2)
+    assert slim.read_bytes() != before
+
+
+def test_a_file_outlives_a_full_disk(slim, photo):
+    before = slim.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(OSError, match="too large") as caught:
+            photo.save(slim)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert slim.read_bytes() == before and caught.value.filename == str(slim)
+
+
+def test_a_file_is_saved_over_itself(slim, codec):
+    slim.chmod(0o600)
+    decoded = codec.decompress(slim.read_bytes())
+    Image.open(slim).save(slim, quality=3)
+    assert slim.read_bytes() == codec.compress(decoded, 3) and slim.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_format_may_be_said_and_other_formats_are_as_ever(tmp_path, photo, codec, monkeypatch):
+    photo.save(tmp_path / "photo", "slim")
+    photo.save(tmp_path / "photo.SLIM")
+    assert (tmp_path / "photo").read_bytes() == (tmp_path / "photo.SLIM").read_bytes() == codec.compress(photo)
+    monkeypatch.setattr(slimcodec.pillow, "writing", lambda _: pytest.fail("not ours"))
+    photo.save(tmp_path / "photo.png")
+    photo.save(tmp_path / "photo.slim", "PNG")
+    assert Image.open(tmp_path / "photo.slim").format == "PNG"
+    with pytest.raises(ValueError, match="unknown file extension"):
+        photo.save(tmp_path / "photo.xyz")
+
+
+def test_importing_anew_wraps_only_once():
+    before = Image.Image.save
+    importlib.reload(slimcodec.pillow)
+    assert Image.Image.save is before
+
+
+def test_a_loop_that_skips_what_cannot_be_read_goes_on(slim, tmp_path):
+    (tmp_path / "text.slim").write_text("not a picture")
+    slim.write_bytes(slim.read_bytes()[:-5])
+    skipped = []
+    for path in (tmp_path / "missing.slim", tmp_path / "text.slim", slim):
+        try:
+            Image.open(path).load()
+        except OSError:
+            skipped.append(path)
+    assert len(skipped) == 3
 
 
 def test_a_profile_and_exif_may_be_given_as_everywhere_in_pillow(photo):

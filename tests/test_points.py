@@ -94,6 +94,43 @@ def test_photos_are_found_in_all_folders_and_sorted(photos, tmp_path):
             find_photos(folder)
 
 
+def test_hidden_files_and_circles_are_left_out(photos, tmp_path):
+    """Thumbnails, the twins that other systems leave behind, and folders that lead back to where one came from."""
+    folder = tmp_path / "photos"
+    data = photos[0].read_bytes()
+    for name in (".thumbnails/b.png", "inner/.cache/deep/b.png", "._b.png", "inner/._a.PNG", ".png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    (folder / "inner/back").symlink_to(folder)
+    (folder / "circle.png").symlink_to("circle.png")
+    (folder / "folder.png").mkdir()
+    assert find_photos(folder) == photos
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / ".hidden/b.png").write_bytes(data)
+    assert names_of(find_photos(tmp_path / ".hidden")) == ["b.png"]  # a folder that was asked for by name
+
+
+@pytest.fixture
+def foreign(photos):
+    """The first photo under a name that is not UTF-8, as older systems and cameras left them."""
+    folder = os.fsencode(photos[0].parent)
+    os.rename(os.fsencode(photos[0]), folder + b"/caf\xe9, \n1.png")
+    return find_photos(photos[0].parent)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_name_that_is_not_utf_8_is_kept_and_found_again(foreign, tmp_path, jobs):
+    name, file, log = os.fsdecode(b"caf\xe9, \n1.png"), tmp_path / "points.csv", tmp_path / "log"
+    codec = Jpeg(log=str(log), settings=f"of {name}")
+    measured = measure([codec], foreign, file, metrics=METRICS, jobs=jobs)
+    assert measured.failures == [] and {point.picture for point in measured.points} == {name, "inner/a.PNG"}
+    assert b'"caf\xe9, \n1.png"' in file.read_bytes()
+    assert read_points(file) == measured.points
+    before = file.read_bytes(), log.read_text()
+    assert measure([codec], foreign, file, metrics=METRICS, jobs=jobs) == measured
+    assert (file.read_bytes(), log.read_text()) == before
+
+
 def test_photos_of_one_name_in_two_folders_are_told_apart_and_the_same_twice_is_refused(photos):
     twin = photos[1].with_name("b.png")
     twin.write_bytes(photos[0].read_bytes())

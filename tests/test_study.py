@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from slimcodec.__main__ import _default_jobs, main
 from slimcodec.codec import complexity as codec_complexity
 from slimcodec.evaluation import anchors, memory, study
 from slimcodec.evaluation.codecs import ModelCodec, code_version, with_run
-from slimcodec.evaluation.points import find_photos
+from slimcodec.evaluation.points import find_photos, read_points
 from slimcodec.evaluation.summary import complexity, is_kodak, references, to_json
 
 PSNR = "psnr_rgb_db"
@@ -219,6 +220,28 @@ def test_one_command_makes_the_page(model_directory, photos, tmp_path, capsys, m
     (tmp_path / study.PAGE).unlink()
     assert command("report", tmp_path, "--data", photos, "--figures", tmp_path / "drawn") == 0
     assert (tmp_path / study.PAGE).exists() and list((tmp_path / "drawn").iterdir())
+
+
+def test_names_that_are_not_utf_8(model_directory, photos, tmp_path, capsys, monkeypatch):
+    """Of a photo, of the folders, of the model: kept in points.csv and summary.json, spelt for people on the page."""
+    monkeypatch.setattr(memory, "peak_mib", lambda *_: None)
+    model, data, out = (Path(os.fsdecode(os.fsencode(tmp_path / name) + b"\xe9")) for name in ("model", "data", "out"))
+    shutil.copytree(model_directory, model)
+    data.mkdir()
+    name = os.fsdecode(b"caf\xe9.png")
+    shutil.copy(photos / "coffee.png", data / name)
+    arguments = ["evaluate", data, "--model", model, "--out", out, "--codec", "jpeg", "--metrics", "psnr_rgb_db"]
+    arguments += ["--qualities", "1,3,5,8", "--jobs", 1]
+    assert command(*arguments) == 0
+    summary, points = study.read_summary(out), read_points(out / study.POINTS)
+    assert summary["data"]["pictures"] == [name] and summary["data"]["name"] == data.name
+    assert set(summary["codecs"]) == {model.name, "jpeg"} and data.name in summary["provenance"]["command"]
+    assert {(point.codec, point.picture) for point in points} == {(model.name, name), ("jpeg", name)}
+    before = (out / study.POINTS).read_bytes()
+    assert command(*arguments) == 0 and (out / study.POINTS).read_bytes() == before  # with its times: nothing is redone
+    page = (out / study.PAGE).read_text(encoding="utf-8")
+    assert r"caf\\xe9.png" in page and r"model\xe9" in page and list((out / study.FIGURES).iterdir())
+    assert command("report", out, "--data", data) == 0
 
 
 def test_a_model_on_another_device_is_measured_by_one_process(model):

@@ -35,8 +35,11 @@ class InvalidInput(SlimcodecError):
     """A picture, a folder or a setting that cannot be used."""
 
 
-class InvalidFile(SlimcodecError):
-    """Bytes that are not a complete .slim file, or one made with another model."""
+class InvalidFile(SlimcodecError, OSError):
+    """Bytes that are not a complete .slim file, or one made with another model.
+
+    An OSError, as Pillow's UnidentifiedImageError is: `except OSError` skips whatever cannot be read as a picture.
+    """
 
 
 class InvalidModel(SlimcodecError):

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 our fault, 2 bad input, 130 stopped by Ctrl-C, 141 nobody 
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import shlex
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from slimcodec import InvalidFile, InvalidInput, InvalidModel, SlimcodecError, __version__
-from slimcodec.codec import bitstream, zoo
+from slimcodec.codec import atomic, bitstream, zoo
 
 BAD_INPUT, STOPPED, NOBODY_READS = 2, 130, 141
 BAR_AFTER_SECONDS = 1.0
@@ -55,20 +56,25 @@ EXAMPLES = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; bad input ends in one line on stderr and exit code 2."""
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text
+    closed = _open_closed_streams()
+    with _checked_streams():
+        try:
+            return _flushed(_run(arguments, closed))
+        except SystemExit as ending:  # argparse's, after --help or a wrong option
+            sys.exit(_flushed(ending.code))
+
+
+def _run(arguments: list[str] | None, closed: set[str]) -> int:
     options = _options(arguments)
     try:
+        _require_streams(options, closed)
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            code = options.verb(options)
-        sys.stdout.flush()
-        return code
+            return options.verb(options)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at the end
         return NOBODY_READS
     except (SlimcodecError, OSError) as error:
-        print(f"slimcodec: {_line(error)}", file=sys.stderr)
+        _complain(_line(error))
         return BAD_INPUT
     except KeyboardInterrupt:
         return STOPPED
@@ -105,16 +111,16 @@ def decompress(options: argparse.Namespace) -> int:
 
 def info(options: argparse.Namespace) -> int:
     name = options.name
-    if os.path.isfile(name) or name.endswith(bitstream.EXTENSION):
+    if name == STREAM or os.path.isfile(name) or atomic.is_stream(name) or name.endswith(bitstream.EXTENSION):
         report = _report(name)
-        print(json.dumps(report, indent=1) if options.json else _file_lines(report))
+        _print(json.dumps(report, indent=1) if options.json else _file_lines(report))
         return 0
     directory = zoo.find(name)
     description = zoo.read_description(directory)
     if options.json:
-        print(json.dumps(description, indent=1, ensure_ascii=False))
+        _print(json.dumps(description, indent=1, ensure_ascii=False))
     else:
-        print(zoo.render_card(directory.resolve().name, description), end="")
+        _print(zoo.render_card(directory.resolve().name, description).rstrip("\n"))
     return 0
 
 
@@ -124,12 +130,12 @@ def models(options: argparse.Namespace) -> int:
         try:
             description = zoo.read_description(directory)
         except InvalidModel as error:
-            print(f"slimcodec: {error}", file=sys.stderr)
+            _complain(str(error))
             code = BAD_INPUT
         else:
             fields = "role", "decoder_macs_per_pixel", "encoder_macs_per_pixel", "parameters", "weights_sha256"
             found.append({"name": directory.name, "directory": str(directory)} | {f: description[f] for f in fields})
-    print(json.dumps(found, indent=1) if options.json else _model_lines(found))
+    _print(json.dumps(found, indent=1) if options.json else _model_lines(found))
     return code
 
 
@@ -164,8 +170,111 @@ def report(options: argparse.Namespace) -> int:
         out = Path(options.out)
         photos = points.find_photos(options.data) if options.data else []
         study.draw(out, photos, figures_folder=Path(options.figures) if options.figures else None)
-        print(f"{out / study.PAGE}, and the figures in {options.figures or out / study.FIGURES}")
+        _print(f"{out / study.PAGE}, and the figures in {options.figures or out / study.FIGURES}")
         return 0
+
+
+# --- standard streams -----------------------------------------------------------------------------------------------
+
+
+def _open_closed_streams() -> set[str]:
+    """The names of the standard streams that are closed. The null device takes their places: else the next file that
+    is opened would, and what is meant for stderr would be written into it.
+    """
+    closed = set()
+    for name, mode in (
+        ("stdin", "r"),
+        ("stdout", "w"),
+        ("stderr", "w"),
+    ):  # opening takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - for as long as the process lives
+            closed.add(name)
+    return closed
+
+
+@contextlib.contextmanager
+def _checked_streams() -> Iterator[None]:
+    """A file's name need not be text. And PYTHONUNBUFFERED's raw stdout would not tell of a disk that took a part."""
+    raw, before = getattr(sys.stdout, "buffer", None), sys.stdout
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    if not isinstance(raw, io.RawIOBase):
+        yield
+        return
+    checked = io.BufferedWriter(raw)
+    sys.stdout = io.TextIOWrapper(checked, before.encoding, "backslashreplace", line_buffering=True)
+    try:
+        yield
+    finally:
+        sys.stdout.detach()
+        checked.detach()
+        sys.stdout = before
+
+
+def _require_streams(options: argparse.Namespace, closed: set[str]) -> None:
+    """Raises InvalidInput when what was asked for needs a closed stream. Mere messages do without."""
+    sources, target = [*getattr(options, "inputs", []), getattr(options, "name", "")], getattr(options, "output", "")
+    if "stdin" in closed and any(_stands_for(name, 0) for name in sources):
+        raise InvalidInput("stdin is closed; name a file to read")
+    if "stdout" in closed and (options.verb in (info, models) or _stands_for(target, 1)):
+        raise InvalidInput("stdout is closed, there is nowhere to write to")
+
+
+def _stands_for(name: str, number: int) -> bool:
+    """Whether a name means stdin, 0, or stdout, 1."""
+    found = atomic.descriptor(name)
+    if found is None or found == number:
+        return name == STREAM or found == number
+    with contextlib.suppress(OSError):
+        return os.path.sameopenfile(found, number)
+    return False
+
+
+def _flushed(code: Any) -> Any:
+    """The exit code, once all of stdout is written."""
+    try:
+        with _writing_stdout():
+            sys.stdout.flush()
+    except BrokenPipeError:
+        code = NOBODY_READS
+    except OSError as error:
+        _complain(_line(error))
+        code = BAD_INPUT
+    try:
+        sys.stderr.flush()
+    except OSError:  # nobody can be told
+        _drop(sys.stderr)
+    return code
+
+
+@contextlib.contextmanager
+def _writing_stdout() -> Iterator[None]:
+    """Name stdout in what goes wrong with it. What is left to be written is dropped, or Python would try it again."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:  # none in a refusal, of a damaged file say
+            _drop(sys.stdout)
+            error.filename = "stdout" if error.filename in (None, "<stdout>") else error.filename
+        raise
+
+
+def _drop(stream: TextIO) -> None:
+    with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
+
+
+def _print(text: str) -> None:
+    with _writing_stdout():
+        print(text)
+
+
+def _complain(line: str) -> None:
+    """A line on stderr; where it cannot be written, the exit code has to do."""
+    with contextlib.suppress(OSError):
+        print(f"slimcodec: {line}", file=sys.stderr)
 
 
 # --- several files --------------------------------------------------------------------------------------------------
@@ -206,9 +315,11 @@ def _jobs_in_folder(inputs: list[str], folder: str, suffix: str) -> list[Job]:
 
 def _check_targets(jobs: list[Job], suffix: str) -> None:
     """A forgotten OUT must not cost a picture: `compress *.png` where there are two."""
-    sources = {os.path.realpath(job.source) for job in jobs if job.source != STREAM}
+    sources = {_identity(job.source) for job in jobs if job.source != STREAM}
     for _, target in jobs:
-        if os.path.realpath(target) in sources:
+        if target == STREAM or atomic.is_stream(target):
+            continue
+        if _identity(target) in sources:
             raise InvalidInput(f"{target}: is an input as well; name another OUT")
         if suffix == bitstream.EXTENSION and os.path.isfile(target) and not target.endswith(suffix):
             raise InvalidInput(
@@ -216,16 +327,27 @@ def _check_targets(jobs: list[Job], suffix: str) -> None:
             )
 
 
+def _identity(name: str) -> Any:
+    """The same for all names of one file, hard links among them."""
+    try:
+        status = os.stat(name)
+    except OSError:
+        return os.path.realpath(name)
+    return status.st_dev, status.st_ino
+
+
 def _each(jobs: list[Job], work: Callable[[Any, Any, Callable[[float], None]], str]) -> int:
     """Do all that can be done, with a line each. A missing or damaged model stops everything."""
     code = 0
-    messages = sys.stderr if jobs[0].target == STREAM else sys.stdout
+    messages = sys.stderr if _stands_for(jobs[0].target, 1) else sys.stdout
     with _progress(len(jobs)) as (show, say):
         for index, job in enumerate(jobs):
             source = sys.stdin.buffer if job.source == STREAM else job.source
             target = sys.stdout.buffer if job.target == STREAM else job.target
+            to_stdout = _writing_stdout() if job.target == STREAM else contextlib.nullcontext()
             try:
-                line = work(source, target, lambda share, index=index: show(index + share))
+                with to_stdout:
+                    line = work(source, target, lambda share, index=index: show(index + share))
             except (InvalidModel, BrokenPipeError):
                 raise
             except (SlimcodecError, OSError) as error:
@@ -241,7 +363,7 @@ def _each(jobs: list[Job], work: Callable[[Any, Any, Callable[[float], None]], s
 def _progress(total: int) -> Iterator[tuple[Callable[[float], None], Callable[[str, TextIO], None]]]:
     """`show(files done)` and `say(line, stream)`: on a terminal a bar, where the work takes its time."""
     if not sys.stderr.isatty():
-        yield lambda done: None, lambda line, stream: print(line, file=stream)
+        yield lambda done: None, _say
         return
     from tqdm import tqdm
 
@@ -249,6 +371,14 @@ def _progress(total: int) -> Iterator[tuple[Callable[[float], None], Callable[[s
         total=total, delay=BAR_AFTER_SECONDS, leave=False, bar_format="{l_bar}{bar}| {elapsed}<{remaining}"
     ) as bar:
         yield lambda done: bar.update(done - bar.n), lambda line, stream: bar.write(line, stream)
+
+
+def _say(line: str, stream: TextIO) -> None:
+    if stream is sys.stdout:
+        _print(line)
+    else:
+        with contextlib.suppress(OSError):
+            print(line, file=stream)
 
 
 # --- studies --------------------------------------------------------------------------------------------------------
@@ -288,10 +418,10 @@ def _study(options: argparse.Namespace, codecs: list[Any], **settings: Any) -> i
         command=shlex.join(["slimcodec", *options.arguments]),
         **settings,
     )
-    print(_study_lines(summary))
+    _print(_study_lines(summary))
     for line in _troubles(summary):
-        print(f"slimcodec: {line}", file=sys.stderr)
-    print(f"{out / study.PAGE}")
+        _complain(line)
+    _print(f"{out / study.PAGE}")
     return BAD_INPUT if summary["failures"] or summary["data"]["left_out"] else 0
 
 
@@ -341,6 +471,7 @@ def _troubles(summary: dict[str, Any]) -> Iterator[str]:
 def _report(name: str) -> dict[str, Any]:
     """What a .slim file says of itself."""
     data = _bytes(name)
+    name = "stdin" if name == STREAM else name
     try:
         contents = bitstream.unpack(data, max_pixels=sys.maxsize, allow_partial=True)
     except InvalidFile as error:
@@ -366,9 +497,9 @@ def _report(name: str) -> dict[str, Any]:
 
 def _bytes(name: str) -> bytes:
     try:
-        return Path(name).read_bytes()
+        return sys.stdin.buffer.read() if name == STREAM else Path(name).read_bytes()
     except OSError as error:
-        raise InvalidFile(f"{name}: cannot be read ({error.strerror})") from error
+        raise InvalidFile(f"{'stdin' if name == STREAM else name}: cannot be read ({error.strerror})") from error
 
 
 def _installed(model_hash: str) -> str | None:
@@ -427,7 +558,7 @@ def _line(error: Exception) -> str:
 
 
 def _show_warning(message: Any, *_: Any, **__: Any) -> None:
-    print(f"slimcodec: {' '.join(str(message).split())}", file=sys.stderr)
+    _complain(" ".join(str(message).split()))
 
 
 # --- arguments ------------------------------------------------------------------------------------------------------
@@ -452,7 +583,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_compress(_verb(verbs, compress, "pictures → .slim"))
     _add_decompress(_verb(verbs, decompress, ".slim → pictures"))
     verb = _verb(verbs, info, "what is in a .slim file, or what a model is and what was measured of it")
-    verb.add_argument("name", metavar="FILE_OR_MODEL", help="a .slim file, or a model's name or directory")
+    verb.add_argument("name", metavar="FILE_OR_MODEL", help="a .slim file, - for stdin, or a model's name or directory")
     verb.add_argument("--json", action="store_true", help="as JSON; of a model, model.json as it is")
     verb = _verb(verbs, models, "the installed models")
     verb.add_argument("--json", action="store_true", help="as JSON")

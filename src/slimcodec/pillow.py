@@ -3,9 +3,11 @@
     Image.open("photo.slim")                     # reads the header; load(), or whatever needs pixels, decodes
     picture.save("photo.slim", target_bpp=0.5)   # the settings are those of Codec.compress, model= and device=
 
-Which model is taken is said in codec/files.
+Which model is taken is said in codec/files. A file is written whole or not at all, as said in codec/atomic.
 """
 
+import os
+from functools import wraps
 from threading import Lock
 from typing import Any, BinaryIO
 
@@ -13,6 +15,7 @@ from PIL import Image, ImageFile
 
 from slimcodec import InvalidFile
 from slimcodec.codec import bitstream
+from slimcodec.codec.atomic import write_all, writing
 from slimcodec.codec.files import decode, encode, mode_of
 from slimcodec.codec.pictures import MAX_SIDE, metadata
 
@@ -84,10 +87,35 @@ def _save(image: Image.Image, file: BinaryIO, filename: str | bytes) -> None:
     if profiles:  # Pillow's way to save others than those that the picture came with
         image = image.copy()
         image.info |= {key: value.tobytes() if hasattr(value, "tobytes") else value for key, value in profiles.items()}
-    file.write(encode(image, **{name: given[name] for name in SETTINGS if name in given}))
+    write_all(file, encode(image, **{name: given[name] for name in SETTINGS if name in given}))
+
+
+def _whole_or_none(save: Any) -> Any:
+    """`Image.save`, but a .slim file that is there already outlives whatever goes wrong, as a wrong setting.
+
+    Pillow empties the file before it asks the plugin for anything, so a plugin cannot do this from inside. All other
+    formats are saved as ever.
+    """
+
+    @wraps(save)
+    def whole_or_none(self: Image.Image, fp: Any, format: str | None = None, **params: Any) -> None:
+        if not isinstance(fp, str | bytes | os.PathLike) or not _is_slim(fp, format):
+            return save(self, fp, format, **params)
+        with writing(fp) as file:
+            return save(self, file, FORMAT, **params)
+
+    whole_or_none.is_whole_or_none = True
+    return whole_or_none
+
+
+def _is_slim(path: str | bytes | os.PathLike, format: str | None) -> bool:
+    suffix = os.path.splitext(os.fsdecode(path))[1].lower()
+    return (format or Image.EXTENSION.get(suffix, "")).upper() == FORMAT
 
 
 Image.register_open(FORMAT, SlimImageFile, lambda prefix: prefix.startswith(bitstream.MAGIC))
 Image.register_save(FORMAT, _save)
 Image.register_extension(FORMAT, bitstream.EXTENSION)
 Image.register_mime(FORMAT, MIME_TYPE)
+if not hasattr(Image.Image.save, "is_whole_or_none"):  # a module that is loaded anew must not wrap twice
+    Image.Image.save = _whole_or_none(Image.Image.save)

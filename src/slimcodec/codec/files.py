@@ -1,8 +1,9 @@
-"""Files: a picture to a .slim file and back, by the model that it needs. What is written is whole, or is not there."""
+"""Files: a picture to a .slim file and back, by the model that it needs. What is written is whole, or is not there.
+
+How it is written is said in codec/atomic.
+"""
 
 import contextlib
-import os
-import secrets
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from io import BytesIO
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from PIL import Image
 
-from slimcodec import InvalidFile, InvalidInput
+from slimcodec import InvalidFile, InvalidInput, SlimcodecError
 from slimcodec.codec import bitstream, zoo
+from slimcodec.codec.atomic import is_stream, writing
 from slimcodec.codec.pictures import MAX_SIDE, file_name, open_picture
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ def compress_file(
     target, when it cannot be written; then there is no target, or the one from before.
     """
     with _naming(source):
-        picture = open_picture(source)
+        picture = open_picture(_seekable(source))
     codec = _codec(model, device, zoo.default_student)
     with writing(target) as file, _naming(source):
         data = codec.compress(picture, **settings)
@@ -80,7 +82,8 @@ def decompress_file(
 ) -> Decompressed:
     """A .slim file → a picture file. `settings` are those of `Codec.decompress`: region, max_pixels, allow_partial.
 
-    `format` is Pillow's name of the picture format; without it the target's suffix decides, PNG for an open file.
+    `format` is Pillow's name of the picture format; without it the target's suffix decides, PNG for an open file and
+    for a pipe or device without one.
     `model` is as in `compress_file`; without one it is the installed model whose hash is in the file. ICC and EXIF
     are written where the format can hold them.
 
@@ -116,32 +119,6 @@ def mode_of(contents: bitstream.Contents) -> str:
 
 
 @contextlib.contextmanager
-def writing(target: "Source") -> Iterator[BinaryIO]:
-    """A file to write into, which becomes `target` when the block ends and vanishes when anything, even Ctrl-C, breaks
-    it off. An open file is itself. Raises OSError, naming the target; a bad one before the block begins.
-    """
-    if hasattr(target, "write"):
-        yield target
-        return
-    path = Path(os.path.realpath(target))  # a link stays a link
-    renamed = path.is_file() or not path.exists()  # not /dev/null or a named pipe, which no file may replace
-    partial = path.with_name(f".{secrets.token_hex(4)}.partial") if renamed else path
-    try:
-        with open(partial, "x+b" if renamed else "wb") as file:
-            yield file
-        if renamed:
-            os.replace(partial, path)
-    except OSError as error:
-        if error.errno is not None and error.filename in (None, str(partial)):  # None: the disk is full
-            error.filename, error.filename2 = os.fspath(target), None
-        raise
-    finally:
-        if renamed:
-            with contextlib.suppress(OSError):
-                partial.unlink()
-
-
-@contextlib.contextmanager
 def _naming(source: "Source") -> Iterator[None]:
     """Put the file's name before what is refused of it, where it is not there yet."""
     try:
@@ -173,13 +150,24 @@ def _loaded(directory: Path, sha256: str, device: str) -> "Codec":
     return load(directory, device)
 
 
-def _read(source: "Source") -> bytes:
-    if hasattr(source, "read"):
-        return source.read()
+class _Piped(BytesIO):
+    name: str
+
+
+def _seekable(source: "Source") -> "Source":
+    """The source, or all that came through it where that is a pipe or a device: Pillow reads back and forth."""
+    if hasattr(source, "read") or not is_stream(source):
+        return source
+    piped = _Piped(_read(source, InvalidInput))
+    piped.name = str(source)
+    return piped
+
+
+def _read(source: "Source", refusal: type[SlimcodecError] = InvalidFile) -> bytes:
     try:
-        return Path(source).read_bytes()
+        return source.read() if hasattr(source, "read") else Path(source).read_bytes()
     except OSError as error:
-        raise InvalidFile(f"{source}: cannot be read ({error.strerror})") from error
+        raise refusal(f"{file_name(source)}: cannot be read ({error.strerror or error})") from error
 
 
 def _unpack(data: bytes, settings: dict[str, Any]) -> bitstream.Contents:
@@ -192,7 +180,8 @@ def _format(target: "Source", format: str | None) -> str:
     known = Image.registered_extensions()  # this also makes Pillow know all that it can save
     wanted = f"is called {format!r}"
     if format is None:
-        suffix = ".png" if hasattr(target, "write") else Path(target).suffix.lower()
+        suffix = "" if hasattr(target, "write") else Path(target).suffix.lower()
+        suffix = suffix or (".png" if is_stream(target) else "")
         wanted, format = f"ends in {suffix!r}", known.get(suffix, "")
     format = format.upper()
     if format not in Image.SAVE or format == "SLIM":  # which is one where slimcodec.pillow has been imported

@@ -169,7 +169,9 @@ class Codec:
         """Quality as 8.8 fixed point; InvalidInput outside 1…8 (the model's number of rungs)."""
         rungs = self.network.architecture.rungs
         if isinstance(quality, bool) or not isinstance(quality, Real) or not 1 <= quality <= rungs:
-            raise InvalidInput(f"quality {quality!r}: must be a number from 1 to {rungs}")
+            raise InvalidInput(
+                f"quality {quality!r}: must be a number from 1 to {rungs}; JPEG's 0 to 100 is another scale"
+            )
         return round(quality * QUALITY_ONE)
 
     @torch.inference_mode()

@@ -17,6 +17,7 @@ from torch import Tensor
 
 import slimcodec
 from slimcodec import InvalidModel
+from slimcodec.codec.atomic import write_text  # noqa: F401 - as what is imported from zoo
 from slimcodec.codec.complexity import decoder_macs_per_pixel, encoder_macs_per_pixel, macs_per_pixel
 from slimcodec.codec.isolation import isolated
 from slimcodec.codec.network import GAIN_UNIT, Architecture, HyperpriorCodec
@@ -32,7 +33,6 @@ from slimcodec.codec.zoo import (  # noqa: F401 - who needs tensors too has the 
     read_description,
     render_card,
     write_description,
-    write_text,
 )
 
 LICENCE = "BSD-3-Clause, as the code; the training photos keep their own licences and are not contained"

@@ -17,6 +17,7 @@ from typing import Any
 
 import slimcodec
 from slimcodec import InvalidFile, InvalidInput, InvalidModel
+from slimcodec.codec.atomic import write_text
 
 FORMAT_VERSION = 2
 DESCRIPTION, WEIGHTS, TRAINING, CARD = "model.json", "weights.safetensors", "training.safetensors", "README.md"
@@ -153,10 +154,3 @@ def read_description(directory: Path) -> dict[str, Any]:
 def write_description(directory: Path, name: str, info: dict[str, Any]) -> None:
     write_text(directory / DESCRIPTION, json.dumps(info, indent=1, ensure_ascii=False) + "\n")
     write_text(directory / CARD, render_card(name, info))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file or none: under a temporary name first, then renamed."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

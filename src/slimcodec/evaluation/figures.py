@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from slimcodec import InvalidInput
+from slimcodec.codec.atomic import writing
 from slimcodec.evaluation.curves import Curve, value_at_bpp
 from slimcodec.evaluation.metrics import METRICS
-from slimcodec.evaluation.points import replaced
 
 Summary = Mapping[str, Any]
 
@@ -779,8 +779,8 @@ def _save(figure, *paths):
     for path in map(Path, paths):
         format = path.suffix.removeprefix(".").lower()
         settings = {"metadata": {"Date": None}} if format == "svg" else {"dpi": 160}
-        with replaced(path) as temporary, matplotlib.rc_context({"svg.hashsalt": "slimcodec"}):
-            figure.savefig(temporary, format=format, **settings)
+        with writing(path) as file, matplotlib.rc_context({"svg.hashsalt": "slimcodec"}):
+            figure.savefig(file, format=format, **settings)
 
 
 # ---------------------------------------------------------------------------------------------------------- tables

@@ -24,12 +24,14 @@ from tqdm import tqdm
 
 from slimcodec import InvalidInput
 from slimcodec.codec import pictures
+from slimcodec.codec.atomic import write_text
 from slimcodec.evaluation import metrics as quality_metrics
 from slimcodec.evaluation.metrics import METRICS, psnr_db
 
 PHOTO_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp"}
 Photo = Path | tuple[str, np.ndarray]
 DIGITS = 6  # after the point, of seconds and metrics: enough, and points are kept by the thousand
+NAMES = "surrogateescape"  # how names of files that are not UTF-8 stand in points.csv: as their own bytes
 KEY_DIGITS = 16  # hexadecimal, of a SHA-256
 CANNOT = "cannot: "  # before the reason why a metric could not be computed, in its cell
 
@@ -88,15 +90,22 @@ class Measured(NamedTuple):
 def find_photos(root, limit=None):
     """Picture files below the folder `root`, in all its folders, sorted by path; the first `limit` of them.
 
+    Hidden files and folders are left out: they hold thumbnails (`.thumbnails/`) and what is no picture (`._photo.jpg`).
+    Links to folders are not followed.
     Raises `InvalidInput` when there is no such folder or no picture in it.
     """
     root = Path(root)
     if not root.is_dir():
         raise InvalidInput(f"{root} is not a folder; name one that holds photos")
-    photos = sorted(path for path in root.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
+    found = (path for path in root.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)
+    photos = sorted(path for path in found if not _is_hidden(path.relative_to(root)) and path.is_file())
     if not photos:
         raise InvalidInput(f"{root} holds no picture ({', '.join(sorted(PHOTO_SUFFIXES))})")
     return photos[:limit]
+
+
+def _is_hidden(path):
+    return any(part.startswith(".") for part in path.parts)
 
 
 def open_photo(photo: Photo) -> Image.Image:
@@ -179,7 +188,7 @@ def measure(
 
 def codec_key(codec: Codec) -> str:
     """Digits that differ between codecs whose files may."""
-    return _digits(codec.settings.encode())
+    return _digits(codec.settings.encode("utf-8", NAMES))
 
 
 def _hashes(photos):
@@ -323,7 +332,7 @@ def _kept(path, keys: Mapping[str, str]) -> Iterator[_Table]:
     points = read_points(path) if Path(path).is_file() else []
     points = [point for point in points if keys.get(point.codec, point.codec_key) == point.codec_key]
     write_points(points, path)  # without what is out of date, and without a line that was cut off
-    with open(path, "a", newline="", encoding="utf-8") as file:
+    with open(path, "a", newline="", encoding="utf-8", errors=NAMES) as file:
         table = _Table(points, file)
         yield table
     order = {name: index for index, name in enumerate(dict.fromkeys([*(p.codec for p in points), *keys]))}
@@ -332,10 +341,11 @@ def _kept(path, keys: Mapping[str, str]) -> Iterator[_Table]:
 
 def write_points(points: Iterable[Point], path):
     """Write a CSV file with one row per point; `path` is replaced only once all of it is written."""
-    with replaced(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows(map(_row, points))
+    text = StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    writer.writerows(map(_row, points))
+    write_text(path, text.getvalue(), errors=NAMES)
 
 
 def read_points(path):
@@ -345,7 +355,7 @@ def read_points(path):
     Raises `InvalidInput` when the file cannot be read or has other columns, or a row is damaged.
     """
     try:
-        text = Path(path).read_bytes().decode("utf-8")
+        text = Path(path).read_bytes().decode("utf-8", NAMES)
         header, *rows = csv.reader(StringIO(text[: text.rfind("\n") + 1], newline=""))
     except (OSError, ValueError, csv.Error) as error:
         raise InvalidInput(f"cannot read points from {path}: {error}") from error
@@ -380,15 +390,3 @@ def _parsed(row, place):
         )
     except ValueError as error:
         raise InvalidInput(f"{place} is not a point ({error}); remove that row") from error
-
-
-@contextmanager
-def replaced(path) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; it takes the place of `path` when the block ends without an error."""
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -14,10 +14,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from slimcodec.codec.atomic import write_text
 from slimcodec.evaluation import figures
 from slimcodec.evaluation.figures import Summary, label, main_codec
 from slimcodec.evaluation.metrics import METRICS
-from slimcodec.evaluation.points import Point, replaced
+from slimcodec.evaluation.points import Point
 from slimcodec.evaluation.viewer import View
 
 PAGE = Path(__file__).with_name("page")
@@ -35,10 +36,9 @@ def write(summary: Summary, points: Sequence[Point], views: Sequence[View], path
     """
     for kept, left_out in _ever_fewer(views, summary["rounds"]):
         html = render(summary, points, kept, left_out=left_out)
-        if len(html.encode()) <= LARGEST_PAGE:
+        if len(html.encode("utf-8", "backslashreplace")) <= LARGEST_PAGE:
             break
-    with replaced(path) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+    write_text(path, html)
 
 
 def _ever_fewer(views, rounds):

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from slimcodec import InvalidFile, InvalidInput, __version__
 from slimcodec.codec import zoo
+from slimcodec.codec.atomic import write_text
 from slimcodec.codec.network import Architecture
 from slimcodec.evaluation import anchors, figures, memory, report, viewer
 from slimcodec.evaluation import metrics as quality_metrics
@@ -34,7 +35,7 @@ from slimcodec.evaluation.points import (
     names_of,
     read_points,
 )
-from slimcodec.evaluation.summary import bd_rates, codec_figures, complexity, is_kodak, references, to_json
+from slimcodec.evaluation.summary import bd_rates, codec_figures, complexity, is_kodak, readable, references, to_json
 
 POINTS, SUMMARY, PAGE, FIGURES, CROPS = "points.csv", "summary.json", "report.html", "figures", "crops"
 TARGET_MACS_PER_PIXEL = 2000
@@ -82,7 +83,7 @@ def evaluate(
         "rounds": list(rounds) or before["rounds"],
         "codecs": _codecs(codecs, qualities or {}, before, photos if with_memory else []),
     }
-    zoo.write_text(out / SUMMARY, to_json(_with_figures(summary, read_points(out / POINTS))))
+    write_text(out / SUMMARY, to_json(_with_figures(summary, read_points(out / POINTS))))
     draw(out, photos, codecs)
     return read_summary(out)
 
@@ -94,9 +95,9 @@ def draw(out: Path, photos: Sequence[Photo] = (), codecs: Sequence[Codec] = (), 
     """
     summary = read_summary(out)
     points = _of_study(read_points(out / POINTS), summary)
-    figures.write_all(summary, figures_folder or out / FIGURES)
+    figures.write_all(readable(summary), figures_folder or out / FIGURES)
     views = _views(summary, points, photos, codecs, out) if photos else []
-    report.write(summary, points, views, out / PAGE)
+    report.write(readable(summary), readable(points), readable(views), out / PAGE)
 
 
 def read_summary(out: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from slimcodec import InvalidInput
 from slimcodec.codec.complexity import DECODER, macs_per_pixel
 from slimcodec.codec.network import Architecture
 from slimcodec.evaluation import anchors, curves
-from slimcodec.evaluation.points import DIGITS, Point
+from slimcodec.evaluation.points import DIGITS, NAMES, Point
 
 KODAK = {f"kodim{number:02}.png" for number in range(1, 25)}
 KODAK_RANGE_DB = 29.0, 37.0  # RGB PSNR that most published curves cover
@@ -204,6 +204,18 @@ def to_json(summary: Mapping[str, Any]) -> str:
     """The summary as text: six digits after the point, null for what is not finite, lists of numbers on one line."""
     text = json.dumps(_plain(summary), indent=1, ensure_ascii=False)
     return re.sub(r'\[\s[^][{}"]*\]', _on_one_line, text) + "\n"
+
+
+def readable(value: Any) -> Any:
+    """The same with every name as people can read it: bytes of a file's name that are no UTF-8 are spelt, as \\xe9."""
+    if isinstance(value, str):
+        return value.encode("utf-8", NAMES).decode("utf-8", "backslashreplace")
+    if isinstance(value, Mapping):
+        return {readable(name): readable(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = map(readable, value)
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return value
 
 
 def _on_one_line(numbers):

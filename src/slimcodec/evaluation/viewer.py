@@ -19,7 +19,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from slimcodec import InvalidInput
-from slimcodec.evaluation.points import Photo, Point, names_of, open_photo, replaced
+from slimcodec.codec.atomic import write_bytes
+from slimcodec.evaluation.points import NAMES, Photo, Point, names_of, open_photo
 
 THUMBNAIL_SIDE = 224
 PSNR = "psnr_rgb_db"
@@ -178,7 +179,7 @@ class _Crops:
                 self.facts = {**size, "box": _middle_box(**size, side=side)}
             else:
                 self.facts = {**size, "box": box}
-                _write(path, json.dumps(self.facts).encode())
+                write_bytes(path, json.dumps(self.facts).encode())
         self.key = _digest(digits, *self.facts["box"])
 
     def of(self, codec, point: Point) -> bytes:
@@ -189,7 +190,7 @@ class _Crops:
     def kept(self, name: str, make: Callable[[], bytes]) -> bytes:
         path = self.folder / f"{self.key}-{name}.webp"
         if not path.is_file():
-            _write(path, make())
+            write_bytes(path, make())
         return path.read_bytes()
 
     def _decode(self, codec, point):
@@ -223,7 +224,7 @@ def _middle_box(width, height, side):
 
 
 def _digest(*parts):
-    text = b"|".join(part if isinstance(part, bytes) else str(part).encode() for part in parts)
+    text = b"|".join(part if isinstance(part, bytes) else str(part).encode("utf-8", NAMES) for part in parts)
     return hashlib.sha256(text).hexdigest()[:16]
 
 
@@ -238,8 +239,3 @@ def _thumbnail(picture):
     small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     small.save(file, format="webp", quality=80)
     return file.getvalue()
-
-
-def _write(path, data):
-    with replaced(path) as temporary:
-        temporary.write_bytes(data)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 from rich.table import Table
 
-from slimcodec.codec.zoo import write_text
+from slimcodec.codec.atomic import write_text
 
 RECORD, CSV, PLOT = "job.json", "sweep.csv", "sweep.png"
 RUNNING, COMPLETE, STOPPED, FAILED = "running", "complete", "stopped", "failed"
