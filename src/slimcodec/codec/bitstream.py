@@ -15,20 +15,21 @@ EXTENSION = ".slim"
 CELL = 64  # pixels: the side of the smallest piece that the networks can code
 QUALITY_ONE = 256  # quality is 8.8 fixed point
 MAX_PIXELS = 200_000_000  # what a decoder accepts unless told otherwise
-MAX_PROFILE_BYTES = 8 << 20  # of ICC or EXIF before compression
+MAX_PROFILE_BYTES = 8 << 20  # of ICC, EXIF or XMP before compression
 
 # A .slim file, little endian throughout:
 #
 #   magic       4 bytes   "SLIM"
 #   version     u8        2
-#   flags       u8        bit 0: the picture was greyscale; bits 1, 2, 3: ICC, EXIF, alpha are there; others are refused
+#   flags       u8        bit 0: the picture was greyscale; bits 1, 2, 3: ICC, EXIF, alpha are there; bits 4 to 7:
+#                         an ancillary chunk each, which a decoder may skip; bit 4 is XMP, the others mean nothing yet
 #   model hash  8 bytes   the first 8 of the SHA-256 of the model's weights.safetensors
 #   width       u16       pixels, at least 1
 #   height      u16       pixels, at least 1
 #   quality     u16       8.8 fixed point
 #   tile        u8        side of an independently coded tile in cells of 64 x 64 pixels; 0: the whole picture is one
 #   checksum    u32       CRC-32 (zlib's) of every other byte of the file, in order
-#   sizes       u32 each  bytes of the chunks that are there (ICC, EXIF, alpha), then of every tile's stream
+#   sizes       u32 each  bytes of the chunks that are there, in the order of their bits, then of every tile's stream
 #   chunks                each compressed by zlib; alpha is one byte a pixel, rows from the top
 #   streams               of the tiles in raster order: codec/entropy, z and then the residuals r stage by stage
 #
@@ -36,8 +37,8 @@ MAX_PROFILE_BYTES = 8 << 20  # of ICC or EXIF before compression
 _FIELDS = struct.Struct("<4sBB8sHHHB")
 _CHECKSUM = struct.Struct("<I")
 _GREY = 1
-_CHUNK_FLAGS = {"icc": 2, "exif": 4, "alpha": 8}
-_KNOWN_FLAGS = _GREY | sum(_CHUNK_FLAGS.values())
+# In the order of the chunks. Those without a meaning are there so that a later format can add some to version 2.
+_CHUNK_FLAGS = {"icc": 2, "exif": 4, "alpha": 8, "xmp": 16, "bit 5": 32, "bit 6": 64, "bit 7": 128}
 _SIZE_BYTES = 4
 HEADER_BYTES = _FIELDS.size + _CHECKSUM.size
 
@@ -70,7 +71,7 @@ class Contents(NamedTuple):
 
     header: Header
     streams: list[bytes]  # of the tiles in raster order; in a partial file the last ones are shorter or empty
-    chunks: dict[str, bytes]  # those that are there of "icc", "exif", "alpha", still compressed
+    chunks: dict[str, bytes]  # those that are there of "icc", "exif", "alpha", "xmp", "bit 5" to "bit 7"; compressed
     complete: bool  # False: the file ends early, its checksum could not be tested
 
     def chunk(self, name: str) -> bytes | None:
@@ -84,13 +85,13 @@ class Contents(NamedTuple):
         return data
 
 
-def pack(header: Header, streams: list[bytes], *, icc=None, exif=None, alpha=None) -> bytes:
-    """The bytes of a whole file. `icc`, `exif`: bytes; `alpha`: width · height bytes, rows from the top.
+def pack(header: Header, streams: list[bytes], *, icc=None, exif=None, alpha=None, xmp=None) -> bytes:
+    """The bytes of a whole file. `icc`, `exif`, `xmp`: bytes; `alpha`: width · height bytes, rows from the top.
 
     Raises `InvalidInput` for a field, a number of streams or a chunk that the format cannot hold.
     """
     _check_header(header, len(streams))
-    given, pixels = {"icc": icc, "exif": exif, "alpha": alpha}, header.width * header.height
+    given, pixels = {"icc": icc, "exif": exif, "alpha": alpha, "xmp": xmp}, header.width * header.height
     chunks = {name: _compress(data, name, pixels) for name, data in given.items() if data is not None}
     parts = [*chunks.values(), *streams]
     if max(map(len, parts)) >= 1 << 32:
@@ -143,8 +144,6 @@ def _read_fields(data):
     _, version, flags, *values = _FIELDS.unpack_from(data)
     if version != VERSION:
         raise InvalidFile(f"the file has format version {version}, this slimcodec reads version {VERSION}")
-    if flags & ~_KNOWN_FLAGS:
-        raise InvalidFile(f"the file has flags {flags:#04x}, version {VERSION} of the format knows {_KNOWN_FLAGS:#04x}")
     return Header(*values, grey=bool(flags & _GREY)), flags
 
 
@@ -154,7 +153,7 @@ def _check_size(header, max_pixels):
     if header.width * header.height > max_pixels:
         raise InvalidFile(
             f"the picture has {header.width} x {header.height} pixels, more than the limit of {max_pixels:,}; "
-            "pass a larger max_pixels to allow it"
+            "pass a larger max_pixels (--max-pixels on the command line) to allow it"
         )
 
 
