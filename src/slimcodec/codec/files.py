@@ -50,18 +50,24 @@ class Decompressed(NamedTuple):
 
 
 def compress_file(
-    source: "Source", target: "Source", *, model: "Model" = None, device: str = "cpu", **settings: Any
+    source: "Source",
+    target: "Source",
+    *,
+    model: "Model" = None,
+    device: str = "cpu",
+    max_pixels: int | None = None,
+    **settings: Any,
 ) -> Compressed:
     """A picture file → a .slim file. `settings` are those of `Codec.compress`: quality, target_bpp, effort and so on.
 
     `model` is a name, a directory or a loaded Codec (then `device` is its own); without one it is the only student
-    installed. A model stays loaded for the next file.
+    installed. A model stays loaded for the next file. `max_pixels` takes the place of Pillow's limit on the size.
 
     Raises InvalidInput, naming the file, for a picture or a setting that cannot be used, and OSError, naming the
     target, when it cannot be written; then there is no target, or the one from before.
     """
     with _naming(source):
-        picture = open_picture(source)
+        picture = open_picture(source, max_pixels)
     codec = _codec(model, device, zoo.default_student)
     with writing(target) as file, _naming(source):
         data = codec.compress(picture, **settings)
@@ -81,8 +87,8 @@ def decompress_file(
     """A .slim file → a picture file. `settings` are those of `Codec.decompress`: region, max_pixels, allow_partial.
 
     `format` is Pillow's name of the picture format; without it the target's suffix decides, PNG for an open file.
-    `model` is as in `compress_file`; without one it is the installed model whose hash is in the file. ICC and EXIF
-    are written where the format can hold them.
+    `model` is as in `compress_file`; without one it is the installed model whose hash is in the file. ICC, EXIF
+    and XMP are written where the format can hold them.
 
     Raises InvalidFile, naming the file, when it is damaged or its model is not installed; InvalidInput, before the
     work, for a target that no picture, or not this one, can be written to; and OSError as `compress_file`.
@@ -217,9 +223,9 @@ def _save(picture: Image.Image, file: BinaryIO, format: str, name: str) -> None:
 
 
 def _metadata(picture: Image.Image, format: str) -> dict[str, bytes]:
-    """Those of ICC and EXIF that the format's writer takes: damaged EXIF must not cost the picture."""
+    """Those of ICC, EXIF and XMP that the format's writer takes: damaged EXIF must not cost the picture."""
     found = {}
-    for key in {"icc_profile", "exif"} & set(picture.info):
+    for key in {"icc_profile", "exif", "xmp"} & set(picture.info):
         with contextlib.suppress(Exception):  # writers that cannot parse it raise all sorts of things
             Image.new(picture.mode, (16, 16)).save(BytesIO(), format, **{key: picture.info[key]})
             found[key] = picture.info[key]

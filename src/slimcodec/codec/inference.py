@@ -88,7 +88,7 @@ class Codec:
         max_bytes       the best quality whose file is no larger
         target_psnr_db  the lowest quality whose picture has at least that PSNR (8-bit RGB)
         effort          0 (fast) to 10 (some 10 seconds a megapixel): how long latents are refined; decoding is the same
-        strip           leave out the ICC profile and EXIF
+        strip           leave out the ICC profile, EXIF and XMP
         tile            cells of 64 pixels along the side of an independently coded tile; 0: one; None: by size
         progress        is called with the share that is done, 0 to 1
 
@@ -111,7 +111,7 @@ class Codec:
         allow_partial: bool = False,
         progress: Progress | None = None,
     ) -> Image.Image:
-        """The bytes of a .slim file → the picture, of mode L, LA, RGB or RGBA, with its ICC profile and EXIF in info.
+        """The bytes of a .slim file → the picture, of mode L, LA, RGB or RGBA, with ICC profile, EXIF and XMP in info.
 
         region (x, y, width, height) decodes that part alone; allow_partial decodes what a truncated file holds.
         Raises InvalidFile, also for a file of another model and for a picture of more than max_pixels.
@@ -120,7 +120,7 @@ class Codec:
         header = contents.header
         self._check(header)
         area = _area(region, header)
-        icc, exif, alpha = (contents.chunk(name) for name in ("icc", "exif", "alpha"))
+        icc, exif, alpha, xmp = (contents.chunk(name) for name in ("icc", "exif", "alpha", "xmp"))
         if alpha is not None:
             alpha = np.frombuffer(alpha, np.uint8).reshape(header.height, header.width)[area.slices]
         _, plane_margin, pixel_margin = self.margins
@@ -129,7 +129,7 @@ class Codec:
         cells = seen.grown(plane_margin, grid)
         y_hat = self.latents(self.coder.read(contents, cells), header.quality)
         pixels = self._synthesise(y_hat, cells, area, grid, progress)
-        return pictures.to_image(pictures.Picture(pixels, header.grey, alpha, icc, exif))
+        return pictures.to_image(pictures.Picture(pixels, header.grey, alpha, icc, exif, xmp))
 
     def estimate(self, picture: Image.Image | np.ndarray, quality: float = DEFAULT_QUALITY) -> Estimate:
         """The bits that the streams would take, and the decoded colours, without writing a file."""
@@ -340,7 +340,7 @@ class Encoding:
 
     def _pack(self, streams: list[bytes], fixed_quality: int) -> bytes:
         alpha = None if self.picture.alpha is None else self.picture.alpha.tobytes()
-        chunks = {"icc": self.picture.icc, "exif": self.picture.exif, "alpha": alpha}
+        chunks = {"icc": self.picture.icc, "exif": self.picture.exif, "alpha": alpha, "xmp": self.picture.xmp}
         return bitstream.pack(self._header(fixed_quality), streams, **chunks)
 
     def _header(self, fixed_quality: int) -> bitstream.Header:
