@@ -18,8 +18,8 @@ from slimcodec import InvalidInput
 BLOCK = 256  # rows that are computed at a time, so that no wide copy of a whole picture is made
 OTHER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}  # the end of a raw mode of 16 bits
 ENDS = {b"II": "L", b"MM": "B"}  # of a TIFF
-BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # TIFF's tags
-WHITE_IS_ZERO, SIGNED = 0, 2  # and values of theirs
+BITS, PHOTOMETRIC, PLANES, SAMPLE_FORMAT = 258, 262, 284, 339  # TIFF's tags
+WHITE_IS_ZERO, SEPARATE, SIGNED = 0, 2, 2  # and values of theirs
 MODE_OF_CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 HEAD_BYTES = 1 << 20  # of a JPEG 2000 or an AVIF, within which it says how deep it is
 
@@ -34,13 +34,13 @@ def read(image: Image.Image, name: str) -> Image.Image:
         raise InvalidInput(_unsaid(name, "signed numbers"))
     if image.mode == "I" or image.mode.startswith("I;16"):
         return _grey(image, name)
-    bits, key = _bits(image), _key_of_few_bits(image)
+    bits, key = _bits(image), _key(image)
     found = _deep(image, name, bits) if bits > 8 else None
     image.load()
     if found is not None:
         pixels, mode = found
         return _with_info(Image.frombytes(mode, (pixels.shape[1], pixels.shape[0]), pixels.tobytes()), image)
-    return image if key is None else _rekeyed(image, key)
+    return image if key in (None, image.info.get("transparency")) else _rekeyed(image, key)
 
 
 # --- what the file says ---------------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def _deep(image: Image.Image, name: str, bits: int) -> tuple[np.ndarray, str] | 
     said = f"{name}: has {bits} bits a channel"
     if image.format == "JPEG2000":
         found = _of_jpeg2000(image, name, bits)
-    elif bits == 16 and image.format in ("PNG", "TIFF"):
+    elif bits == 16 and image.format in ("PNG", "TIFF") and not _separate(image):
         found = _of_two_bytes(image)
     elif image.format in ("AVIF", "PPM"):  # Pillow rounds them itself
         found = None
@@ -176,6 +176,11 @@ def _deep(image: Image.Image, name: str, bits: int) -> tuple[np.ndarray, str] | 
         return None
     warnings.warn(f"{said}, rounded to 8", stacklevel=3)
     return found
+
+
+def _separate(image: ImageFile.ImageFile) -> bool:
+    """Whether libtiff unpacks planes, for which Pillow does not ask the raw mode."""
+    return image.tile[0].codec_name == "libtiff" and image.tag_v2.get(PLANES) == SEPARATE
 
 
 def _of_two_bytes(image: ImageFile.ImageFile) -> tuple[np.ndarray, str]:
@@ -262,17 +267,22 @@ def _of_jpeg2000(image: ImageFile.ImageFile, name: str, bits: int) -> tuple[np.n
 # --- transparency ---------------------------------------------------------------------------------------------------
 
 
-def _key_of_few_bits(image: Image.Image) -> int | None:
-    """A PNG's transparent grey in the 8 bits to which Pillow spreads 2 or 4; None: the key is right as it is."""
-    bits = {"L;2": 2, "L;4": 4}.get(_raw_mode(image))
+def _key(image: Image.Image) -> Any:
+    """A PNG's transparent colour in the 8 bits to which Pillow spreads fewer; None: it is right as it is.
+
+    Of the key's own 16 bits only as many count as a sample has.
+    """
+    bits = {"L;2": 2, "L;4": 4, "L": 8, "RGB": 8}.get(_raw_mode(image))
     key = image.info.get("transparency")
-    if image.format != "PNG" or bits is None or not isinstance(key, int):
+    if image.format != "PNG" or bits is None or not isinstance(key, int | tuple):
         return None
     most = (1 << bits) - 1
-    return (key & most) * 255 // most
+    if isinstance(key, int):
+        return (key & most) * 255 // most
+    return tuple(value & most for value in key)
 
 
-def _rekeyed(image: Image.Image, key: int) -> Image.Image:
+def _rekeyed(image: Image.Image, key: Any) -> Image.Image:
     found = image.copy()
     found.info["transparency"] = key
     return found
