@@ -162,6 +162,11 @@ def test_the_signed_numbers_of_fits_have_no_white():
         open_picture(io.BytesIO(data))
 
 
+def test_the_ones_of_an_xbm_are_ink():
+    data = b"#define i_width 8\n#define i_height 1\nstatic char i_bits[] = {\n0x05 };\n"
+    assert read(data)[0].pixels[0, :, 0].tolist() == [0, 255, 0, 255, 255, 255, 255, 255]
+
+
 # --- transparency ---------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
 
 from slimcodec import InvalidInput
 
@@ -40,6 +40,8 @@ def read(image: Image.Image, name: str) -> Image.Image:
     if found is not None:
         pixels, mode = found
         return _with_info(Image.frombytes(mode, (pixels.shape[1], pixels.shape[0]), pixels.tobytes()), image)
+    if image.format == "XBM":  # whose ones are ink: Pillow makes them white
+        return _with_info(ImageOps.invert(image.convert("L")), image)
     return image if key in (None, image.info.get("transparency")) else _rekeyed(image, key)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from slimcodec import InvalidFile, InvalidInput
 from slimcodec.codec import bitstream, zoo
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     Source = str | PathLike | BinaryIO  # a path, or a file open in binary
     Model = str | PathLike | Codec | None  # a name, a directory, a loaded codec, or whichever fits
 
+XMP_TAG = 700  # of TIFF
 LOADED_MODELS = 4  # that stay in memory for the next file
 
 # Where Pillow's own choice would visibly lose some of what was decoded.
@@ -222,11 +224,26 @@ def _save(picture: Image.Image, file: BinaryIO, format: str, name: str) -> None:
         ) from error
 
 
-def _metadata(picture: Image.Image, format: str) -> dict[str, bytes]:
+def _metadata(picture: Image.Image, format: str) -> dict[str, Any]:
     """Those of ICC, EXIF and XMP that the format's writer takes: damaged EXIF must not cost the picture."""
     found = {}
-    for key in {"icc_profile", "exif", "xmp"} & set(picture.info):
+    for key in ("icc_profile", "exif", "xmp"):
         with contextlib.suppress(Exception):  # writers that cannot parse it raise all sorts of things
-            Image.new(picture.mode, (16, 16)).save(BytesIO(), format, **{key: picture.info[key]})
-            found[key] = picture.info[key]
+            settings = {key: picture.info[key]}
+            if key == "xmp" and format in ("PNG", "TIFF"):
+                settings = _with_xmp(picture.info[key], format, found.get("exif"))
+            Image.new(picture.mode, (16, 16)).save(BytesIO(), format, **settings)
+            found |= settings
     return found
+
+
+def _with_xmp(xmp: bytes, format: str, exif: bytes | None) -> dict[str, Any]:
+    """What the two writers want that have no setting for XMP: a PNG's text, and a tag among those of EXIF in a TIFF."""
+    if format == "PNG":
+        text = PngInfo()
+        text.add_itxt("XML:com.adobe.xmp", xmp.decode())
+        return {"pnginfo": text}
+    tags = Image.Exif()
+    tags.load(exif or b"")
+    tags[XMP_TAG] = xmp
+    return {"exif": tags}
