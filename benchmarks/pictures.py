@@ -4,8 +4,8 @@
 
 Counts by format: coded; refused in one line; wrong, where the pixels that go to the codec are not those of the second
 reader; traceback. The last two must be 0. Some of those coded are unchecked, as no second reader reads them, or differ
-from it after the warning that Pillow cuts off low bits. The second readers are pypng, tifffile, imagecodecs and OpenCV where they are
-installed, and ffmpeg. `--compress` also runs the whole encoder on every file that opens.
+from it after the warning that Pillow cuts off low bits. The second readers are ffmpeg, and pypng, tifffile, imagecodecs
+and OpenCV where they are installed. `--compress` also runs the whole encoder on every file that opens.
 """
 
 import argparse

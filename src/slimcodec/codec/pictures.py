@@ -93,7 +93,7 @@ def open_picture(source: str | PathLike | BinaryIO, max_pixels: int | None = Non
     name = file_name(source)
     if hasattr(source, "read") and not source.seekable():
         source = BytesIO(source.read())
-    with _reading(name), _limit(max_pixels), Image.open(source) as image:
+    with _limit(max_pixels), _reading(name), Image.open(source) as image:
         _check_pixels(image, max_pixels)
         _warn_of_frames(image, name)
         found = depth.read(image, name)
@@ -111,8 +111,10 @@ def _limit(max_pixels: int | None) -> Iterator[None]:
     if max_pixels is None:
         yield
         return
+    if not isinstance(max_pixels, int) or max_pixels < 1:
+        raise InvalidInput(f"max_pixels {max_pixels!r}: must be a whole number from 1")
     with _LIMITING:
-        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max(max_pixels, 1)
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MAX_SIDE**2
         try:
             yield
         finally:
@@ -120,10 +122,14 @@ def _limit(max_pixels: int | None) -> Iterator[None]:
 
 
 def _check_pixels(image: Image.Image, max_pixels: int | None) -> None:
-    if max_pixels is not None and image.width * image.height > max_pixels:
+    """Within `_limit`, which this makes as tight as it can be for what follows."""
+    if max_pixels is None:
+        return
+    if image.width * image.height > max_pixels:
         raise Image.DecompressionBombError(
             f"the picture has {image.width} x {image.height} pixels, more than the limit of {max_pixels:,}."
         )
+    Image.MAX_IMAGE_PIXELS = max_pixels
 
 
 def _warn_of_frames(image: Image.Image, name: str) -> None:
