@@ -148,6 +148,17 @@ def test_values_in_memory_are_never_spread_by_what_they_are():
             assert from_picture(image).pixels[0, :, 0].tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("format", ["TIFF", "XBM", "PPM", "JPEG2000", "AVIF", "PNG"])
+def test_a_format_that_was_written_into_an_image_says_nothing(format):
+    for image in (Image.fromarray(GREY), Image.fromarray(rounded(RGB))):
+        image.format = format
+        with warnings.catch_warnings(action="ignore"):
+            expected = rounded(np.asarray(image)) if image.mode == "I;16" else np.asarray(image)
+            assert np.array_equal(
+                from_picture(image).pixels, expected if expected.ndim == 3 else np.dstack([expected] * 3)
+            )
+
+
 @pytest.mark.parametrize("bits", [16, 32])
 def test_signed_numbers_have_no_white(bits):
     with pytest.raises(InvalidInput, match="holds signed numbers, and not what is white among them"):

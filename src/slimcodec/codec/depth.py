@@ -30,7 +30,7 @@ def read(image: Image.Image, name: str) -> Image.Image:
     Modes I;16 and I hold grey: what white is says the file; without one 65535 is. A key for transparency that belongs
     to the deeper values becomes alpha. Raises InvalidInput for numbers of which nobody says what is white.
     """
-    if image.format == "TIFF" and SIGNED in image.tag_v2.get(SAMPLE_FORMAT, ()):
+    if _format(image) == "TIFF" and SIGNED in image.tag_v2.get(SAMPLE_FORMAT, ()):
         raise InvalidInput(_unsaid(name, "signed numbers"))
     if image.mode == "I" or image.mode.startswith("I;16"):
         return _grey(image, name)
@@ -39,13 +39,19 @@ def read(image: Image.Image, name: str) -> Image.Image:
     image.load()
     if found is not None:
         pixels, mode = found
-        return _with_info(Image.frombytes(mode, (pixels.shape[1], pixels.shape[0]), pixels.tobytes()), image)
-    if image.format == "XBM":  # whose ones are ink: Pillow makes them white
+        size = pixels.shape[1], pixels.shape[0]
+        return _with_info(Image.frombuffer(mode, size, np.ascontiguousarray(pixels), "raw", mode, 0, 1), image)
+    if _format(image) == "XBM":  # whose ones are ink: Pillow makes them white
         return _with_info(ImageOps.invert(image.convert("L")), image)
     return image if key in (None, image.info.get("transparency")) else _rekeyed(image, key)
 
 
 # --- what the file says ---------------------------------------------------------------------------------------------
+
+
+def _format(image: Image.Image) -> str | None:
+    """Of the file that the image is; a format that somebody wrote into another image says nothing of its values."""
+    return image.format if isinstance(image, ImageFile.ImageFile) else None
 
 
 def _raw_mode(image: Image.Image) -> str:
@@ -60,16 +66,16 @@ def _raw_mode(image: Image.Image) -> str:
 
 def _bits(image: Image.Image) -> int:
     """Bits a channel of a picture whose pixels were not read yet; 8 where Pillow keeps them all."""
-    if image.format == "AVIF" and getattr(image, "fp", None):
+    if _format(image) == "AVIF" and getattr(image, "fp", None):
         return _bits_of_avif(image)
     if not getattr(image, "tile", None):
         return 8
     codec, arguments = image.tile[0].codec_name, image.tile[0].args
     if codec in ("ppm", "ppm_plain"):
         return int(arguments[-1]).bit_length()
-    if image.format == "JPEG2000":
+    if _format(image) == "JPEG2000":
         return max(_precisions(image))
-    if image.format == "TIFF":
+    if _format(image) == "TIFF":
         return max(image.tag_v2.get(BITS, (8,)))
     return 16 if codec == "SGI16" or _raw_mode(image)[-4:-1] == ";16" else 8
 
@@ -118,14 +124,14 @@ def _grey(image: Image.Image, name: str) -> Image.Image:
 
 def _white(image: Image.Image, name: str) -> tuple[int, str]:
     """The value of white in an image of a mode of 16 or 32 bits, and how a warning calls them."""
-    if image.format == "FITS" or (image.format == "IM" and image.mode == "I"):
+    if _format(image) == "FITS" or (_format(image) == "IM" and image.mode == "I"):
         raise InvalidInput(_unsaid(name, "signed numbers"))
-    if image.format in (None, "IM"):
+    if _format(image) in (None, "IM"):
         return 65535, f"has PIL mode {image.mode}, taken as 16 bits a channel (white is 65535)"
     white = 65535
-    if image.format == "TIFF":
+    if _format(image) == "TIFF":
         white = (1 << image.tag_v2.get(BITS, (16,))[0]) - 1
-    elif image.tile and image.format == "JPEG2000":
+    elif image.tile and _format(image) == "JPEG2000":
         white = (1 << _bits(image)) - 1
     elif image.tile and image.tile[0].codec_name in ("ppm", "ppm_plain"):
         white = int(image.tile[0].args[-1])
@@ -135,11 +141,11 @@ def _white(image: Image.Image, name: str) -> tuple[int, str]:
 def _values(image: Image.Image, white: int) -> np.ndarray:
     """The values of the file, without what Pillow does to spread them over 16 bits."""
     values = np.asarray(image)
-    if image.format == "TIFF" and image.mode == "I":
+    if _format(image) == "TIFF" and image.mode == "I":
         return values.view(np.uint32)
-    if image.format == "JPEG2000":
+    if _format(image) == "JPEG2000":
         return values >> (16 - white.bit_length())
-    return (values.astype(np.int64) * white + 32767) // 65535 if image.format == "PPM" and white < 65535 else values
+    return (values.astype(np.int64) * white + 32767) // 65535 if _format(image) == "PPM" and white < 65535 else values
 
 
 def _unsaid(name: str, numbers: str) -> str:
@@ -148,7 +154,7 @@ def _unsaid(name: str, numbers: str) -> str:
 
 def _negative(image: Image.Image) -> bool:
     """Whether 0 is white, which Pillow turns round at 8 bits and not at 16."""
-    return image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
+    return _format(image) == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
 
 
 def _rounded(values: np.ndarray, white: int, negative: bool = False) -> np.ndarray:
@@ -167,11 +173,11 @@ def _rounded(values: np.ndarray, white: int, negative: bool = False) -> np.ndarr
 def _deep(image: Image.Image, name: str, bits: int) -> tuple[np.ndarray, str] | None:
     """Pixels and PIL mode of a colour picture of more than 8 bits a channel; None: what Pillow reads is right."""
     said = f"{name}: has {bits} bits a channel"
-    if image.format == "JPEG2000":
+    if _format(image) == "JPEG2000":
         found = _of_jpeg2000(image, name, bits)
-    elif bits == 16 and image.format in ("PNG", "TIFF") and not _separate(image):
+    elif bits == 16 and _format(image) in ("PNG", "TIFF") and not _separate(image):
         found = _of_two_bytes(image)
-    elif image.format in ("AVIF", "PPM"):  # Pillow rounds them itself
+    elif _format(image) in ("AVIF", "PPM"):  # Pillow rounds them itself
         found = None
     else:
         warnings.warn(f"{said}, of which Pillow cuts off all but 8 without rounding", stacklevel=3)
@@ -192,7 +198,11 @@ def _of_two_bytes(image: ImageFile.ImageFile) -> tuple[np.ndarray, str]:
         return _nearest(both[:, :, 0::2], both[:, :, 1::2]), "LA"
     end = raw_mode[-1] if ";16" in raw_mode else ENDS[image.tag_v2.prefix]  # a TIFF's planes have modes like R
     low = _again(image, lambda raw: f"{_plain(raw)};16{OTHER[end]}")
-    high = _again(image, lambda raw: f"{_plain(raw)};16{end}")
+    if raw_mode == f"{mode};16{end}":
+        image.load()
+        high = np.asarray(image)
+    else:
+        high = _again(image, lambda raw: f"{_plain(raw)};16{end}")
     if raw_mode.startswith("RGBa"):
         return _divided(high, low), mode
     found, key = _nearest(high, low), image.info.get("transparency")
@@ -276,7 +286,7 @@ def _key(image: Image.Image) -> Any:
     """
     bits = {"L;2": 2, "L;4": 4, "L": 8, "RGB": 8}.get(_raw_mode(image))
     key = image.info.get("transparency")
-    if image.format != "PNG" or bits is None or not isinstance(key, int | tuple):
+    if _format(image) != "PNG" or bits is None or not isinstance(key, int | tuple):
         return None
     most = (1 << bits) - 1
     if isinstance(key, int):
@@ -293,4 +303,5 @@ def _rekeyed(image: Image.Image, key: Any) -> Image.Image:
 def _with_info(found: Image.Image, image: Image.Image) -> Image.Image:
     """With what came with the image, but a key for transparency, which belonged to its deeper values."""
     found.info = {key: value for key, value in image.info.items() if key != "transparency"}
+    found.filename = getattr(image, "filename", "")  # for what is said of it later
     return found
