@@ -276,6 +276,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, photo, slim, capsys):
         ("compress a.png a.slim --colour", "--colour"),
         ("compress a.png a.slim -q good", "good"),
         ("decompress a.slim a.png --region 1,2,3", "X,Y,W,H"),
+        ("compress a.png a.slim --max-pixels 0", "--max-pixels"),
         ("info a b", "unrecognized"),
         ("", "VERB"),
     ],
@@ -292,6 +293,35 @@ def test_a_missing_model_is_said_once(tmp_path, photo, small, installed, capsys)
         assert run("compress", photo, small, tmp_path / "slim", *arguments) == 2
         printed = capsys.readouterr()
         assert printed.err.count("\n") == 1 and named in printed.err
+
+
+def test_max_pixels_is_honoured_both_ways(tmp_path, photo, capsys, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    slim = tmp_path / "photo.slim"
+    assert run("compress", photo, slim) == 2
+    assert "--max-pixels" in capsys.readouterr().err and not slim.exists()
+    assert run("compress", photo, slim, "--max-pixels", 12_999) == 2
+    assert "more than the limit of 12,999" in capsys.readouterr().err
+    assert run("compress", photo, slim, "--max-pixels", 13_000) == 0
+    assert capsys.readouterr().err == ""
+    assert run("decompress", slim, tmp_path / "out.png", "--max-pixels", 12_999) == 2
+    assert "--max-pixels" in capsys.readouterr().err
+    assert run("decompress", slim, tmp_path / "out.png", "--max-pixels", 13_000) == 0
+
+
+def test_an_animation_is_compressed_with_one_line(tmp_path, capsys):
+    path = tmp_path / "film.gif"
+    frames = [Image.new("RGB", (32, 24), colour) for colour in ("red", "lime", "blue")]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    assert run("compress", path, tmp_path / "film.slim") == 0
+    assert capsys.readouterr().err == f"slimcodec: {path}: only the first of its 3 frames is used\n"
+
+
+def test_info_lists_xmp(tmp_path, photo, capsys):
+    Image.open(photo).save(tmp_path / "with.jpg", xmp=b"<x:xmpmeta/>")
+    assert run("compress", tmp_path / "with.jpg", tmp_path / "with.slim") == 0
+    assert run("info", tmp_path / "with.slim") == 0
+    assert "chunks    xmp 20 bytes" in capsys.readouterr().out
 
 
 def test_a_warning_is_one_line(tmp_path, capsys):

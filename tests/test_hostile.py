@@ -115,6 +115,7 @@ def test_damaged_pictures_are_read_or_refused_whatever_their_format(photo, monke
 
 NO_PROFILES = [
     b"",
+    b"\xff\xfe no text",
     b"x",
     b"II*\0",
     b"II*\0\x08\0\0\0\xff\xff",
@@ -126,7 +127,7 @@ NO_PROFILES = [
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".avif", ".jp2", ".gif", ".bmp"])
-@pytest.mark.parametrize("chunk", ["icc", "exif"])
+@pytest.mark.parametrize("chunk", ["icc", "exif", "xmp"])
 def test_a_chunk_that_is_no_profile_ends_in_a_picture_or_a_refusal(codec, pictures, tmp_path, chunk, suffix):
     """Nobody checks what is in the chunks before a picture format's writer gets it."""
     contents = bitstream.unpack(codec.compress(pictures["17x31"]))
@@ -350,6 +351,7 @@ files = {
     "an ICC bomb": (bombed(2, 64, 64), {}),
     "an EXIF bomb": (bombed(4, 64, 64), {}),
     "an alpha bomb": (bombed(8, 64, 64), {}),
+    "an XMP bomb": (bombed(16, 64, 64), {}),
     "an alpha bomb, partial": (bombed(8, 64, 64)[:-1], {"allow_partial": True}),
 }
 del bomb

@@ -35,7 +35,9 @@ ALLOWED = {
         "codec/complexity",
         "codec/zoo",
     },
-    "codec/pictures": {"numpy", "PIL"},
+    "codec/pictures": {"numpy", "PIL", "codec/depth", "codec/profiles"},
+    "codec/depth": {"numpy", "PIL"},
+    "codec/profiles": {"numpy", "PIL", "codec/bitstream"},
     "codec/files": {"PIL", "codec/atomic", "codec/inference", "codec/zoo", "codec/pictures", "codec/bitstream"},
     "codec/compilation": {"numba"},
     "codec/entropy": {"numpy", "codec/compilation"},
@@ -47,9 +49,15 @@ ALLOWED = {
     | {"codec/network", "codec/rate", "codec/entropy", "codec/bitstream", "codec/quantise", "codec/tiling"},
     "codec/refine": {"torch", "numpy", "codec/network", "codec/tiling"},
     "codec/targets": {"codec/network"},
-    "codec/inference": {"torch", "numpy", "PIL"}
+    "codec/inference": {"torch", "numpy", "PIL", "codec/encoding", "codec/decoding", "codec/progress", "codec/heap"}
     | {"codec/models", "codec/isolation", "codec/network", "codec/bitstream", "codec/pictures", "codec/targets"}
     | {"codec/quantise", "codec/refine", "codec/symbols", "codec/tiling"},
+    "codec/encoding": {"torch", "numpy", "codec/decoding", "codec/progress", "codec/heap", "codec/isolation"}
+    | {"codec/network", "codec/bitstream", "codec/pictures", "codec/refine", "codec/symbols", "codec/tiling"},
+    "codec/decoding": {"numpy", "PIL", "codec/progress", "codec/heap", "codec/bitstream", "codec/pictures"}
+    | {"codec/network", "codec/symbols", "codec/tiling"},
+    "codec/progress": set(),
+    "codec/heap": set(),
     "evaluation/__init__": {"evaluation/curves"},
     "evaluation/metrics": None,
     "evaluation/ffmpeg": {"imageio_ffmpeg"},

@@ -1,6 +1,8 @@
 """Pictures as they come: every PIL mode, arrays, orientation, profiles, and one clear sentence for what is refused."""
 
 import struct
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
 import numpy as np
@@ -245,6 +247,35 @@ def test_files_that_are_no_pictures_are_named(photo, tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with pytest.raises(InvalidInput, match=rf"^{good}: .*decompression bomb"):
         open_picture(good)
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "GIF", "WEBP", "JPEG"])
+def test_max_pixels_takes_the_place_of_pillows_limit(photo, format, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    file = BytesIO()
+    photo.save(file, format)
+    with pytest.raises(InvalidInput, match=r"decompression bomb.*compress takes --max-pixels \(max_pixels=\)"):
+        open_picture(file)
+    with warnings.catch_warnings(action="error"):
+        assert open_picture(file, max_pixels=17 * 31).size == photo.size
+        with pytest.raises(InvalidInput, match=r"31 x 17 pixels, more than the limit of 526\. .*--max-pixels"):
+            open_picture(file, max_pixels=526)
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, "many"])
+def test_a_max_pixels_that_is_no_number_of_pixels(photo, tmp_path, wrong):
+    photo.save(tmp_path / "photo.png")
+    with pytest.raises(InvalidInput, match=r"max_pixels .*: must be a whole number from 1"):
+        open_picture(tmp_path / "photo.png", max_pixels=wrong)
+
+
+def test_threads_do_not_lose_pillows_limit(photo, tmp_path):
+    photo.save(tmp_path / "photo.png")
+    before = Image.MAX_IMAGE_PIXELS
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda more: open_picture(tmp_path / "photo.png", max_pixels=600 + more), range(200)))
+    assert before == Image.MAX_IMAGE_PIXELS
 
 
 def test_an_animation_gives_its_first_picture_and_a_warning(photo, tmp_path):

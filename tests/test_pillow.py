@@ -217,6 +217,35 @@ def test_a_damaged_or_truncated_file_is_found_when_it_is_loaded(slim, monkeypatc
     Image.open(slim).load()
 
 
+def test_loading_follows_pillows_limit(slim, monkeypatch):
+    picture = Image.open(slim)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 6499)
+    with pytest.raises(InvalidFile, match="more than the limit of 12,998"):
+        picture.load()
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(slim)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 6500)
+    with pytest.warns(Image.DecompressionBombWarning):
+        Image.open(slim).load()
+    limits = []
+    monkeypatch.setattr(slimcodec.pillow, "decode", lambda data, *, max_pixels, **_: limits.append(max_pixels))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    with pytest.raises(AttributeError):  # of the None that stands for a picture
+        Image.open(slim).load()
+    assert limits == [65535**2]
+
+
+def test_xmp_is_kept(photo, codec):
+    photo.info["xmp"] = b"<x:xmpmeta/>"
+    file = io.BytesIO()
+    photo.save(file, "SLIM")
+    assert Image.open(file).info["xmp"] == b"<x:xmpmeta/>"
+    photo.save(file := io.BytesIO(), "SLIM", xmp=b"<other/>")
+    assert Image.open(file).info["xmp"] == b"<other/>" and photo.info["xmp"] == b"<x:xmpmeta/>"
+    photo.save(file := io.BytesIO(), "SLIM", strip=True)
+    assert "xmp" not in Image.open(file).info
+
+
 def test_nothing_heavy_is_imported_before_it_is_needed(slim):
     script = (
         "import sys, slimcodec.pillow; from PIL import Image; Image.open(sys.argv[1])\nprint('torch' in sys.modules)"

@@ -84,7 +84,7 @@ def compress(options: argparse.Namespace) -> int:
     from slimcodec import compress_file
 
     model = options.model or zoo.default_student()
-    settings = {name: getattr(options, name) for name in ("effort", "strip", "device")}
+    settings = {name: getattr(options, name) for name in ("effort", "strip", "device", "max_pixels")}
     targets = {name: getattr(options, name) for name in ("quality", "target_bpp", "max_bytes", "target_psnr_db")}
     settings |= {name: value for name, value in targets.items() if value is not None}
 
@@ -618,7 +618,8 @@ def _add_compress(verb: argparse.ArgumentParser) -> None:
     target.add_argument("--max-bytes", type=int, metavar="N", help="the best quality that fits in so many bytes")
     target.add_argument("--psnr", type=float, dest="target_psnr_db", metavar="P", help="the PSNR to reach, in dB")
     verb.add_argument("--effort", type=int, default=0, metavar="E", help="0 (fast, default) to 10 (smaller files)")
-    verb.add_argument("--strip", action="store_true", help="leave out the colour profile and EXIF")
+    verb.add_argument("--strip", action="store_true", help="leave out the colour profile, EXIF and XMP")
+    _add_max_pixels(verb, None, "179 million, Pillow's limit")
     _add_model(verb, "the only student there is")
 
 
@@ -628,13 +629,7 @@ def _add_decompress(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--partial", action="store_true", dest="allow_partial", help="decode what there is of a truncated file"
     )
-    verb.add_argument(
-        "--max-pixels",
-        type=int,
-        default=bitstream.MAX_PIXELS,
-        metavar="N",
-        help="refuse larger pictures (default: %(default)s)",
-    )
+    _add_max_pixels(verb, bitstream.MAX_PIXELS, "%(default)s")
     _add_model(verb, "the installed model that made the file")
 
 
@@ -684,6 +679,11 @@ def _add_model(verb: argparse.ArgumentParser, default: str) -> None:
     verb.add_argument(
         "--device", default="cpu", metavar="D", help="where the networks run, such as cuda (default: cpu)"
     )
+
+
+def _add_max_pixels(verb: argparse.ArgumentParser, default: int | None, said: str) -> None:
+    help = f"refuse larger pictures (default: {said})"
+    verb.add_argument("--max-pixels", type=_count, default=default, metavar="N", help=help)
 
 
 def _names(text: str) -> list[str]:

@@ -37,7 +37,7 @@ class SlimImageFile(ImageFile.ImageFile):
         self._loading = Lock()
         try:
             contents = _head(self.fp)
-            self.info.update(metadata(contents.chunk("icc"), contents.chunk("exif")))
+            self.info.update(metadata(*map(contents.chunk, ("icc", "exif", "xmp"))))
         except InvalidFile as error:
             raise SyntaxError(str(error)) from error  # which is how Pillow is told to try another format
         self._size = contents.header.width, contents.header.height
@@ -53,7 +53,7 @@ class SlimImageFile(ImageFile.ImageFile):
         if self._im is not None or self.fp is None:
             return
         self.fp.seek(0)
-        picture = decode(self.fp.read(), allow_partial=ImageFile.LOAD_TRUNCATED_IMAGES)
+        picture = decode(self.fp.read(), max_pixels=_max_pixels(), allow_partial=ImageFile.LOAD_TRUNCATED_IMAGES)
         self.readonly = picture.readonly
         self.im = picture.im  # last, for now it is loaded
         if self._exclusive_fp:
@@ -65,6 +65,11 @@ class SlimImageFile(ImageFile.ImageFile):
         self.fp.seek(0)
         bitstream.unpack(self.fp.read(), max_pixels=MAX_SIDE**2)
         super().verify()
+
+
+def _max_pixels() -> int:
+    """Pillow warns at its limit and refuses, of any format, what is twice as large; None is no limit."""
+    return MAX_SIDE**2 if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
 
 
 def _head(file: BinaryIO) -> bitstream.Contents:
@@ -83,7 +88,7 @@ def _head(file: BinaryIO) -> bitstream.Contents:
 
 def _save(image: Image.Image, file: BinaryIO, filename: str | bytes) -> None:
     given = image.encoderinfo
-    profiles = {key: given[key] for key in ("icc_profile", "exif") if key in given}
+    profiles = {key: given[key] for key in ("icc_profile", "exif", "xmp") if key in given}
     if profiles:  # Pillow's way to save others than those that the picture came with
         image = image.copy()
         image.info |= {key: value.tobytes() if hasattr(value, "tobytes") else value for key, value in profiles.items()}

@@ -22,6 +22,7 @@ FIELDS = {  # offset and struct format; docs/format.md
     "second size": (29, "<I"),
     "third size": (33, "<I"),
 }
+CHUNK_FLAGS = 0xFE
 CHECKSUM_AT = FIELDS["checksum"][0]
 INTERESTING = [0, 1, 2, 3, 7, 8, 15, 16, 31, 63, 64, 65, 127, 128, 129, 254, 255, 256, 257, 511, 512, 2047, 2048, 2049]
 INTERESTING += [4096, 0x7FFF, 0x8000, 0xFFFE, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF]
@@ -140,10 +141,10 @@ def plant_bomb(data: bytearray, rng: Random, _) -> None:
     """A chunk far larger than it may be once it is decompressed: before the one that is there, or as a new one."""
     if len(data) < HEADER_BYTES + 4:
         return
-    flag = rng.choice((2, 4, 8))
-    index = (data[5] & (flag - 1) & 14).bit_count()
+    flag = rng.choice((2, 4, 8, 16, 128))
+    index = (data[5] & (flag - 1) & CHUNK_FLAGS).bit_count()
     at = HEADER_BYTES + 4 * index
-    chunks = (data[5] & 14).bit_count()
+    chunks = (data[5] & CHUNK_FLAGS).bit_count()
     begin = HEADER_BYTES + 4 * (_parts(data) if chunks else 1)
     if data[5] & flag == 0:
         data[5] |= flag
@@ -228,7 +229,7 @@ def _parts(data: bytearray) -> int:
     width, height = struct.unpack_from("<2H", data, 14)
     rows, columns = -(-height // CELL), -(-width // CELL)
     side = data[20] or max(rows, columns, 1)
-    return (data[5] & 14).bit_count() + -(-rows // side) * -(-columns // side)
+    return (data[5] & CHUNK_FLAGS).bit_count() + -(-rows // side) * -(-columns // side)
 
 
 def seal(data: bytearray) -> None:

@@ -9,7 +9,6 @@ tile: its symbols are held whole.
 import math
 from collections.abc import Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -21,9 +20,6 @@ from slimcodec.codec.progress import Progress
 from slimcodec.codec.symbols import SymbolReader
 from slimcodec.codec.tiling import CODING_TILE, LATENTS, Window, decoding_windows, in_lines, is_big, whole
 
-if TYPE_CHECKING:
-    from slimcodec.codec.inference import Codec
-
 MIB = 1 << 20
 MAX_MEMORY = 1536 * MIB  # what decoding may take unless told otherwise: 200 million pixels in tiles of the usual size
 # By measurement, in bytes: what the networks take for an element of y in a window, and for a piece of g_s at its end.
@@ -31,22 +27,22 @@ BYTES_PER_LATENT, PIECE_BYTES = 40, 80 * MIB
 
 
 def decode(
-    codec: "Codec", contents: bitstream.Contents, area: Window, max_memory: int, progress: Progress | None = None
+    codec, contents: bitstream.Contents, area: Window, max_memory: int, progress: Progress | None = None
 ) -> Image.Image:
     """The pixels of an area as `Codec.decompress` gives them. Raises InvalidFile."""
     task = _Decoding(codec, contents.header, area)
     _check_memory(task.bytes_needed(contents), max_memory)
-    icc, exif = (contents.chunk(name) for name in ("icc", "exif"))
+    profiles = [contents.chunk(name) for name in ("icc", "exif", "xmp")]
     rows = contents.alpha_rows() if "alpha" in contents.chunks else None
     canvas = pictures.Canvas(area.shape, grey=contents.header.grey, alpha=rows is not None)
     for window, pixels in task.windows(SymbolReader(codec.coder, contents, task.cells_seen(area)), progress):
         canvas.paste(pixels, *window.seen_from(area)[:2])
     if rows:
         canvas.set_alpha(rows, contents.header.width, area.top, area.left)
-    return canvas.finish(icc, exif)
+    return canvas.finish(*profiles)
 
 
-def colours(codec: "Codec", data: bytes) -> np.ndarray:
+def colours(codec, data: bytes) -> np.ndarray:
     """What the networks make of a whole file, uint8 [H, W, 3], in colour also where the picture was grey."""
     contents = bitstream.unpack(data, max_pixels=pictures.MAX_SIDE**2)
     area = whole((contents.header.height, contents.header.width))
@@ -60,7 +56,7 @@ def colours(codec: "Codec", data: bytes) -> np.ndarray:
 class _Decoding:
     """How an area of a picture, in pixels, is decoded by a codec."""
 
-    def __init__(self, codec: "Codec", header: bitstream.Header, area: Window):
+    def __init__(self, codec, header: bitstream.Header, area: Window):
         self.codec, self.header, self.area = codec, header, area
         self.grid = whole(header.cells)
         _, self.latent_margin, self.pixel_margin = codec.margins

@@ -8,7 +8,7 @@ Searches, which ask for many qualities, and effort keep all of y: 4·M / 256 byt
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -32,9 +32,6 @@ from slimcodec.codec.tiling import (
     whole,
 )
 
-if TYPE_CHECKING:
-    from slimcodec.codec.inference import Codec
-
 
 class Encoding:
     """A picture's latents, and what they cost and give at a quality (8.8).
@@ -42,15 +39,14 @@ class Encoding:
     `effort` may be overridden: searches look at the unrefined latents.
     """
 
-    def __init__(
-        self, codec: "Codec", picture: pictures.Picture, effort: int, tile: int | None, progress: Progress | None
-    ):
+    def __init__(self, codec, picture: pictures.Picture, effort: int, tile: int | None, progress: Progress | None):
         self.codec, self.picture, self.effort, self.progress = codec, picture, effort, progress
         height, width, _ = picture.pixels.shape
         self.grid = whole((-(-height // ALIGNMENT), -(-width // ALIGNMENT)))
         self.tile = automatic_tile(self.grid) if tile is None else tile
         alpha = None if picture.alpha is None else (rows.tobytes() for rows in in_strips(picture.alpha))
-        self.chunks = bitstream.compress_chunks(icc=picture.icc, exif=picture.exif, alpha=alpha, pixels=height * width)
+        profiles = {"icc": picture.icc, "exif": picture.exif, "xmp": picture.xmp}
+        self.chunks = bitstream.compress_chunks(pixels=height * width, alpha=alpha, **profiles)
         self._refined: tuple[tuple[int, int], Tensor] | None = None
         self._latest: tuple[tuple[int, int], _Group] | None = None
 
@@ -228,7 +224,7 @@ class Band:
 class _HyperLatents:
     """z_hat of a picture at a quality, made as far as it is asked for; all of it is kept, for it is small."""
 
-    def __init__(self, codec: "Codec", y: Band, grid: Window, fixed_quality: int):
+    def __init__(self, codec, y: Band, grid: Window, fixed_quality: int):
         self.codec, self.y, self.grid, self.fixed_quality = codec, y, grid, fixed_quality
         self.margin = hyper_margin(codec.network.architecture)
         self.integers = np.zeros((codec.network.architecture.hypers, *grid.shape), np.int8)

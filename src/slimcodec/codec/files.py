@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from slimcodec import InvalidFile, InvalidInput, SlimcodecError
 from slimcodec.codec import bitstream, zoo
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     Source = str | PathLike | BinaryIO  # a path, or a file open in binary
     Model = str | PathLike | Codec | None  # a name, a directory, a loaded codec, or whichever fits
 
+XMP_TAG = 700  # of TIFF
 LOADED_MODELS = 4  # that stay in memory for the next file
 
 # Where Pillow's own choice would visibly lose some of what was decoded.
@@ -52,18 +54,24 @@ class Decompressed(NamedTuple):
 
 
 def compress_file(
-    source: "Source", target: "Source", *, model: "Model" = None, device: str = "cpu", **settings: Any
+    source: "Source",
+    target: "Source",
+    *,
+    model: "Model" = None,
+    device: str = "cpu",
+    max_pixels: int | None = None,
+    **settings: Any,
 ) -> Compressed:
     """A picture file → a .slim file. `settings` are those of `Codec.compress`: quality, target_bpp, effort and so on.
 
     `model` is a name, a directory or a loaded Codec (then `device` is its own); without one it is the only student
-    installed. A model stays loaded for the next file.
+    installed. A model stays loaded for the next file. `max_pixels` takes the place of Pillow's limit on the size.
 
     Raises InvalidInput, naming the file, for a picture or a setting that cannot be used, and OSError, naming the
     target, when it cannot be written; then there is no target, or the one from before.
     """
     with _naming(source):
-        picture = open_picture(_seekable(source))
+        picture = open_picture(_seekable(source), max_pixels)
     codec = _codec(model, device, zoo.default_student)
     with writing(target) as file, _naming(source):
         data = codec.compress(picture, **settings)
@@ -84,8 +92,8 @@ def decompress_file(
 
     `format` is Pillow's name of the picture format; without it the target's suffix decides, PNG for an open file and
     for a pipe or device without one.
-    `model` is as in `compress_file`; without one it is the installed model whose hash is in the file. ICC and EXIF
-    are written where the format can hold them.
+    `model` is as in `compress_file`; without one it is the installed model whose hash is in the file. ICC, EXIF
+    and XMP are written where the format can hold them.
 
     Raises InvalidFile, naming the file, when it is damaged or its model is not installed; InvalidInput, before the
     work, for a target that no picture, or not this one, can be written to; and OSError as `compress_file`.
@@ -205,11 +213,26 @@ def _save(picture: Image.Image, file: BinaryIO, format: str, name: str) -> None:
         ) from error
 
 
-def _metadata(picture: Image.Image, format: str) -> dict[str, bytes]:
-    """Those of ICC and EXIF that the format's writer takes: damaged EXIF must not cost the picture."""
+def _metadata(picture: Image.Image, format: str) -> dict[str, Any]:
+    """Those of ICC, EXIF and XMP that the format's writer takes: damaged EXIF must not cost the picture."""
     found = {}
-    for key in {"icc_profile", "exif"} & set(picture.info):
+    for key in ("icc_profile", "exif", "xmp"):
         with contextlib.suppress(Exception):  # writers that cannot parse it raise all sorts of things
-            Image.new(picture.mode, (16, 16)).save(BytesIO(), format, **{key: picture.info[key]})
-            found[key] = picture.info[key]
+            settings = {key: picture.info[key]}
+            if key == "xmp" and format in ("PNG", "TIFF"):
+                settings = _with_xmp(picture.info[key], format, found.get("exif"))
+            Image.new(picture.mode, (16, 16)).save(BytesIO(), format, **settings)
+            found |= settings
     return found
+
+
+def _with_xmp(xmp: bytes, format: str, exif: bytes | None) -> dict[str, Any]:
+    """What the two writers want that have no setting for XMP: a PNG's text, and a tag among those of EXIF in a TIFF."""
+    if format == "PNG":
+        text = PngInfo()
+        text.add_itxt("XML:com.adobe.xmp", xmp.decode())
+        return {"pnginfo": text}
+    tags = Image.Exif()
+    tags.load(exif or b"")
+    tags[XMP_TAG] = xmp
+    return {"exif": tags}

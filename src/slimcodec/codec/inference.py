@@ -105,7 +105,7 @@ class Codec:
         max_bytes       the best quality whose file is no larger
         target_psnr_db  the lowest quality whose picture has at least that PSNR (8-bit RGB)
         effort          0 (fast) to 10 (some 10 seconds a megapixel): how long latents are refined; decoding is the same
-        strip           leave out the ICC profile and EXIF
+        strip           leave out the ICC profile, EXIF and XMP
         tile            cells of 64 pixels along the side of an independently coded tile; 0: one; None: by size
         progress        is called with the share that is done, 0 to 1
 
@@ -130,7 +130,7 @@ class Codec:
         allow_partial: bool = False,
         progress: Progress | None = None,
     ) -> Image.Image:
-        """The bytes of a .slim file → the picture, of mode L, LA, RGB or RGBA, with its ICC profile and EXIF in info.
+        """The bytes of a .slim file → the picture, of mode L, LA, RGB or RGBA, with ICC profile, EXIF and XMP in info.
 
         region       (x, y, width, height): decode that part alone
         max_pixels   refuse a picture of more

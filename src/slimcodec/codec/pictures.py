@@ -1,6 +1,7 @@
-"""Pictures as they come, and as they go: any PIL mode or uint8 array ↔ three channels, alpha, ICC and EXIF."""
+"""Pictures as they come, and as they go: any PIL mode or uint8 array ↔ three channels, alpha, ICC, EXIF and XMP."""
 
 import contextlib
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from io import BytesIO
@@ -11,11 +12,12 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from slimcodec import InvalidInput, SlimcodecError
+from slimcodec.codec import depth, profiles
+from slimcodec.codec.profiles import EXIF_MARKER
 
 LAZY_PIXELS = 1 << 22  # of an image with more, pixels are copied when they are needed, as far as they are
 MAX_SIDE = 65535  # pixels; what the header of a .slim file can say
 ORIENTATION = 0x0112  # EXIF's tag
-EXIF_MARKER = b"Exif\0\0"  # JPEG puts it before EXIF's TIFF structure, and Pillow does as JPEG
 
 # PIL modes and the one of L, LA, RGB, RGBA that loses nothing of them.
 MODES = {
@@ -35,6 +37,7 @@ MODES = {
     "CMYK": "RGB",
 }
 KEYED = "1", "L", "P", "RGB"  # modes in which a colour may stand for transparency
+_LIMITING = threading.Lock()  # Pillow's limit on pixels is one for all threads
 
 
 class Picture(NamedTuple):
@@ -45,28 +48,34 @@ class Picture(NamedTuple):
     alpha: "np.ndarray | LazyPixels | None"  # uint8 [H, W], C-contiguous
     icc: bytes | None  # a profile of grey or of RGB, whichever the pixels are
     exif: bytes | None  # a TIFF structure, without orientation and without JPEG's marker
+    xmp: bytes | None = None  # a packet
 
 
 def from_picture(picture: Image.Image | np.ndarray, *, strip: bool = False) -> Picture:
     """A PIL image, or uint8 [H, W] (grey), [H, W, 3] (RGB) or [H, W, 4] (RGBA) → `Picture`.
 
-    EXIF's orientation is applied. 16 bits are rounded to 8, with a warning. CMYK becomes sRGB by its own profile. An
-    alpha channel is kept even where it is opaque everywhere: the mode comes back as it was. `strip` drops ICC and EXIF.
+    EXIF's orientation is applied. CMYK becomes sRGB by its own profile. A PNG's gAMA and cHRM become a profile.
+    An alpha channel is kept even where it is opaque everywhere: the mode comes back as it was. `strip` drops ICC, EXIF
+    and XMP.
+
+    More than 8 bits a channel are rounded to 8, with a warning. White is what the image's file says (bits a sample,
+    maxval). An image of mode I;16 or I that comes from no file is taken as 16 bits: 65535 is white, whatever its values
+    are. The colours of a file whose pixels Pillow has read already are the 8 bits that it left of them.
 
     Raises InvalidInput for anything else, for damaged data, and for sides of 0 or more than `MAX_SIDE` pixels.
     """
     found = _from_image(picture) if isinstance(picture, Image.Image) else _from_array(_array(picture))
-    return found._replace(icc=None, exif=None) if strip else found
+    return found._replace(icc=None, exif=None, xmp=None) if strip else found
 
 
 def to_image(picture: Picture) -> Image.Image:
-    """The PIL image, of mode L, LA, RGB or RGBA, with `info["icc_profile"]` and `info["exif"]` where there are any."""
+    """The PIL image, of mode L, LA, RGB or RGBA, with `info`'s icc_profile, exif and xmp where there are any."""
     height, width, _ = picture.pixels.shape
     canvas = Canvas((height, width), grey=picture.grey, alpha=picture.alpha is not None)
     canvas.paste(np.asarray(picture.pixels), 0, 0)
     if picture.alpha is not None:
         canvas.set_alpha([np.asarray(picture.alpha).tobytes()], width, 0, 0)
-    return canvas.finish(picture.icc, picture.exif)
+    return canvas.finish(picture.icc, picture.exif, picture.xmp)
 
 
 class Canvas:
@@ -93,31 +102,93 @@ class Canvas:
                 self.image.paste(part, (0, first))
             at += len(values)
 
-    def finish(self, icc: bytes | None, exif: bytes | None) -> Image.Image:
-        self.image.info |= metadata(icc, exif)
+    def finish(self, icc: bytes | None, exif: bytes | None, xmp: bytes | None) -> Image.Image:
+        self.image.info |= metadata(icc, exif, xmp)
         return self.image
 
 
-def metadata(icc: bytes | None, exif: bytes | None) -> dict[str, bytes]:
-    """Profile and EXIF as `Picture` has them → as Pillow has them in `Image.info`."""
-    found = {"icc_profile": icc, "exif": exif and EXIF_MARKER + exif}
+def metadata(icc: bytes | None, exif: bytes | None, xmp: bytes | None = None) -> dict[str, bytes]:
+    """Profile, EXIF and XMP as `Picture` has them → as Pillow has them in `Image.info`."""
+    found = {"icc_profile": icc, "exif": exif and EXIF_MARKER + exif, "xmp": xmp}
     return {key: value for key, value in found.items() if value}
 
 
-def open_picture(source: str | PathLike | BinaryIO) -> Image.Image:
-    """A picture file, by its path or open, → the PIL image with its pixels read; of an animation the first.
+def open_picture(source: str | PathLike | BinaryIO, max_pixels: int | None = None) -> Image.Image:
+    """A picture file, by its path or open, → the PIL image with its pixels read: of several frames the first.
+
+    Its pixels have 8 bits a channel; `from_picture` says what becomes of more. `max_pixels` takes the place of Pillow's
+    limit on the size, `PIL.Image.MAX_IMAGE_PIXELS`, above whose double it refuses a picture.
 
     Raises InvalidInput, naming the file, when it is missing, no picture, damaged or suspiciously large.
     """
     name = file_name(source)
     if hasattr(source, "read") and not source.seekable():
         source = BytesIO(source.read())
-    with _reading(name), Image.open(source) as image:
-        image.load()
-        # Phones append a depth map or a gain map to a JPEG (MPO): nobody misses it in a .slim file.
-        if getattr(image, "is_animated", False) and image.format != "MPO":
-            warnings.warn(f"{name}: only the first of its {image.n_frames} frames is used", stacklevel=2)
-    return image
+    with _limit(max_pixels), _reading(name), Image.open(source) as image:
+        _check_pixels(image, max_pixels)
+        _warn_of_frames(image, name)
+        found = depth.read(image, name)
+        if found.format is None or found.format == "TIFF":  # while its file is open: that is where a TIFF's tags are
+            exif = profiles.exif(image)
+            found.info |= metadata(None, exif)
+    return found
+
+
+@contextlib.contextmanager
+def _limit(max_pixels: int | None) -> Iterator[None]:
+    """Pillow's limit raised for a while. It is Pillow's alone to ask, and one for all threads: meanwhile others find it
+    higher, too. So calls that raise it wait for each other, and what they put back is what was there.
+    """
+    if max_pixels is None:
+        yield
+        return
+    if not isinstance(max_pixels, int) or max_pixels < 1:
+        raise InvalidInput(f"max_pixels {max_pixels!r}: must be a whole number from 1")
+    with _LIMITING:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MAX_SIDE**2
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _check_pixels(image: Image.Image, max_pixels: int | None) -> None:
+    """Within `_limit`, which this makes as tight as it can be for what follows."""
+    if max_pixels is None:
+        return
+    if image.width * image.height > max_pixels:
+        raise Image.DecompressionBombError(
+            f"the picture has {image.width} x {image.height} pixels, more than the limit of {max_pixels:,}."
+        )
+    Image.MAX_IMAGE_PIXELS = max_pixels
+
+
+def _warn_of_frames(image: Image.Image, name: str) -> None:
+    """Phones append a depth map or a gain map to a JPEG (MPO): nobody misses it in a .slim file."""
+    frames = 1 if image.format == "MPO" else _frames(image)
+    if frames == 1:
+        return
+    used = f"only the first of its {frames or 'several'} frames is used"
+    if image.format == "PSD":
+        used = f"its merged picture is used, without its {frames or 'several'} layers"
+    warnings.warn(f"{name}: {used}", stacklevel=3)
+
+
+def _frames(image: Image.Image) -> int:
+    """How many there are; 0: several, but the later ones are damaged.
+
+    Some formats must be gone through to count them, and then the image is not what it was: a second one counts.
+    """
+    if not isinstance(getattr(type(image), "n_frames", None), property):
+        return getattr(image, "n_frames", 1)
+    position = image.fp.tell()
+    image.fp.seek(0)
+    try:
+        return max(type(image)(image.fp, image.filename).n_frames, 1)
+    except Exception:
+        return 0
+    finally:
+        image.fp.seek(position)
 
 
 def file_name(source: Any, unnamed: str = "the file") -> str:
@@ -136,7 +207,7 @@ def _reading(name: str) -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise InvalidInput(f"{name}: is not a picture, or of a format that Pillow does not know") from error
     except Image.DecompressionBombError as error:
-        raise InvalidInput(f"{name}: {error} If you trust it, raise PIL.Image.MAX_IMAGE_PIXELS") from error
+        raise InvalidInput(f"{name}: {error} If you trust it, compress takes --max-pixels (max_pixels=)") from error
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise InvalidInput(f"{name}: cannot be read ({error.strerror})") from error
@@ -148,13 +219,15 @@ def _from_image(image: Image.Image) -> Picture:
     name = getattr(image, "filename", "") or "the picture"
     _check_size(image.height, image.width)
     with _reading(name):
-        image.load()
-        image = _upright(image)
-        exif, icc = _exif(image), image.info.get("icc_profile")
-        image = _standard(image, name)
-        pixels, alpha = _split(image)
-    grey = image.mode in ("L", "LA")
-    return Picture(pixels, grey, alpha, _fitting(icc, grey), exif)
+        read = depth.read(image, name)
+        upright = _upright(read)
+        exif, xmp = profiles.exif(image if image.format == "TIFF" else upright), profiles.xmp(upright)
+        standard = _standard(upright, name)
+        pixels, alpha = _split(standard)
+    grey = standard.mode in ("L", "LA")
+    icc = profiles.icc(upright, grey, name)
+    kept = zip((icc, exif, xmp), ("ICC profile", "EXIF", "XMP"), strict=True)
+    return Picture(pixels, grey, alpha, *(profiles.small(data, kind, name) for data, kind in kept))
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -174,22 +247,8 @@ def _upright(image: Image.Image) -> Image.Image:
         return ImageOps.exif_transpose(image)
 
 
-def _exif(image: Image.Image) -> bytes | None:
-    """EXIF's TIFF structure as it came; None if it has no tags or cannot be read."""
-    try:
-        tags = image.getexif()
-    except Exception:
-        return None
-    data = image.info.get("exif")
-    if not data and "Raw profile type exif" in image.info:  # as text in a PNG of ImageMagick's
-        data = tags.tobytes()
-    return data.removeprefix(EXIF_MARKER) if data and len(tags) else None
-
-
 def _standard(image: Image.Image, name: str) -> Image.Image:
     """The image in mode L, LA, RGB or RGBA; itself if it is already."""
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        return _from_16_bits(image, name)
     if image.mode not in MODES:
         raise InvalidInput(f"{name}: has PIL mode {image.mode}; turn it into 8 bits a channel, 0..255, first")
     mode = MODES[image.mode]
@@ -198,21 +257,6 @@ def _standard(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "CMYK":
         image = _without_ink(image)
     return image if image.mode == mode else image.convert(mode)
-
-
-def _from_16_bits(image: Image.Image, name: str) -> Image.Image:
-    """Grey of 16 bits (PIL's I;16 and its variants, and I in that range) → L, each value rounded to 255ths of white."""
-    values = np.asarray(image)
-    if image.mode == "I":
-        if values.min() < 0 or values.max() > 65535:
-            raise InvalidInput(
-                f"{name}: has PIL mode I and values outside 0..65535; turn it into 8 bits, 0..255, first"
-            )
-        if values.max() <= 255:  # 8 bits in a wide mode, as `convert("I")` makes them
-            return Image.fromarray(values.astype(np.uint8))
-    warnings.warn(f"{name}: has 16 bits a channel, rounded to 8", stacklevel=2)
-    eight_bits = ((np.arange(65536) + 128) // 257).astype(np.uint8)
-    return Image.fromarray(eight_bits[values])
 
 
 def _without_ink(image: Image.Image) -> Image.Image:
@@ -267,11 +311,6 @@ class LazyPixels:
 def _three(grey: np.ndarray) -> np.ndarray:
     """uint8 [H, W] → [H, W, 3]."""
     return np.repeat(grey[:, :, None], 3, axis=2)
-
-
-def _fitting(icc: Any, grey: bool) -> bytes | None:
-    """The profile if it describes such pixels: its bytes 16..20 name its colour space."""
-    return icc if isinstance(icc, bytes) and icc[16:20] == (b"GRAY" if grey else b"RGB ") else None
 
 
 def _array(picture: Any) -> np.ndarray:
