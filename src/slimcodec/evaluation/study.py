@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from slimcodec import InvalidFile, InvalidInput, __version__
 from slimcodec.codec import zoo
-from slimcodec.codec.network import Architecture
+from slimcodec.codec.architecture import Architecture
 from slimcodec.evaluation import anchors, figures, memory, report, viewer
 from slimcodec.evaluation import metrics as quality_metrics
 from slimcodec.evaluation.codecs import ModelCodec

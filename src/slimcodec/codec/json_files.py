@@ -1,0 +1,93 @@
+"""Reading JSON that may be damaged, edited or hostile: plain values, or one line that names the file and a remedy.
+
+model.json, summary.json, rounds.json, ... ──read──► dicts, lists, strings, finite numbers
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from slimcodec import InvalidInput
+
+MAX_BYTES = 64 << 20  # none of ours comes near it, and parsed it takes many times as much memory
+MAX_DEPTH = 64  # of lists and objects in each other; whatever walks through the values may then call itself
+MAX_DIGITS = 18  # of a whole number: it fits 64 bits, and a float
+
+
+def read(path: Path, *, remedy: str, kind: type = dict) -> Any:
+    """The object (or the list, by `kind`) in a JSON file.
+
+    Raises InvalidInput, with the file and the remedy, when it cannot be read, or holds anything else.
+    """
+    try:
+        with open(path, "rb") as file:
+            value = parse(file.read(MAX_BYTES + 1))
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
+    except ValueError as error:
+        raise InvalidInput(f"{path}: is damaged ({error}); {remedy}") from error
+    if not isinstance(value, kind):
+        raise InvalidInput(f"{path}: is damaged (no {'list' if kind is list else 'object'}); {remedy}")
+    return value
+
+
+def parse(data: bytes, *, max_bytes: int = MAX_BYTES) -> Any:
+    """The value of JSON in UTF-8.
+
+    Raises ValueError with the reason. Refused are also what standard JSON does not have (NaN, infinity, a name twice),
+    numbers beyond 64 bits, values nested deeper than 64, and more than `max_bytes`.
+    """
+    if len(data) > max_bytes:
+        raise ValueError(f"it is larger than {max_bytes:,} bytes")
+    try:
+        value = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_object,
+            parse_constant=_refuse_constant,
+            parse_float=_number,
+            parse_int=_whole_number,
+        )
+    except RecursionError:
+        raise ValueError(f"nested deeper than {MAX_DEPTH}") from None
+    _require_shallow(value)
+    return value
+
+
+def _object(pairs):
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in found if names.count(name) > 1)!r} is there twice")
+    return found
+
+
+def _refuse_constant(name):
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _whole_number(text):
+    if len(text.lstrip("-")) > MAX_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
+def _number(text):
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text[:20]} is too large")
+    return value
+
+
+def _require_shallow(value):
+    """Level by level: a function that calls itself would itself fail."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [item for parent in level if isinstance(parent, dict | list) for item in _items(parent)]
+        if not level:
+            return
+    raise ValueError(f"nested deeper than {MAX_DEPTH}")
+
+
+def _items(parent):
+    return parent.values() if isinstance(parent, dict) else parent
