@@ -44,7 +44,9 @@ ALLOWED = {
     "evaluation/__init__": {"evaluation/curves"},
     "evaluation/metrics": None,
     "evaluation/ffmpeg": {"imageio_ffmpeg"},
-    "evaluation/points": {"numpy", "PIL", "tqdm", "joblib", "codec/pictures", "evaluation/metrics"},
+    "evaluation/locks": {"filelock"},
+    "evaluation/points": {"numpy", "PIL", "tqdm", "joblib", "codec/pictures", "evaluation/locks", "evaluation/metrics"},
+    "evaluation/provenance": {"torch"},
     "evaluation/curves": None,
     "evaluation/anchors": None,
     "evaluation/codecs": {"PIL", "codec/zoo", "codec/inference"},
@@ -67,7 +69,7 @@ ALLOWED = {
     "training/prune": None,
     "training/rounds": None,
     "training/start": None,
-    "training/sweep": {"filelock", "rich", "codec/zoo"},
+    "training/sweep": {"rich", "codec/zoo", "codec/json_files", "evaluation/locks"},
     "training/tracking": {"lightning", "numpy", "wandb"}
     | {"codec/inference", "codec/models", "training/data", "training/rounds"}
     | {"evaluation/curves", "evaluation/figures", "evaluation/metrics"},

@@ -8,15 +8,14 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import FileLock, Timeout
 from rich.table import Table
 
 from slimcodec.codec.zoo import write_text
+from slimcodec.evaluation.locks import alone  # noqa: F401 - a teacher is trained once
 
 RECORD, CSV, PLOT = "job.json", "sweep.csv", "sweep.png"
 RUNNING, COMPLETE, STOPPED, FAILED = "running", "complete", "stopped", "failed"
@@ -170,19 +169,3 @@ def spots(found: Sequence[Job]) -> dict[str, dict[str, tuple[float, float]]]:
 def identity(configuration: Mapping[str, Any]) -> str:
     """Digits that are the same for the same resolved configuration, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest()[:16]
-
-
-@contextmanager
-def alone(directory: Path, waiting: Callable[[], Any]) -> Iterator[None]:
-    """Hold a directory's lock, after calling `waiting` if another process has it. It is freed when a process dies."""
-    directory.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(directory / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        waiting()
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
