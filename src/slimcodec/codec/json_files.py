@@ -5,14 +5,18 @@ model.json, summary.json, rounds.json, ... ──read──► dicts, lists, str
 
 import json
 import math
+import types
+import typing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from slimcodec import InvalidInput
 
 MAX_BYTES = 64 << 20  # none of ours comes near it, and parsed it takes many times as much memory
 MAX_DEPTH = 64  # of lists and objects in each other; whatever walks through the values may then call itself
 MAX_DIGITS = 18  # of a whole number: it fits 64 bits, and a float
+
+Record = TypeVar("Record", bound=tuple)
 
 
 def read(path: Path, *, remedy: str, kind: type = dict) -> Any:
@@ -52,6 +56,32 @@ def parse(data: bytes, *, max_bytes: int = MAX_BYTES) -> Any:
         raise ValueError(f"nested deeper than {MAX_DEPTH}") from None
     _require_shallow(value)
     return value
+
+
+def record(kind: type[Record], values: Any) -> Record:
+    """A NamedTuple from an object that has its fields, each of its type; those with a default may be missing.
+
+    Raises ValueError, naming the field. Whole numbers are floats too; true and false are no numbers.
+    """
+    if not isinstance(values, dict):
+        raise ValueError("no object")
+    hints = typing.get_type_hints(kind)
+    if unknown := values.keys() - hints.keys():
+        raise ValueError(f"there is no {min(unknown)}")
+    if missing := hints.keys() - values.keys() - kind._field_defaults.keys():
+        raise ValueError(f"{min(missing)} is missing")
+    for name, value in values.items():
+        if not _fits(value, hints[name]):
+            raise ValueError(f"{name} is of the wrong type")
+    return kind(**values)
+
+
+def _fits(value, hint):
+    if isinstance(hint, types.UnionType):
+        return any(_fits(value, each) for each in typing.get_args(hint))
+    if typing.get_origin(hint) is dict:
+        return isinstance(value, dict) and all(_fits(item, typing.get_args(hint)[1]) for item in value.values())
+    return type(value) is hint or (hint is float and type(value) is int)
 
 
 def _object(pairs):
