@@ -71,17 +71,18 @@ def record(kind: type[Record], values: Any) -> Record:
     if missing := hints.keys() - values.keys() - kind._field_defaults.keys():
         raise ValueError(f"{min(missing)} is missing")
     for name, value in values.items():
-        if not _fits(value, hints[name]):
+        if not fits(value, hints[name]):
             raise ValueError(f"{name} is of the wrong type")
     return kind(**values)
 
 
-def _fits(value, hint):
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a type such as int, dict[str, float] or str | None. Whole numbers are floats too."""
     if isinstance(hint, types.UnionType):
-        return any(_fits(value, each) for each in typing.get_args(hint))
+        return any(fits(value, each) for each in typing.get_args(hint))
     if typing.get_origin(hint) is dict:
-        return isinstance(value, dict) and all(_fits(item, typing.get_args(hint)[1]) for item in value.values())
-    return type(value) is hint or (hint is float and type(value) is int)
+        return isinstance(value, dict) and all(fits(item, typing.get_args(hint)[1]) for item in value.values())
+    return hint is Any or type(value) is hint or (hint is float and type(value) is int)
 
 
 def _object(pairs):
