@@ -354,3 +354,54 @@ def test_two_identical_commands_at_once_do_the_work_once(tmp_path):
     assert sorted("complete" in text for text in printed) == [False, True]
     assert json.loads((tmp_path / "run" / "job.json").read_text())["status"] == "complete"
     assert not list(tmp_path.glob("**/.*.partial"))
+
+
+# --------------------------------------------------------------------------------------------------- photos too small
+
+
+@pytest.fixture
+def mixed_photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, size in {"a": (200, 150), "b": (150, 90), "narrow": (300, 40), "tiny": (20, 20)}.items():
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)).save(
+            folder / f"{name}.png"
+        )
+    return folder
+
+
+def folder_run(tmp_path, photos, **more):
+    settings = smoke(tmp_path / "run", **more)
+    data = {"kind": "folder", "root": str(photos), "validation_root": str(photos), "held_out": 0}
+    return settings | {"data": {"limit": None, "max_pixels": None, "saturated": 0.0} | data}
+
+
+def test_photos_that_are_too_small_are_named_before_training(tmp_path, mixed_photos):
+    job = run.Run(folder_run(tmp_path, mixed_photos))
+    with pytest.warns(UserWarning, match=r"left out of validation.*narrow\.png \(300x40\), tiny\.png \(20x20\)"):
+        assert [photo.name for photo in job.validation_crops] == ["a.png", "b.png"]
+    with pytest.warns(UserWarning, match=r"2 of 4 photos are smaller than the 64x64 crop .* narrow\.png \(300x40\)"):
+        assert job.cache
+
+
+def test_crops_that_no_photo_has_room_for_are_refused_before_the_first_stage(tmp_path, mixed_photos):
+    job = run.Run(folder_run(tmp_path, mixed_photos))
+    job.configuration["finish"]["training"]["crop"] = 512
+    with pytest.raises(InvalidInput, match="no photo is as large as the 512x512 crop"), pytest.warns(UserWarning):
+        job.teacher()
+    assert not list(tmp_path.glob("run-cache/*/teacher*"))
+
+
+def test_only_small_validation_photos_end_the_run_before_training(tmp_path, mixed_photos):
+    small = tmp_path / "small"
+    small.mkdir()
+    shutil.copy(mixed_photos / "narrow.png", small)
+    job = run.Run(folder_run(tmp_path, mixed_photos))
+    job.configuration["data"]["validation_root"] = str(small)
+    job.configuration["validation"]["limit"] = 1
+    with pytest.raises(InvalidInput, match="none of the 1 validation photos"), pytest.warns(UserWarning):
+        job.teacher()
+    job = run.Run(folder_run(tmp_path, mixed_photos))
+    job.configuration["validation"]["side"] = 32
+    with pytest.raises(InvalidInput, match=r"validation\.side=32: must be at least 64"):
+        assert job.validation_crops
