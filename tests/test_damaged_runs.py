@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning
 import numpy as np
@@ -198,6 +199,23 @@ def test_a_damaged_summary_of_a_study_is_named(a_study, damage):
         with pytest.raises(InvalidInput) as caught:
             call(a_study)
         assert str(path) in str(caught.value) and "remove it" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_complete_stage_evaluate_looks_at_its_points(a_study, tmp_path, monkeypatch, capsys):
+    job, hashes = run.Run(smoke(tmp_path / "run")), {"teacher": "a", "student": "a"}
+    inputs = {"configuration": job.sections(run.EVALUATE), "models": hashes}
+    sets = {"photos": {"teacher": ROLE, "student": ROLE}}
+    write(tmp_path / "run", run.EVALUATION, json.dumps({"inputs": inputs, "sets": sets}))
+    shutil.copytree(a_study, tmp_path / "run" / "evaluation" / "photos")
+    monkeypatch.setattr(run.models, "load", lambda _: SimpleNamespace(sha256="a"))
+    measured = []
+    monkeypatch.setattr(run.Run, "evaluate_on", lambda self, name, *_: measured.append(name) or sets["photos"])
+    job.evaluate()
+    assert not measured and "complete" in capsys.readouterr().out
+    file = tmp_path / "run" / "evaluation" / "photos" / study.POINTS
+    file.write_text(file.read_text()[:-5])
+    job.evaluate()
+    assert measured and "has lost points, they are measured again" in " ".join(capsys.readouterr().out.split())
 
 
 # ------------------------------------------------------------------------------------- settings that lead nowhere
