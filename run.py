@@ -329,10 +329,10 @@ class Run:
     def train(self, module: Teach, directory: Path, training: dict, sections: tuple[str, ...], *, role: str) -> None:
         """Fit in a working directory beside, then write the model directory and remove the working directory."""
         work = _work(directory)
-        parallel.on_rank_zero(self.require_same_configuration, work, sections)
         photos = data.PhotoData(
             cache=self.cache, validation_photos=self.validation_crops, steps_per_epoch=training["steps_per_epoch"]
         )
+        parallel.on_rank_zero(self.require_same_configuration, work, sections)
         settings = self.configuration["trainer"]
         more = {"checkpoint_minutes": settings["checkpoint_minutes"], "compile": settings["compile"]}
         fit(module, photos, work, self.trainer, deadline=self.deadline, **more)

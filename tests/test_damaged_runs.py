@@ -85,7 +85,7 @@ def composed():
 
 def smoke(directory, **prune):
     """The configuration of the smallest run, with these settings of pruning."""
-    settings = copy.deepcopy(composed()) | {"run_dir": str(directory)}
+    settings = copy.deepcopy(composed()) | {"run_dir": str(directory), "teacher_cache": f"{directory}-cache"}
     settings["prune"] |= prune
     return settings
 
@@ -419,6 +419,7 @@ def test_only_small_validation_photos_end_the_run_before_training(tmp_path, mixe
     job.configuration["validation"]["limit"] = 1
     with pytest.raises(InvalidInput, match="none of the 1 validation photos"), pytest.warns(UserWarning):
         job.teacher()
+    assert not list(tmp_path.glob("run-cache/*/teacher*"))
     job = run.Run(folder_run(tmp_path, mixed_photos))
     job.configuration["validation"]["side"] = 32
     with pytest.raises(InvalidInput, match=r"validation\.side=32: must be at least 64"):
