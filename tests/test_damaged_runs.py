@@ -201,6 +201,14 @@ def test_a_damaged_summary_of_a_study_is_named(a_study, damage):
         assert str(path) in str(caught.value) and "remove it" in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("change", [{"metrics": None}, {"codecs": {"jpeg": {}}}, {"codecs": {"jpeg": 1}}, {"data": {}}])
+def test_a_summary_that_lost_its_inner_parts_is_named(a_study, change):
+    path = a_study / study.SUMMARY
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InvalidInput, match=r"summary\.json: is damaged .*remove it"):
+        study.is_whole(a_study)
+
+
 def test_a_complete_stage_evaluate_looks_at_its_points(a_study, tmp_path, monkeypatch, capsys):
     job, hashes = run.Run(smoke(tmp_path / "run")), {"teacher": "a", "student": "a"}
     inputs = {"configuration": job.sections(run.EVALUATE), "models": hashes}

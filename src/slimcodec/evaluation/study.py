@@ -134,13 +134,18 @@ def is_whole(out: Path) -> bool:
     """
     if not (out / POINTS).is_file() or not (out / SUMMARY).is_file():
         return False
-    summary = read_summary(out)
-    of_codecs = _by_codec(read_points(out / POINTS), summary)
-    for name, entry in summary["codecs"].items():
-        found = codec_figures(of_codecs[name], summary["metrics"], defaultdict(lambda: 1.0))
-        if any(json.loads(to_json(found))[part] != entry[part] for part in ("pictures", "curves")):
-            return False
-    return True
+    summary, points = read_summary(out), read_points(out / POINTS)
+    try:
+        of_codecs = _by_codec(points, summary)
+        found = {
+            name: codec_figures(of_codecs[name], summary["metrics"], defaultdict(lambda: 1.0))
+            for name in summary["codecs"]
+        }
+        parts = [(name, part) for name in found for part in ("pictures", "curves")]
+        as_kept = json.loads(to_json(found))
+        return all(as_kept[name][part] == summary["codecs"][name][part] for name, part in parts)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InvalidInput(f"{out / SUMMARY}: is damaged ({error!r}); {REMEDY}") from error
 
 
 # -------------------------------------------------------------------------------------------------------- the summary
