@@ -6,6 +6,7 @@ Each stage leaves complete model directories in the run directory. A stage that 
 interrupted continues, and one that was made with another configuration is never overwritten.
 """
 
+import errno
 import functools
 import json
 import logging
@@ -14,14 +15,14 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
+import tempfile
 import time
 import traceback
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
@@ -37,20 +38,20 @@ from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from slimcodec import InvalidInput, SlimcodecError
-from slimcodec.codec import models
+from slimcodec import InvalidFile, InvalidInput, InvalidModel, SlimcodecError
+from slimcodec.codec import json_files, models
 from slimcodec.codec.inference import Codec
 from slimcodec.codec.network import Architecture, HyperpriorCodec
 from slimcodec.codec.quantise import Quantiser
-from slimcodec.evaluation import anchors, curves, figures, points, study
+from slimcodec.evaluation import anchors, curves, figures, points, provenance, study
 from slimcodec.evaluation.codecs import ModelCodec, with_run
 from slimcodec.evaluation.summary import PSNR
 from slimcodec.training import data, parallel, sweep
 from slimcodec.training.checkpoints import TrainingInterrupted
 from slimcodec.training.distill import Distill, inherited_parts, new_student, student_architecture
 from slimcodec.training.prior import FactorizedPrior
-from slimcodec.training.prune import prune
-from slimcodec.training.rounds import Round, Rules, next_attempt, read_records, rounds
+from slimcodec.training.prune import COUNTS, LOWEST_SHARE_OF_WIDTH, lowest_macs_per_pixel, prune
+from slimcodec.training.rounds import Round, Rules, check_rules, next_attempt, read_records, rounds
 from slimcodec.training.start import start_from_photos
 from slimcodec.training.teach import Teach, accumulate_gradients, fit, load_trained, save_trained
 from slimcodec.training.tracking import Tracker, tracker
@@ -66,6 +67,13 @@ FINISH = (*PRUNE, "finish")
 EVALUATE = ("evaluate", "data")
 GATE_QUALITIES_NEEDED = 4
 STARTING_CROPS = 64
+RATES = dict[str, float | None]  # BD-rates in per cent, by what they are against
+EVALUATION = "evaluation/summary.json"  # what the stage evaluate found, in a run's directory
+BAD_INPUT = 2  # the exit status
+# Of errors that are the disk's or the folder's: a line says so, and what was made so far is kept.
+OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+OF_THE_DISK |= {errno.ENOTDIR, errno.ENAMETOOLONG}
+PROBE_BYTES = 1 << 20  # what a run directory must have room for: less than that a run cannot even begin with
 JOIN = "--join"  # how rank zero starts the other processes
 # Lightning and torch say these on every run; none asks for anything to be done.
 QUIET = (
@@ -88,6 +96,7 @@ class Run:
         self.configuration = configuration
         self.directory = Path(configuration["run_dir"])
         self.seconds: dict[str, float] = {}
+        self.commit = provenance.commit()  # now: the checkout may be another when training ends
         limit = configuration["trainer"]["max_time"]
         self.deadline = None if limit is None else time.monotonic() + _seconds(limit)
         if unknown := set(configuration["stages"]) - set(STAGES):
@@ -96,6 +105,9 @@ class Run:
             raise InvalidInput(f"validation.qualities: BD-rate needs at least {GATE_QUALITIES_NEEDED} qualities")
         if (workers := configuration["trainer"]["crop_workers"]) < 0:
             raise InvalidInput(f"trainer.crop_workers={workers}: must be 0 or more processes")
+        if "prune" in configuration["stages"]:
+            for scope in self.scopes:
+                check_rules(self.rules(scope))
         for section in ("teacher", "student"):
             if configuration[section]["training"].get("as_in_files"):
                 raise InvalidInput(
@@ -106,6 +118,7 @@ class Run:
     def __call__(self) -> float | None:
         """Run the stages in order; the student's BD-rate against the teacher in per cent, if it was evaluated."""
         known = STAGES if parallel.rank() == 0 else TRAINING
+        parallel.on_rank_zero(self.check)
         with self.tracker:
             for stage in [stage for stage in known if stage in self.configuration["stages"]]:
                 console.rule(f"[bold]{stage}")
@@ -117,6 +130,42 @@ class Run:
                     if parallel.rank() == 0:
                         self.keep_seconds(stage)
             return self.summary() if parallel.rank() == 0 else None
+
+    def check(self) -> None:
+        """Raises InvalidInput, before any work, for what would end the run after hours."""
+        sweep.read_seconds(self.directory)
+        self.evaluation()
+        for scope in self.scopes:
+            read_records(self.rounds_directory(scope))
+        if "prune" in self.configuration["stages"]:
+            self.require_targets_above_floors()
+
+    def require_targets_above_floors(self) -> None:
+        floors, architecture = self.configuration["prune"]["floors"], self.new_architecture
+        for number, scope in enumerate(self.scopes):
+            rules, place = self.rules(scope), "encoder_target" if scope == "encoder" else "target"
+            target = rules.target_macs_per_pixel
+            before = self.scopes[:number]
+            lowest = lowest_macs_per_pixel(architecture, scope=scope, floors=floors, pruned=before)
+            if target < lowest:
+                raise InvalidInput(
+                    f"prune.{place}_macs_per_pixel={target:g}: above the floors the {scope} cannot have less than "
+                    f"{lowest:,.1f} MAC/pixel; raise the target or lower prune.floors"
+                )
+            if not before:
+                self.require_first_round(scope, rules)
+
+    def require_first_round(self, scope: str, rules: Rules) -> None:
+        """What later rounds start from nobody knows yet; those of the encoder start when the decoder is done."""
+        floors, architecture = self.configuration["prune"]["floors"], self.new_architecture
+        attempt = next_attempt([], COUNTS[scope](architecture), rules)
+        share = LOWEST_SHARE_OF_WIDTH
+        lowest = lowest_macs_per_pixel(architecture, scope=scope, floors=floors, lowest_share=share)
+        if attempt and attempt.budget < lowest:
+            raise InvalidInput(
+                f"prune.shrink={rules.shrink:g}: the first round would go from {attempt.base_macs_per_pixel:,.1f} to "
+                f"{attempt.budget:,.1f} MAC/pixel, and one round cannot go below {lowest:,.1f}; take smaller rounds"
+            )
 
     # -------------------------------------------------------------------------------------------------- stages
 
@@ -213,23 +262,24 @@ class Run:
         directory.mkdir(parents=True, exist_ok=True)
         codecs = {"teacher": self.teacher_directory, "student": self.student_directory}
         hashes = {name: models.load(path).sha256 for name, path in codecs.items()}
-        summary_path, inputs = directory / "summary.json", {"configuration": self.sections(EVALUATE), "models": hashes}
-        if summary_path.is_file() and json.loads(summary_path.read_text())["inputs"] == inputs:
-            console.print(f"evaluate: complete in {directory}, skipped")
-            return
+        inputs, before = {"configuration": self.sections(EVALUATE), "models": hashes}, self.evaluation()
+        if before and before["inputs"] == inputs:
+            if all(study.is_whole(directory / name) for name in before["sets"]):
+                console.print(f"evaluate: complete in {directory}, skipped")
+                return
+            console.print(f"evaluate: {study.POINTS} in {directory} has lost points, they are measured again")
         photos = {Path(folder).name: points.find_photos(folder) for folder in settings["folders"]}
         sets = {
             name: self.evaluate_on(name, photos[: settings["limit"]], codecs, directory)
             for name, photos in (photos or {"validation": self.validation_photos}).items()
         }
-        models.write_text(summary_path, json.dumps({"inputs": inputs, "sets": sets}, indent=1))
+        models.write_text(self.directory / EVALUATION, json.dumps({"inputs": inputs, "sets": sets}, indent=1))
 
     def export(self) -> None:
         """student/: the final student with its figures; on `promote`, copies of both models in the zoos."""
-        path = self.directory / "evaluation" / "summary.json"
-        if not path.is_file():
+        path, summary = self.directory / EVALUATION, self.evaluation()
+        if summary is None:
             raise InvalidInput(f"{path}: missing; run the stage evaluate first")
-        summary = json.loads(path.read_text())
         if summary["inputs"]["models"]["student"] != models.load(self.student_directory).sha256:
             raise InvalidInput(f"{path}: is of another student; run the stage evaluate again")
         student, teacher = (self.configuration[role]["name"] for role in ("student", "teacher"))
@@ -243,29 +293,46 @@ class Run:
             if _is_exported(copy, source, figures):
                 console.print(f"export: complete in {copy}, skipped")
                 continue
-            models.copy(source, copy)
-            models.add_figures(copy, figures)
+            with sweep.alone(copy.parent):  # into a zoo, runs of different directories promote theirs
+                models.copy(source, copy)
+                models.add_figures(copy, figures)
             if copy == self.directory / "student":
                 self.tracker.model(copy, self.teacher_directory, self.configuration["teacher"]["name"])
             console.print(f"export: {copy}")
 
     def keep_seconds(self, stage: str) -> None:
         """seconds.json: what each stage took over all commands that worked on it, up to its end or a time limit."""
-        path = self.directory / "seconds.json"
-        found = json.loads(path.read_text()) if path.is_file() else {}
+        found = sweep.read_seconds(self.directory)
         found[stage] = round(found.get(stage, 0) + self.seconds[stage], 1)
         self.directory.mkdir(parents=True, exist_ok=True)
-        models.write_text(path, json.dumps(found, indent=1) + "\n")
+        models.write_text(self.directory / sweep.SECONDS, json.dumps(found, indent=1) + "\n")
+
+    def evaluation(self) -> dict[str, Any] | None:
+        """What the stage evaluate kept of its inputs and sets; None before. Raises InvalidInput when it is damaged."""
+        path = self.directory / EVALUATION
+        if not path.is_file():
+            return None
+        remedy = "remove it, and run the stage evaluate again: nothing is measured twice"
+        found = json_files.read(path, remedy=remedy)
+        try:
+            inputs, sets = found["inputs"], found["sets"]
+            parts = [(inputs["configuration"], dict[str, Any]), (inputs["models"], dict[str, str])]
+            parts += [(sets[name][role]["bd_rate_percent"], RATES) for name in sets for role in ("teacher", "student")]
+            if wrong := [part for part, kind in parts if not json_files.fits(part, kind)]:
+                raise ValueError(f"{str(wrong[0])[:40]} is of the wrong type")
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidInput(f"{path}: is damaged ({error!r}); {remedy}") from error
+        return found
 
     # ------------------------------------------------------------------------------------------------ training
 
     def train(self, module: Teach, directory: Path, training: dict, sections: tuple[str, ...], *, role: str) -> None:
         """Fit in a working directory beside, then write the model directory and remove the working directory."""
         work = _work(directory)
-        parallel.on_rank_zero(self.require_same_configuration, work, sections)
         photos = data.PhotoData(
             cache=self.cache, validation_photos=self.validation_crops, steps_per_epoch=training["steps_per_epoch"]
         )
+        parallel.on_rank_zero(self.require_same_configuration, work, sections)
         settings = self.configuration["trainer"]
         more = {"checkpoint_minutes": settings["checkpoint_minutes"], "compile": settings["compile"]}
         fit(module, photos, work, self.trainer, deadline=self.deadline, **more)
@@ -286,7 +353,7 @@ class Run:
             role=role,
             teacher=self.teacher_identity if role == "student" else None,
             configuration=self.sections(sections),
-            git_commit=_git_commit(),
+            git_commit=self.commit,
             half=self.configuration["half_weights"],
         )
         shutil.rmtree(work)
@@ -441,8 +508,7 @@ class Run:
 
     def summary(self) -> float | None:
         """Print the final table; the student's BD-rate against the teacher on the first evaluation set, or None."""
-        path = self.directory / "evaluation" / "summary.json"
-        sets = json.loads(path.read_text())["sets"] if path.is_file() else {}
+        sets = (self.evaluation() or {"sets": {}})["sets"]
         bd_rate = None
         table = Table(title=f"run {self.configuration['name']}", title_justify="left")
         for heading in ("", "teacher", "student"):
@@ -476,10 +542,10 @@ class Run:
 
     def figures(self) -> sweep.Figures | None:
         """What a sweep compares; None before there are a student and its evaluation."""
-        path = self.directory / "evaluation" / "summary.json"
-        if not path.is_file():
+        evaluation = self.evaluation()
+        if evaluation is None:
             return None
-        found = next(iter(json.loads(path.read_text())["sets"].values()))
+        found = next(iter(evaluation["sets"].values()))
         teacher, student = (models.load(path).info for path in (self.teacher_directory, self.student_directory))
         return sweep.Figures(
             decoder_macs_per_pixel=student["decoder_macs_per_pixel"],
@@ -512,8 +578,22 @@ class Run:
         return [self.teacher_directory, exported if exported.is_dir() else self.student_directory]
 
     @property
+    def new_architecture(self) -> Architecture:
+        """Of the student before it is pruned."""
+        teacher, student = self.configuration["teacher"], self.configuration["student"]
+        if teacher["load"]:
+            directory = models.find(teacher["load"])
+            values = models.read_description(directory)["architecture"]
+        else:
+            values = teacher["architecture"]
+        of_teacher, inherit = Architecture.from_dict(values), student["inherit_encoder"]
+        return student_architecture(student["architecture"], of_teacher, inherit_encoder=inherit)
+
+    @property
     def scopes(self) -> list[str]:
         scope = self.configuration["prune"]["scope"]
+        if scope not in ("decoder", "encoder", "both"):
+            raise InvalidInput(f"prune.scope={scope}: must be decoder, encoder or both")
         return ["decoder", "encoder"] if scope == "both" else [scope]
 
     def rounds_directory(self, scope: str) -> Path:
@@ -561,19 +641,33 @@ class Run:
     @cached_property
     def validation_crops(self) -> list[data.Photo]:
         settings = self.configuration["validation"]
-        return data.centre_crops(self.validation_photos[: settings["limit"]], settings["side"])
+        if settings["side"] < data.ALIGNMENT:
+            raise InvalidInput(f"validation.side={settings['side']}: must be at least {data.ALIGNMENT} pixels")
+        return data.centre_crops(data.for_validation(self.validation_photos)[: settings["limit"]], settings["side"])
 
     @cached_property
     def cache(self) -> data.PhotoCache:
         on_gpu = self.configuration["trainer"]["accelerator"] == "gpu"
         device = parallel.device() if on_gpu else "cpu"
         cores = max(1, os.cpu_count() // parallel.count())
-        return data.PhotoCache(
+        cache = data.PhotoCache(
             self.photos[0],
             device=device,
             saturated=self.configuration["data"]["saturated"],
             workers=min(self.configuration["trainer"]["crop_workers"], cores),
         )
+        cache.require(self.crop_sizes())  # of all stages now, not when the last of them begins
+        return cache
+
+    def crop_sizes(self) -> list[int]:
+        """The sides of the crops of every stage that trains."""
+        sections = {"teacher": "teacher", "distill": "student", "prune": "prune", "finish": "finish"}
+        settings = [
+            self.configuration[sections[stage]]["training"]
+            for stage in self.configuration["stages"]
+            if stage in sections
+        ]
+        return [training["crop"] for training in settings if training]
 
     def first_crops(self, training: dict[str, Any]) -> torch.Tensor:
         """What a new codec starts from: more crops than a batch, for its covariances."""
@@ -600,7 +694,8 @@ class Run:
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / "configuration.json"
         if path.is_file():
-            _require_same(json.loads(path.read_text()), self.sections(sections), directory)
+            remedy = f"remove {directory} to begin its training anew"
+            _require_same(json_files.read(path, remedy=remedy), self.sections(sections), directory)
         else:
             models.write_text(path, json.dumps(self.sections(sections), indent=1))
 
@@ -689,19 +784,15 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix[:-1]: value}
 
 
-def _git_commit() -> str | None:
-    try:
-        result = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=HERE)
-    except FileNotFoundError:  # there is no git
-        return None
-    return result.stdout.strip() or None
-
-
 class Sweep(Callback):
     """What a multirun adds: jobs named by what varies; at the end a table, sweep.csv, a plot, and the errors again."""
 
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        _require_writable(Path(config.hydra.run.dir))
+
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         self.began = time.time()
+        _require_writable(Path(config.hydra.sweep.dir))
         overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
         swept = {override.key_or_group for override in overrides if override.is_sweep_override()}
         if swept:
@@ -735,12 +826,18 @@ def job(configuration: DictConfig) -> float | None:
     Returns the objective of a sweep: the student's BD-rate against its teacher in per cent, NaN for a job that failed.
     """
     _prepare_process()
+    directory = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
+    waiting = f"another command works in {directory}, waiting for it; afterwards this one does what is left"
+    with sweep.alone(directory, lambda: console.print(waiting, markup=False)):
+        return _job_in(directory, configuration)
+
+
+def _job_in(directory: Path, configuration: DictConfig) -> float | None:
     of_hydra = HydraConfig.get()
     sweeping = of_hydra.mode == RunMode.MULTIRUN
-    directory = Path(os.path.relpath(of_hydra.runtime.output_dir))
     keep = functools.partial(sweep.record, directory, list(of_hydra.overrides.task), time.time())
-    keep(sweep.Outcome(sweep.RUNNING))
     try:
+        keep(sweep.Outcome(sweep.RUNNING))
         settings = OmegaConf.to_container(configuration, resolve=True, throw_on_missing=True)
         settings |= {"run_dir": str(directory)} if sweeping else {}
         with _processes(settings):
@@ -749,28 +846,54 @@ def job(configuration: DictConfig) -> float | None:
         keep(sweep.Outcome(sweep.COMPLETE, figures=run.figures()))
         return objective
     except Exception as error:
-        outcome = _outcome(error)
-        keep(outcome)
+        outcome = _outcome(error, directory)
+        with suppress(OSError):  # where the disk is full, what was kept before has to do
+            keep(outcome)
         if not sweeping or outcome.status == sweep.STOPPED:  # the time is up for the jobs to come too
             _leave(error, outcome)
         console.print(f"{outcome.status}: {outcome.error}", markup=False)
         return math.nan
 
 
-def _outcome(error: Exception) -> sweep.Outcome:
+def _outcome(error: Exception, directory: Path) -> sweep.Outcome:
     if isinstance(error, MissingMandatoryValue):
         return sweep.Outcome(sweep.FAILED, f"{error.full_key} has no default: add {error.full_key}=…")
     if isinstance(error, SlimcodecError):
         return sweep.Outcome(sweep.STOPPED if isinstance(error, TrainingInterrupted) else sweep.FAILED, str(error))
+    if _is_of_the_disk(error):
+        reason = error.strerror if error.errno else error.args[0][0][-1]  # copytree's errors are a list
+        return sweep.Outcome(
+            sweep.FAILED,
+            f"{error.filename or directory}: {reason}; make room, or name another run_dir, and give the command again",
+        )
     return sweep.Outcome(sweep.FAILED, "".join(traceback.format_exception(error)))
+
+
+def _is_of_the_disk(error: BaseException | None) -> bool:
+    return isinstance(error, shutil.Error) or (isinstance(error, OSError) and error.errno in OF_THE_DISK)
 
 
 def _leave(error: Exception, outcome: sweep.Outcome) -> NoReturn:
     """End the command: with one line if the error is for people, otherwise as Python does."""
-    if not isinstance(error, SlimcodecError | MissingMandatoryValue):
+    bad_input = isinstance(error, InvalidInput | InvalidFile | InvalidModel | MissingMandatoryValue)
+    if not (bad_input or isinstance(error, SlimcodecError) or _is_of_the_disk(error)):
         raise error
     print(f"slimcodec: {outcome.error}", file=sys.stderr)
-    raise SystemExit(sweep.exit_status([outcome.status])) from None
+    status = BAD_INPUT if bad_input or _is_of_the_disk(error) else sweep.exit_status([outcome.status])
+    raise SystemExit(status) from None
+
+
+def _require_writable(directory: Path) -> None:
+    """End the command with one line where nothing can be written: Hydra, which writes first, would show a traceback."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory) as file:
+            file.write(bytes(PROBE_BYTES))
+            file.flush()
+    except OSError as error:
+        reason = f"{directory}: nothing can be written there ({error.strerror})"
+        print(f"slimcodec: {reason}; make room, or name another folder (run_dir=…)", file=sys.stderr)
+        raise SystemExit(BAD_INPUT) from None
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 from pathlib import Path
 
 # One thread, here and in the processes that tests start: these networks are tiny, and on a machine that does anything
@@ -89,6 +90,22 @@ def threads(count):
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.fixture
+def file_size_limit():
+    """`with file_size_limit(bytes):` a file that grows beyond it fails with EFBIG, as on a full disk with ENOSPC."""
+
+    @contextlib.contextmanager
+    def limit(size):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))  # Python ignores the signal that comes with it
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limit
 
 
 def lively(architecture: Architecture, *, seed: int = 0) -> HyperpriorCodec:

@@ -13,12 +13,14 @@ from PIL import Image
 from slimcodec import InvalidInput
 from slimcodec.training.data import (
     MOST_SATURATED,
+    Photo,
     PhotoCache,
     PhotoData,
     Steps,
     centre_crops,
     embedded,
     folder_photos,
+    for_validation,
     rungs,
 )
 
@@ -272,3 +274,27 @@ def fit(folder, max_steps, checkpoint=None):
 def test_a_resumed_run_sees_the_steps_it_had_left(tmp_path, stop):
     assert fit(tmp_path, stop) == list(range(stop))
     assert fit(tmp_path, 10, tmp_path / f"{stop}.ckpt") == list(range(stop, 10))
+
+
+# --------------------------------------------------------------------------------------------------- photos too small
+
+
+def test_validation_photos_that_are_too_small_are_left_out_and_named():
+    photos = [Photo("wide.png", noise(63, 200)), Photo("good.png", noise(64, 64)), Photo("high.png", noise(300, 10))]
+    with pytest.warns(UserWarning, match=r"less than 64 pixels .*: wide\.png \(200x63\), high\.png \(10x300\)$"):
+        assert [photo.name for photo in for_validation(photos)] == ["good.png"]
+    with pytest.raises(InvalidInput, match="none of the 2 validation photos has 64 pixels on both sides"):
+        for_validation([photos[0], photos[2]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert for_validation(photos[1:2]) == photos[1:2]
+
+
+def test_training_photos_that_are_too_small_are_named_with_the_size_they_need():
+    cache = PhotoCache([("large", noise(50, 50)), *((f"{n}.png", noise(39, 90)) for n in range(12))])
+    with pytest.warns(
+        UserWarning, match=r"12 of 13 .* must have 40 pixels: 0\.png \(90x39\), .*9\.png .*, and 2 more$"
+    ):
+        cache.require([40])
+    with pytest.raises(InvalidInput, match="no photo is as large as the 64x64 crop"):
+        cache.require([40, 64])

@@ -21,11 +21,13 @@ ALLOWED = {
     "pillow": {"PIL", "codec/atomic", "codec/files", "codec/bitstream", "codec/pictures"},
     "codec/__init__": set(),
     "codec/layers": {"torch"},
-    "codec/network": {"torch", "codec/layers", "codec/rate", "codec/bitstream"},
+    "codec/architecture": {"codec/bitstream"},
+    "codec/network": {"torch", "codec/layers", "codec/rate", "codec/architecture"},
     "codec/rate": {"torch", "codec/layers"},
-    "codec/complexity": {"codec/network"},
+    "codec/complexity": {"codec/architecture"},
     "codec/atomic": set(),
-    "codec/zoo": {"codec/atomic"},
+    "codec/json_files": set(),
+    "codec/zoo": {"codec/atomic", "codec/architecture", "codec/complexity", "codec/json_files"},
     "codec/models": {
         "torch",
         "safetensors",
@@ -61,12 +63,15 @@ ALLOWED = {
     "evaluation/__init__": {"evaluation/curves"},
     "evaluation/metrics": None,
     "evaluation/ffmpeg": {"imageio_ffmpeg"},
-    "evaluation/points": {"numpy", "PIL", "tqdm", "joblib", "codec/atomic", "codec/pictures", "evaluation/metrics"},
+    "evaluation/locks": {"filelock"},
+    "evaluation/points": {"numpy", "PIL", "tqdm", "joblib", "codec/atomic", "codec/pictures"}
+    | {"evaluation/locks", "evaluation/metrics"},
+    "evaluation/provenance": {"torch"},
     "evaluation/curves": None,
     "evaluation/anchors": None,
     "evaluation/codecs": {"PIL", "codec/zoo", "codec/inference"},
     "evaluation/memory": {"evaluation/points", "evaluation/codecs", "evaluation/anchors"},
-    "evaluation/summary": {"codec/complexity", "codec/network"}
+    "evaluation/summary": {"codec/complexity", "codec/architecture"}
     | {"evaluation/metrics", "evaluation/points", "evaluation/curves", "evaluation/anchors"},
     "evaluation/figures": None,
     "evaluation/viewer": None,
@@ -84,7 +89,7 @@ ALLOWED = {
     "training/prune": None,
     "training/rounds": None,
     "training/start": None,
-    "training/sweep": {"filelock", "rich", "codec/atomic"},
+    "training/sweep": {"rich", "codec/atomic", "codec/json_files", "evaluation/locks"},
     "training/tracking": {"lightning", "numpy", "wandb"}
     | {"codec/inference", "codec/models", "training/data", "training/rounds"}
     | {"evaluation/curves", "evaluation/figures", "evaluation/metrics"},

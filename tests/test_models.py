@@ -2,7 +2,11 @@
 
 import hashlib
 import json
+import math
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ from conftest import VARIANTS, lively
 from safetensors.torch import load_file, save_file
 
 from slimcodec import InvalidFile, InvalidInput, InvalidModel
+from slimcodec.__main__ import main
 from slimcodec.codec import inference, models, zoo
 from slimcodec.codec.complexity import decoder_macs_per_pixel, macs_per_pixel
 from slimcodec.codec.network import QUALITY_ONE, Architecture, HyperpriorCodec
@@ -437,3 +442,147 @@ def test_what_the_repository_ships_loads_and_its_card_says_what_model_json_says(
     assert (directory / models.CARD).read_text(encoding="utf-8") == models.render_card(directory.name, model.info)
     assert model.info["decoder_macs_per_pixel"] == decoder_macs_per_pixel(model.codec.architecture)
     assert "kodak" in model.info["figures"]
+
+
+# --- descriptions that nobody could have saved ------------------------------------------------------------------------
+
+PARTS = "g_a", "h_a", "h_scale", "h_mean", "context", "g_s", "gain"
+LEVEL = {"scale": 16, "channels": 8}
+
+
+def rewritten(directory, *, field, with_text):
+    """model.json in which a field's value is this text, which json.dumps need not be able to write."""
+    edit_description(directory, lambda info: info.update({field: "HERE"}))
+    path = directory / models.DESCRIPTION
+    path.write_text(path.read_text(encoding="utf-8").replace('"HERE"', with_text), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "field", ["parameters", "decoder_macs_per_pixel", "figures", "configuration", "format_version"]
+)
+@pytest.mark.parametrize(
+    "text, named",
+    [
+        ("9" * 400, "a number of 400 digits"),
+        ("-" + "9" * 5000, "digits"),
+        ("1e400", "too large"),
+        ("NaN", "NaN is no number"),
+        ("-Infinity", "Infinity is no number"),
+        ('{"a": 1, "a": 2}', "'a' is there twice"),
+        ("[" * 100 + "]" * 100, "nested deeper than 64"),
+        ("[" * 900 + "]" * 900, "nested deeper than 64"),
+        ("[" * 100_000 + "]" * 100_000, "nested deeper than 64"),
+        ('{"a":' * 100_000 + "1" + "}" * 100_000, "nested deeper than 64"),
+        ('"' + "x" * (5 << 20) + '"', "larger than 4,194,304 bytes"),
+    ],
+    ids=lambda text: text[:12],
+)
+def test_values_that_no_model_has_are_one_line(directory, field, text, named):
+    rewritten(directory, field=field, with_text=text)
+    for call in (models.load, zoo.read_description):
+        message = refusal(call, directory)
+        assert message.startswith(str(directory / models.DESCRIPTION)) and named in message and len(message) < 500
+
+
+@pytest.mark.parametrize("field", ["parameters", "decoder_macs_per_pixel", "encoder_macs_per_pixel", "format_version"])
+def test_true_is_not_one(directory, field):
+    edit_description(directory, lambda info: info.update({field: True}))
+    for call in (models.load, zoo.read_description):
+        assert f"{field} is" in refusal(call, directory)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_true_is_no_cost_of_a_part(directory, part):
+    edit_description(directory, lambda info: info["macs_per_pixel"].update({part: True}))
+    for call in (models.load, zoo.read_description):
+        assert f"macs_per_pixel.{part} is True" in refusal(call, directory)
+
+
+@pytest.mark.parametrize(
+    "field", ["latent_channels", "hyper_channels", "upsampling_kernel", "head_kernel", "quality_ladder", "context"]
+)
+@pytest.mark.parametrize("value", [True, [True], 1.0], ids=str)
+def test_true_and_one_point_nought_are_no_width(directory, field, value):
+    edit_description(directory, lambda info: info["architecture"].update({field: value}))
+    if (field, value) != ("quality_ladder", [1.0]):
+        assert f"architecture.{field}: " in refusal(zoo.read_description, directory)
+
+
+@pytest.mark.parametrize(
+    "field", ["decoder_macs_per_pixel", "encoder_macs_per_pixel", *(f"macs_per_pixel.{part}" for part in PARTS)]
+)
+@pytest.mark.parametrize("change", [lambda macs: macs / 2, lambda macs: macs + 0.01, lambda _: -1], ids=str)
+def test_costs_that_were_edited_are_noticed(directory, field, change):
+    def edit(info):
+        *parents, name = field.split(".")
+        place = info[parents[0]] if parents else info
+        place[name] = change(place[name])
+
+    edit_description(directory, edit)
+    for call in (models.load, zoo.read_description):
+        message = refusal(call, directory)
+        assert f"{models.DESCRIPTION}: {field} is " in message and "of this architecture it is" in message
+
+
+def test_a_number_of_parameters_and_a_part_that_were_edited_are_noticed(directory):
+    edit_description(directory, lambda info: info.update(parameters=info["parameters"] - 1))
+    assert "parameters is " in refusal(models.load, directory)
+    edit_description(directory, lambda info: info["macs_per_pixel"].update(more=1))
+    assert "macs_per_pixel.more: there is no such part" in refusal(zoo.read_description, directory)
+
+
+@pytest.mark.parametrize("part", ["g_a", "g_s"])
+def test_a_network_of_thousands_of_blocks_is_refused_at_once(directory, part):
+    blocks = [{"kind": "residual", "hidden": 1}] * 20_000
+    edit_description(directory, lambda info: info["architecture"].update({part: [LEVEL | {"blocks": blocks}]}))
+    began = time.monotonic()
+    for call in (models.load, zoo.read_description):
+        message = refusal(call, directory)
+        assert f"architecture.{part}: 20000 blocks" in message and "at most 32" in message
+    assert time.monotonic() - began < 2
+
+
+def test_more_weights_than_the_architecture_can_have_are_not_read(directory):
+    with open(directory / models.WEIGHTS, "r+b") as file:
+        file.truncate(1 << 40)  # a hole: nothing of it is on the disk
+    assert "1,099,511,627,776 bytes, more than this architecture can need" in refusal(models.load, directory)
+
+
+def test_half_a_character_is_no_part_of_a_card(directory):
+    rewritten(directory, field="role", with_text='"\\ud800"')
+    assert "no card can be rendered" in refusal(zoo.read_description, directory)
+
+
+@pytest.mark.parametrize("text", ["9" * 400, "[" * 100_000, "NaN"], ids=lambda text: text[:3])
+@pytest.mark.parametrize("more", [[], ["--json"]], ids=["card", "json"])
+def test_info_says_what_is_wrong_in_one_line(directory, text, more, capsys):
+    rewritten(directory, field="parameters", with_text=text)
+    assert main(["info", str(directory), *more]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.count("\n") == 1 and models.DESCRIPTION in printed.err
+
+
+def test_a_description_is_read_without_torch(model_directory):
+    script = f"import sys; from slimcodec.codec import zoo; zoo.read_description({str(model_directory)!r}); "
+    subprocess.run([sys.executable, "-c", script + "assert 'torch' not in sys.modules"], check=True)
+
+
+def test_what_is_not_finite_is_written_as_null(directory):
+    models.add_figures(
+        directory, {"kodak": {"bd_rate_percent": float("nan"), "curve": CURVE | {"psnr_db": [1, math.inf]}}}
+    )
+    figure = models.load(directory).info["figures"]["kodak"]
+    assert figure["bd_rate_percent"] is None and figure["curve"]["psnr_db"] == [1, None]
+    assert "| 2.5 | 0.2500 | – |" in (directory / models.CARD).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("work", ["save", "copy"])
+def test_a_full_disk_leaves_nothing_and_is_named(work, model_directory, architectures, tmp_path, file_size_limit):
+    codec, prior = new_model(architectures["four stages"])
+    with file_size_limit(10_000), pytest.raises(OSError, match="File too large") as caught:
+        if work == "save":
+            save_trained(tmp_path / "model", codec, prior, role="student")
+        else:
+            models.copy(model_directory, tmp_path / "model")
+    assert str(tmp_path / "model") in str(caught.value) and "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())

@@ -108,7 +108,7 @@ def test_the_batch_must_be_a_multiple():
 def test_an_error_is_one_line_and_ends_all_processes(tmp_path):
     process = start(tmp_path, "teacher.training.batch=7", "stages=[teacher]")
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 1
+    assert process.returncode == 2
     lines = [line for line in errors.splitlines() if line.startswith("slimcodec:")]
     assert lines == ["slimcodec: training.batch=7: must be a multiple of the 2 processes"]
     assert "Traceback" not in errors

@@ -332,3 +332,23 @@ def test_a_pruned_codec_is_a_model_directory_like_any_other(tmp_path):
         assert all(map(torch.equal, coded(loaded, x), expected))
     assert torch.equal(again_prior.pmf(), prior.pmf())
     assert model.tables["z_frequencies"].shape == (8, codec.architecture.hypers, 256)
+
+
+@pytest.mark.parametrize("scope", ["decoder", "encoder"])
+def test_the_lowest_cost_above_the_floors_is_what_pruning_comes_to(scope):
+    architecture, floors = ARCHITECTURES["student"], {"latent": 8, "hyper": 6, "g_s.0": 24, "h_mean": 9}
+    lowest = prune.lowest_macs_per_pixel(architecture, scope=scope, floors=floors)
+    while prune.COUNTS[scope](architecture) > lowest:  # round by round, each as far as one can go
+        budget = prune.lowest_macs_per_pixel(architecture, scope=scope, floors=floors, lowest_share=0.5)
+        scores = _even_scores(architecture, scope)
+        with pytest.raises(InvalidInput, match="above the floors"):
+            prune.choose_widths(architecture, scores, scope=scope, budget=0.999 * budget, floors=floors)
+        chosen = prune.choose_widths(architecture, scores, scope=scope, budget=budget, floors=floors)
+        architecture = prune.resized(architecture, chosen)
+        assert prune.COUNTS[scope](architecture) == budget >= lowest
+    assert architecture.hypers == (8 if scope == "decoder" else ARCHITECTURES["student"].hypers)
+
+
+def _even_scores(architecture, scope):
+    widths = prune.widths(architecture).items()
+    return {path: torch.ones(width) for path, width in widths if path.split(".")[0] in prune.PARTS[scope]}

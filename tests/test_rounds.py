@@ -260,3 +260,27 @@ def test_killed_anywhere_it_continues_without_doing_work_twice(workshop, tmp_pat
         job.kill_at, job.calls = None, []
         assert timeless(job.run(rules)) == timeless(expected)
         assert [call for call in done + job.calls if call[0] != "measure"] == work
+
+
+def test_records_that_were_removed_are_judged_again_and_nothing_is_trained_anew(workshop):
+    """What the message about a damaged rounds.json promises."""
+    job = workshop(eventful)
+    rules = STRICT._replace(target_macs_per_pixel=0.8 * START)
+    expected = job.run(rules)
+    job.directory.joinpath(RECORDS).unlink()
+    job.calls = []
+    assert timeless(job.run(rules)) == timeless(expected)
+    assert {name for name, _ in job.calls} == {"measure"}
+
+
+@pytest.mark.parametrize("text", ["", "[{", "null", "{}", "[1]", "[{}]", "[" * 100_000])
+def test_damaged_records_are_named(tmp_path, text):
+    (tmp_path / RECORDS).write_text(text)
+    with pytest.raises(InvalidInput, match=r"rounds\.json: is damaged .*; remove it: the same command"):
+        read_records(tmp_path)
+
+
+@pytest.mark.parametrize("shrink", [1.5, 1.0, 0.0, float("nan"), True])
+def test_a_shrink_by_which_rounds_never_end_is_refused(workshop, shrink):
+    with pytest.raises(InvalidInput, match=r"prune\.shrink=.*: must be between 0 and 1"):
+        workshop(eventful).run(STRICT._replace(shrink=shrink))

@@ -1,4 +1,4 @@
-"""Multiply–accumulates per pixel (MAC/pixel) of every part, from the architecture alone.
+"""Multiply–accumulates per pixel (MAC/pixel) of every part, from the architecture alone, without PyTorch.
 
 Counted as DESIGN defines it: convolutions exactly, for a size divisible by 64; the multiplications of the gain on a
 line of their own. FLOPs would be twice these numbers.
@@ -6,7 +6,7 @@ line of their own. FLOPs would be twice these numbers.
 
 from itertools import pairwise
 
-from slimcodec.codec.network import ALIGNMENT, LATENT_SCALE, PLANES, Architecture, Block
+from slimcodec.codec.architecture import ALIGNMENT, LATENT_SCALE, PLANES, Architecture, Block
 
 PLANE_SCALE = 2 * LATENT_SCALE  # planes of y, p and the context are at 1/32
 DECODER = ("h_scale", "h_mean", "context", "g_s", "gain")

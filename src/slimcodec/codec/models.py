@@ -4,8 +4,11 @@ What is in one, and what of it can be read without tensors, is in codec/zoo. A d
 when it is complete: it is written beside and renamed.
 """
 
+import errno
 import hashlib
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,15 +31,18 @@ from slimcodec.codec.zoo import (  # noqa: F401 - who needs tensors too has the 
     FORMAT_VERSION,
     TRAINING,
     WEIGHTS,
+    architecture_of,
     find,
     list_models,
     read_description,
     render_card,
+    require_costs,
     write_description,
 )
 
 LICENCE = "BSD-3-Clause, as the code; the training photos keep their own licences and are not contained"
 ACCUMULATOR_LIMIT = 2**31
+MAX_TABLE_BYTES = 64 << 20  # of the probability tables and the names in a weights file
 TABLES, SCALE_MASTERS = "tables.", "codec.h_scale."  # prefixes of tensor names
 
 
@@ -86,9 +92,32 @@ def save(
     """
     directory = Path(directory)
     _check_weights(codec, half=half)
-    partial = directory.with_name(f".{directory.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    with _appearing(directory) as partial:
+        _write_tensors(partial, codec, tables, training, half=half)
+        info = {
+            "format_version": FORMAT_VERSION,
+            "slimcodec_version": slimcodec.__version__,
+            "role": role,
+            "licence": LICENCE,
+            "architecture": codec.architecture.to_dict(),
+            "parameters": sum(tensor.numel() for tensor in _shipped(codec).values()),
+            "macs_per_pixel": macs_per_pixel(codec.architecture),
+            "decoder_macs_per_pixel": decoder_macs_per_pixel(codec.architecture),
+            "encoder_macs_per_pixel": encoder_macs_per_pixel(codec.architecture),
+            "weights_sha256": hashlib.sha256((partial / WEIGHTS).read_bytes()).hexdigest(),
+            "teacher": teacher,
+            "git_commit": git_commit,
+            "configuration": configuration or {},
+            "figures": figures or {},
+        }
+        write_description(partial, directory.name, info)
+    return directory
+
+
+def _write_tensors(
+    partial: Path, codec: HyperpriorCodec, tables: dict[str, Tensor], training: dict[str, Tensor] | None, *, half: bool
+) -> None:
+    """weights.safetensors, and training.safetensors where there is a training state."""
     tensors = {name: tensor.contiguous().cpu() for name, tensor in _shipped(codec).items()}
     if half:
         tensors = {name: t.half() if t.dtype == torch.float32 else t for name, t in tensors.items()}
@@ -98,25 +127,6 @@ def save(
         masters = {SCALE_MASTERS + name: tensor for name, tensor in codec.h_scale.state_dict().items()}
         state = {name: tensor.detach().contiguous().cpu() for name, tensor in (training | masters).items()}
         (partial / TRAINING).write_bytes(serialise_tensors(state))
-    info = {
-        "format_version": FORMAT_VERSION,
-        "slimcodec_version": slimcodec.__version__,
-        "role": role,
-        "licence": LICENCE,
-        "architecture": codec.architecture.to_dict(),
-        "parameters": sum(tensor.numel() for tensor in _shipped(codec).values()),
-        "macs_per_pixel": macs_per_pixel(codec.architecture),
-        "decoder_macs_per_pixel": decoder_macs_per_pixel(codec.architecture),
-        "encoder_macs_per_pixel": encoder_macs_per_pixel(codec.architecture),
-        "weights_sha256": hashlib.sha256((partial / WEIGHTS).read_bytes()).hexdigest(),
-        "teacher": teacher,
-        "git_commit": git_commit,
-        "configuration": configuration or {},
-        "figures": figures or {},
-    }
-    write_description(partial, directory.name, info)
-    _replace(partial, directory)
-    return directory
 
 
 def add_figures(directory: Path, figures: dict[str, Any]) -> None:
@@ -129,11 +139,9 @@ def add_figures(directory: Path, figures: dict[str, Any]) -> None:
 
 def copy(source: Path, target: Path) -> None:
     """Copy a model directory; one of that name is replaced when the copy is complete."""
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(source, partial)
-    write_description(partial, target.name, read_description(partial))  # the card bears the directory's name
-    _replace(partial, target)
+    with _appearing(target) as partial:
+        shutil.copytree(source, partial, dirs_exist_ok=True)
+        write_description(partial, target.name, read_description(partial))  # the card bears the directory's name
 
 
 @isolated
@@ -143,15 +151,19 @@ def load(name_or_directory: str | Path) -> Model:
     Raises InvalidModel, naming the file or field, when something is missing, damaged, edited or of another version.
     """
     directory = find(name_or_directory)
-    info = read_description(directory)
-    try:
-        architecture = Architecture.from_dict(info["architecture"])
-    except InvalidModel as error:
-        raise InvalidModel(f"{directory / DESCRIPTION}: {error}") from error
-    tensors = _read_tensors(directory / WEIGHTS, info["weights_sha256"])
+    path, info = directory / DESCRIPTION, read_description(directory, count=False)
+    architecture = architecture_of(path, info)
+    # No memory for weights that are replaced anyway, and whose sizes may be nonsense.
+    codec = HyperpriorCodec(architecture, initialise=False, device="meta").eval()
+    expected = _layout(codec)
+    parameters = sum(tensor.shape.numel() for tensor in expected.values())
+    most = 4 * parameters + MAX_TABLE_BYTES
+    tensors = _read_tensors(directory / WEIGHTS, info["weights_sha256"], max_bytes=most)
     tensors = {name: t.float() if t.dtype == torch.float16 else t for name, t in tensors.items()}
     tables = _take_prefixed(tensors, TABLES)
-    return Model(_build(architecture, tensors, directory / WEIGHTS), tables, info, directory)
+    codec = _filled(codec, expected, tensors, directory / WEIGHTS)
+    require_costs(path, info, architecture, parameters=parameters)
+    return Model(codec, tables, info, directory)
 
 
 def load_training_state(model: Model) -> dict[str, Tensor]:
@@ -211,11 +223,10 @@ def _check_weights(codec: HyperpriorCodec, *, half: bool) -> None:
             )
 
 
-def _build(architecture: Architecture, tensors: dict[str, Tensor], path: Path) -> HyperpriorCodec:
-    """A codec from the tensors of weights.safetensors: every one, with its exact shape and type."""
-    # No memory for weights that are replaced anyway, and whose sizes may be nonsense.
-    codec = HyperpriorCodec(architecture, initialise=False, device="meta").eval()
-    expected = _layout(codec)
+def _filled(
+    codec: HyperpriorCodec, expected: dict[str, _Tensor], tensors: dict[str, Tensor], path: Path
+) -> HyperpriorCodec:
+    """The codec with the tensors of weights.safetensors: every one, with its exact shape and type."""
     if missing := sorted(set(expected) - set(tensors)):
         raise InvalidModel(f"{path}: tensor {missing[0]} is missing")
     if extra := sorted(set(tensors) - set(expected)):
@@ -247,6 +258,26 @@ def _take_prefixed(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]
     return {name.removeprefix(prefix): tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}
 
 
+@contextmanager
+def _appearing(directory: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the place of `directory` when it is complete; after an error nothing is left.
+
+    Raises OSError with the directory's name: that of a full disk has none.
+    """
+    partial = directory.with_name(f".{directory.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        _replace(partial, directory)
+    except shutil.Error as error:  # of copytree: a list of what went wrong, each with its reason
+        raise OSError(errno.EIO, f"cannot be copied to: {error.args[0][0][-1]}", str(directory)) from error
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, error.filename or str(directory)) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def _replace(partial: Path, directory: Path) -> None:
     old = directory.with_name(f".{directory.name}.old")
     shutil.rmtree(old, ignore_errors=True)
@@ -256,9 +287,12 @@ def _replace(partial: Path, directory: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
-    """The tensors of a file, which must have that hash, if one is given, and no NaN."""
+def _read_tensors(path: Path, sha256: str | None = None, max_bytes: int | None = None) -> dict[str, Tensor]:
+    """The tensors of a file, which must have that hash, if one is given, no more bytes, and no NaN."""
     try:
+        size = path.stat().st_size
+        if max_bytes is not None and size > max_bytes:
+            raise InvalidModel(f"{path}: has {size:,} bytes, more than this architecture can need; copy it again")
         data = path.read_bytes()
     except OSError as error:
         raise InvalidModel(f"{path}: cannot be read ({error.strerror}); copy the whole model directory") from error

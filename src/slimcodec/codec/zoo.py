@@ -11,15 +11,19 @@ codec/models writes them and reads their tensors.
 
 import contextlib
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 import slimcodec
 from slimcodec import InvalidFile, InvalidInput, InvalidModel
+from slimcodec.codec import complexity, json_files
+from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.atomic import write_text
 
 FORMAT_VERSION = 2
+MAX_BYTES = 4 << 20  # of model.json: those of trained models have some 10 kB, 65,536 channels a megabyte
 DESCRIPTION, WEIGHTS, TRAINING, CARD = "model.json", "weights.safetensors", "training.safetensors", "README.md"
 
 # What every model.json holds beside the version of its format.
@@ -117,7 +121,9 @@ def _figure_lines(figure: Any) -> list[str]:
     if curve := figure.get("curve"):
         lines += ["", "| quality | bpp | PSNR-RGB (dB) |", "|---:|---:|---:|"]
         rows = zip(curve["quality"], curve["bpp"], curve["psnr_db"], strict=True)
-        lines += [f"| {quality:g} | {bpp:.4f} | {psnr:.2f} |" for quality, bpp, psnr in rows]
+        lines += [
+            f"| {quality:g} | {bpp:.4f} | {'–' if psnr is None else f'{psnr:.2f}'} |" for quality, bpp, psnr in rows
+        ]
     return lines
 
 
@@ -129,28 +135,76 @@ def _number(value: Any) -> str:
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
-def read_description(directory: Path) -> dict[str, Any]:
-    """model.json with all of `FIELDS`. Raises InvalidModel, naming the field, when it is damaged."""
+def read_description(directory: Path, *, count: bool = True) -> dict[str, Any]:
+    """model.json with all of `FIELDS`, and costs that are those of its architecture, unless told not to `count` them.
+
+    Raises InvalidModel, naming the field, when it is damaged or edited.
+    """
     path = Path(directory) / DESCRIPTION
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
+        with open(path, "rb") as file:
+            info = json_files.parse(file.read(MAX_BYTES + 1), max_bytes=MAX_BYTES)
     except OSError as error:
-        raise InvalidModel(f"{path}: cannot be read ({error.strerror})") from error
+        raise InvalidModel(f"{path}: cannot be read ({error.strerror}); copy the whole model directory") from error
     except ValueError as error:
-        raise InvalidModel(f"{path}: is not JSON ({error}); the file is damaged") from error
-    if not isinstance(info, dict) or info.get("format_version") != FORMAT_VERSION:
-        found = info.get("format_version") if isinstance(info, dict) else None
-        raise InvalidModel(f"{path}: format_version is {found}, this slimcodec reads {FORMAT_VERSION}")
+        raise InvalidModel(f"{path}: is not JSON ({error}); the file is damaged, copy it again") from error
+    version = info.get("format_version") if isinstance(info, dict) else None
+    if type(version) is not int or version != FORMAT_VERSION:
+        raise InvalidModel(f"{path}: format_version is {version}, this slimcodec reads {FORMAT_VERSION}")
     for name, kind in FIELDS.items():
-        if name not in info or not isinstance(info[name], kind):
+        if name not in info or not isinstance(info[name], kind) or isinstance(info[name], bool):
             raise InvalidModel(f"{path}: {name} is missing or of the wrong type; the file was edited")
     try:
-        render_card("", info)
+        render_card("", info).encode()  # a card is a file: half a surrogate pair cannot be in one
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InvalidModel(f"{path}: no card can be rendered from it ({error!r}); the file was edited") from error
+    if count:
+        require_costs(path, info, architecture_of(path, info))
     return info
 
 
+def architecture_of(path: Path, info: dict[str, Any]) -> Architecture:
+    """The architecture in the model.json at `path`. Raises InvalidModel, naming file and field, where it is none."""
+    try:
+        return Architecture.from_dict(info["architecture"])
+    except InvalidModel as error:
+        raise InvalidModel(f"{path}: {error}") from error
+
+
+def require_costs(path: Path, info: dict[str, Any], architecture: Architecture, **more: float) -> None:
+    """Raises InvalidModel unless the costs in a model.json, and `more` of its numbers, are those of the architecture.
+
+    They are counted anew: a claim that nobody checks is worth nothing.
+    """
+    parts = complexity.macs_per_pixel(architecture)
+    counted = (
+        {
+            "decoder_macs_per_pixel": complexity.decoder_macs_per_pixel(architecture),
+            "encoder_macs_per_pixel": complexity.encoder_macs_per_pixel(architecture),
+        }
+        | {f"macs_per_pixel.{part}": macs for part, macs in parts.items()}
+        | more
+    )
+    said = info | {f"macs_per_pixel.{part}": macs for part, macs in info["macs_per_pixel"].items()}
+    for name, macs in counted.items():
+        if type(said.get(name)) not in (int, float) or not math.isclose(said[name], macs, rel_tol=1e-9):
+            raise InvalidModel(
+                f"{path}: {name} is {said.get(name)}, but of this architecture it is {macs:,g}; the file was edited"
+            )
+    if unknown := info["macs_per_pixel"].keys() - parts.keys():
+        raise InvalidModel(f"{path}: macs_per_pixel.{min(unknown)}: there is no such part; the file was edited")
+
+
 def write_description(directory: Path, name: str, info: dict[str, Any]) -> None:
-    write_text(directory / DESCRIPTION, json.dumps(info, indent=1, ensure_ascii=False) + "\n")
+    info = _finite(info)
+    write_text(directory / DESCRIPTION, json.dumps(info, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     write_text(directory / CARD, render_card(name, info))
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity: the PSNR of a picture that came back as it was is null."""
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

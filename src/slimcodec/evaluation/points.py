@@ -26,6 +26,7 @@ from slimcodec import InvalidInput
 from slimcodec.codec import pictures
 from slimcodec.codec.atomic import write_text
 from slimcodec.evaluation import metrics as quality_metrics
+from slimcodec.evaluation.locks import alone
 from slimcodec.evaluation.metrics import METRICS, psnr_db
 
 PHOTO_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp"}
@@ -164,6 +165,7 @@ def measure(
     the same settings, picture and quality that have all the metrics. Points of a codec's former settings go; those of
     other codecs and pictures stay. `jobs` processes work at a time, each on one thread. A progress bar is shown.
     Photos that cannot be read and codecs that fail are told in `failures`; everything else goes on.
+    Another call or command that works on a file in the same folder is waited for.
     Raises `InvalidInput` when two photos or codecs have the same name, or `file` is not such a file.
     """
     _require_distinct([codec.name for codec in codecs])
@@ -176,7 +178,7 @@ def measure(
         if picture in hashes
         for quality in map(float, ladders.get(codec.name, codec.qualities))
     ]
-    with _kept(file, {codec.name: codec_key(codec) for codec in codecs}) as table:
+    with alone(Path(file).parent), _kept(file, {codec.name: codec_key(codec) for codec in codecs}) as table:
         for result in _results([task for task in tasks if not table.has(task)], jobs):
             if isinstance(result, Failure):
                 failures.append(result)
@@ -356,9 +358,13 @@ def read_points(path):
     """
     try:
         text = Path(path).read_bytes().decode("utf-8", NAMES)
-        header, *rows = csv.reader(StringIO(text[: text.rfind("\n") + 1], newline=""))
+        header, *rows = list(csv.reader(StringIO(text[: text.rfind("\n") + 1], newline=""))) or [()]
     except (OSError, ValueError, csv.Error) as error:
         raise InvalidInput(f"cannot read points from {path}: {error}") from error
+    if not header:
+        raise InvalidInput(
+            f"cannot read points from {path}: it ends in its first line; remove it, to measure again what it held"
+        )
     if tuple(header) != COLUMNS:
         raise InvalidInput(f"{path} must have the columns {', '.join(COLUMNS)}, but has {', '.join(header)}")
     points = [_parsed(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
@@ -379,6 +385,8 @@ def _shortest(number):
 def _parsed(row, place):
     try:
         cells = dict(zip(COLUMNS, row, strict=True))
+        if not all(0 < float(cells[name]) < math.inf for name in ("bytes", "bpp")):
+            raise ValueError(f"{cells['bytes']} bytes, {cells['bpp']} bpp")
         return Point(
             codec=cells["codec"],
             picture=cells["picture"],

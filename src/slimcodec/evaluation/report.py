@@ -19,6 +19,7 @@ from slimcodec.evaluation import figures
 from slimcodec.evaluation.figures import Summary, label, main_codec
 from slimcodec.evaluation.metrics import METRICS
 from slimcodec.evaluation.points import Point
+from slimcodec.evaluation.provenance import COMMAND, commands
 from slimcodec.evaluation.viewer import View
 
 PAGE = Path(__file__).with_name("page")
@@ -332,6 +333,17 @@ def sources_table(summary: Summary) -> Table:
     return Table("sources", ("published curve", "decoder kMAC/pixel", "source"), rows)
 
 
+def _commands(made):
+    """Every command that made a study, a line each; with one, all else that is said is said of it."""
+    entries = commands(made)
+    if len(entries) == 1:
+        return [entries[0]["command"]]
+    return [
+        f"{entry['command']} ({', '.join(str(entry[name]) for name in COMMAND if name != 'command' and entry[name])})"
+        for entry in entries
+    ]
+
+
 def machine(summary: Summary) -> list[tuple[str, str]]:
     """(what, value) of everything that is known of how this was made."""
     made, data = summary["provenance"], summary["data"]
@@ -341,7 +353,7 @@ def machine(summary: Summary) -> list[tuple[str, str]]:
         ("Date", made.get("date")),
         ("slimcodec", made.get("version")),
         ("Commit", made.get("commit")),
-        ("Command", made.get("command")),
+        *(("Command", line) for line in _commands(made)),
         ("Data", f"{data['name']}: {_counted(len(data['pictures']), 'picture')}, {size} megapixels"),
         ("Processor", computer.get("cpu") and f"{computer['cpu']}, {_counted(computer.get('cores', 1), 'core')}"),
         ("Memory", memory and f"{memory:.1f} GiB"),

@@ -6,26 +6,21 @@ What a folder holds adds up: other codecs may be measured into it later, and the
 """
 
 import json
-import os
-import platform
-import subprocess
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
-from slimcodec import InvalidFile, InvalidInput, __version__
-from slimcodec.codec import zoo
+from slimcodec import InvalidFile, InvalidInput
+from slimcodec.codec import json_files, zoo
+from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.atomic import write_text
-from slimcodec.codec.network import Architecture
-from slimcodec.evaluation import anchors, figures, memory, report, viewer
+from slimcodec.evaluation import anchors, figures, memory, provenance, report, viewer
 from slimcodec.evaluation import metrics as quality_metrics
 from slimcodec.evaluation.codecs import ModelCodec
+from slimcodec.evaluation.locks import alone
 from slimcodec.evaluation.points import (
     Codec,
     Failure,
@@ -39,7 +34,10 @@ from slimcodec.evaluation.summary import bd_rates, codec_figures, complexity, is
 
 POINTS, SUMMARY, PAGE, FIGURES, CROPS = "points.csv", "summary.json", "report.html", "figures", "crops"
 TARGET_MACS_PER_PIXEL = 2000
-LIBRARIES = ("torch", "numpy", "pillow", "numba", "bjontegaard", "pytorch-msssim", "piq", "imageio-ffmpeg")
+NOTHING = {"codecs": {}, "failures": [], "rounds": [], "provenance": {}}  # in a folder where there is no study yet
+REMEDY = "remove it and evaluate again: what is in points.csv is not measured again"
+# What every summary.json holds, of those parts that a later study or the page builds on.
+PARTS = {"data": dict, "provenance": dict, "codecs": dict, "failures": list, "rounds": list, "bd_rate": dict}
 
 
 def evaluate(
@@ -60,11 +58,21 @@ def evaluate(
 
     `qualities`, `metrics` and `jobs` are those of `points.measure`; `rounds` names the codecs that are steps of
     pruning, in their order; `with_memory` also measures each codec's peak memory, a few seconds each. What cannot be
-    read, coded or computed is told in the summary, and the rest goes on.
+    read, coded or computed is told in the summary, and the rest goes on. A second study in the same folder waits for
+    the first, and then adds to it.
     Raises `InvalidInput` when nothing could be measured, with the first reason, or a file in `out` is not a study's.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    before = read_summary(out) if (out / SUMMARY).is_file() else {"codecs": {}, "failures": [], "rounds": []}
+    with alone(out):
+        settings = {"name": name, "qualities": qualities or {}, "rounds": rounds, "jobs": jobs, "command": command}
+        settings |= {"target_macs_per_pixel": target_macs_per_pixel, "with_memory": with_memory}
+        return _evaluate(codecs, photos, out, metrics=metrics, **settings)
+
+
+def _evaluate(
+    codecs, photos, out, *, name, qualities, metrics, rounds, target_macs_per_pixel, jobs, with_memory, command
+):
+    commit = provenance.commit(without=out)  # before hours of measuring, in which the checkout may change
+    before = read_summary(out) if (out / SUMMARY).is_file() else NOTHING
     metrics, unavailable = _available(quality_metrics.resolve(metrics))
     codecs, failures = _usable(codecs)
     measured = measure(codecs, photos, out / POINTS, qualities=qualities, metrics=metrics, jobs=jobs)
@@ -76,15 +84,15 @@ def evaluate(
     left_out = {failure.picture: failure.reason for failure in failures if failure.codec is None}
     summary = {
         "data": _data(name, coded.values()) | {"left_out": left_out},
-        "provenance": _provenance(command, jobs),
+        "provenance": provenance.provenance(command, jobs, commit, before["provenance"]),
         "unavailable": unavailable,
         "failures": _failures(failures, before, codecs),
         "target_macs_per_pixel": target_macs_per_pixel,
         "rounds": list(rounds) or before["rounds"],
-        "codecs": _codecs(codecs, qualities or {}, before, photos if with_memory else []),
+        "codecs": _codecs(codecs, qualities, before, photos if with_memory else []),
     }
     write_text(out / SUMMARY, to_json(_with_figures(summary, read_points(out / POINTS))))
-    draw(out, photos, codecs)
+    _draw(out, photos, codecs)
     return read_summary(out)
 
 
@@ -93,6 +101,12 @@ def draw(out: Path, photos: Sequence[Photo] = (), codecs: Sequence[Codec] = (), 
 
     Raises `InvalidInput` when there is no study, or a damaged one.
     """
+    read_summary(out)  # a folder that holds no study gets no lock either
+    with alone(out):
+        _draw(out, photos, codecs, figures_folder)
+
+
+def _draw(out, photos=(), codecs=(), figures_folder=None):
     summary = read_summary(out)
     points = _of_study(read_points(out / POINTS), summary)
     figures.write_all(readable(summary), figures_folder or out / FIGURES)
@@ -103,13 +117,36 @@ def draw(out: Path, photos: Sequence[Photo] = (), codecs: Sequence[Codec] = (), 
 def read_summary(out: Path) -> dict[str, Any]:
     """summary.json of the study in the folder `out`. Raises `InvalidInput` when it is missing or damaged."""
     path = out / SUMMARY
+    summary = json_files.read(path, remedy=REMEDY if path.is_file() else "run slimcodec evaluate first")
+    for name, kind in PARTS.items():
+        if not isinstance(summary.get(name), kind):
+            raise InvalidInput(f"{path}: is no summary of a study ({name} is missing or damaged); {REMEDY}")
+    made = summary["provenance"]
+    summary["provenance"] = {name: value for name, value in made.items() if name != "command"} | {
+        "commands": provenance.commands(made)
+    }
+    return summary
+
+
+def is_whole(out: Path) -> bool:
+    """Whether the study in `out` is all there: its mean curves are those of its points, of which none was lost.
+
+    Raises `InvalidInput` when a file of it is damaged.
+    """
+    if not (out / POINTS).is_file() or not (out / SUMMARY).is_file():
+        return False
+    summary, points = read_summary(out), read_points(out / POINTS)
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        return summary | {name: summary[name] for name in ("data", "codecs", "failures", "rounds")}
-    except OSError as error:
-        raise InvalidInput(f"{path}: cannot be read ({error.strerror}); run slimcodec evaluate first") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InvalidInput(f"{path}: is no summary of a study ({error!r}); remove it and evaluate again") from error
+        of_codecs = _by_codec(points, summary)
+        found = {
+            name: codec_figures(of_codecs[name], summary["metrics"], defaultdict(lambda: 1.0))
+            for name in summary["codecs"]
+        }
+        parts = [(name, part) for name in found for part in ("pictures", "curves")]
+        as_kept = json.loads(to_json(found))
+        return all(as_kept[name][part] == summary["codecs"][name][part] for name, part in parts)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InvalidInput(f"{out / SUMMARY}: is damaged ({error!r}); {REMEDY}") from error
 
 
 # -------------------------------------------------------------------------------------------------------- the summary
@@ -177,9 +214,7 @@ def _described(codec):
 def _with_figures(summary, points):
     """The summary with all that the points say of its codecs on its pictures."""
     megapixels, codecs = summary["data"]["megapixels"], summary["codecs"]
-    by_codec = defaultdict(list)
-    for point in _of_study(points, summary):
-        by_codec[point.codec].append(point)
+    by_codec = _by_codec(points, summary)
     metrics = {name for of_codec in by_codec.values() for point in of_codec for name in point.metrics}
     measured = [name for name in quality_metrics.METRICS if name in metrics]
     codecs = {
@@ -214,6 +249,14 @@ def _of_study(points, summary):
     ]
 
 
+def _by_codec(points, summary):
+    """Codec → its points of the study."""
+    found = defaultdict(list)
+    for point in _of_study(points, summary):
+        found[point.codec].append(point)
+    return found
+
+
 def _with_first_widths(codecs, rounds):
     """The codecs with, at every place of a pruned one, the number of channels before the first round."""
     first = codecs[rounds[0]]["complexity"]["widths"] if rounds else {}
@@ -233,56 +276,6 @@ def _quoted():
         }
         for name, entry in found.items()
     }
-
-
-def _provenance(command, jobs):
-    return {
-        "date": time.strftime("%Y-%m-%d"),
-        "version": __version__,
-        "commit": _commit(),
-        "command": command,
-        "machine": {
-            "cpu": _processor(),
-            "cores": os.cpu_count(),
-            "memory_gib": _memory_gib(),
-            "system": f"{platform.system()} {platform.machine()}",
-            "python": platform.python_version(),
-            "libraries": {name: found for name in LIBRARIES if (found := _version(name))},
-        },
-        "jobs": jobs,
-        "threads": 1 if jobs > 1 else torch.get_num_threads(),
-    }
-
-
-def _commit():
-    """The commit of the checkout that this runs from; None for an installed package."""
-    folder = Path(__file__).resolve().parent
-    done = subprocess.run(
-        ["git", "log", "-1", "--format=%H", "--", "."], cwd=folder, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or None
-
-
-def _processor():
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
-
-
-def _memory_gib():
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (AttributeError, ValueError, OSError):
-        return None
-
-
-def _version(library):
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return None
 
 
 # -------------------------------------------------------------------------------------------------------- the pictures

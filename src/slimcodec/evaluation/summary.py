@@ -12,8 +12,8 @@ from statistics import median
 from typing import Any
 
 from slimcodec import InvalidInput
+from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.complexity import DECODER, macs_per_pixel
-from slimcodec.codec.network import Architecture
 from slimcodec.evaluation import anchors, curves
 from slimcodec.evaluation.points import DIGITS, NAMES, Point
 

@@ -102,7 +102,11 @@ class Checkpoints(Checkpoint):
 
     def _save(self, trainer: lightning.Trainer) -> None:
         last = self.directory / LAST
-        trainer.save_checkpoint(_partial(last))
+        try:
+            trainer.save_checkpoint(_partial(last))
+        except OSError as error:  # that of a full disk names no file
+            _partial(last).unlink(missing_ok=True)
+            raise OSError(error.errno, error.strerror, str(last)) from error
         if trainer.is_global_zero:
             if last.is_file():
                 last.replace(self.directory / PREVIOUS)

@@ -12,7 +12,7 @@ the crops of the next steps meanwhile.
 import itertools
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
@@ -51,6 +51,7 @@ EMBEDDED = {
 # First word of each generator's key, so that crops and rungs of one (seed, step) are independent.
 _CROP_KEY, _RUNG_KEY = 1, 2
 MOST_SATURATED = 2.0
+MOST_NAMES = 10  # of photos in a warning
 
 
 class Photo(NamedTuple):
@@ -129,6 +130,27 @@ def _shrunk(picture: Image.Image, max_pixels: int) -> Image.Image:
     return picture.resize(size, Image.Resampling.LANCZOS)
 
 
+def for_validation(photos: Sequence[Photo]) -> list[Photo]:
+    """The photos that validation can use: those of at least 64 pixels on both sides, `ALIGNMENT`.
+
+    One warning names the others. Raises InvalidInput when there is none.
+    """
+    large = [photo for photo in photos if min(photo.pixels.shape[:2]) >= ALIGNMENT]
+    needed = f"{ALIGNMENT} pixels on both sides, which validation needs"
+    if not large:
+        raise InvalidInput(f"none of the {len(photos)} validation photos has {needed}; name larger ones")
+    if small := [photo for photo in photos if min(photo.pixels.shape[:2]) < ALIGNMENT]:
+        warnings.warn(f"left out of validation, with less than {needed}: {_named(small)}", stacklevel=2)
+    return large
+
+
+def _named(photos: Sequence[Photo]) -> str:
+    """Their names and sizes, of the first ten."""
+    names = [f"{photo.name} ({photo.pixels.shape[1]}x{photo.pixels.shape[0]})" for photo in photos[:MOST_NAMES]]
+    more = [f"and {len(photos) - MOST_NAMES} more"] if len(photos) > MOST_NAMES else []
+    return ", ".join(names + more)
+
+
 # ------------------------------------------------------------------------------------------------------ drawing crops
 
 
@@ -167,7 +189,7 @@ class PhotoCache:
     """Decoded photos in memory (or on a GPU, `device`), 3 bytes a pixel, and the crops of any training step.
 
     A photo is drawn in proportion to its pixels, so that every pixel is seen about equally often. A photo smaller than
-    the crop is never drawn, and a warning says how many there are: padding would teach the codec unreal pictures.
+    the crop is never drawn, and a warning names those: padding would teach the codec unreal pictures.
 
     device     of the crops, and of the photos if there are no workers
     saturated  share of the crops whose colours are made stronger, up to MOST_SATURATED times: few photos have any that
@@ -189,6 +211,7 @@ class PhotoCache:
         self.device = torch.device(device)
         of_photos = "cpu" if workers else device
         # A view [3, H, W] of [H, W, 3] is in channels-last order, the one that uint8 resizing is fast in.
+        self._named = [Photo(*photo) for photo in photos]
         self._photos = [torch.from_numpy(pixels).to(of_photos).permute(2, 0, 1) for _, pixels in photos]
         self._saturated = saturated
         self._ahead = _Ahead(self._cut_all, workers, pin_memory=self.device.type == "cuda") if workers else None
@@ -210,6 +233,11 @@ class PhotoCache:
         request = _Request(seed, size, first, count)
         pictures = self._ahead(step, request) if self._ahead else self._cut_all(step, request)
         return pictures.to(self.device, non_blocking=True).float().div_(255)
+
+    def require(self, sizes: Iterable[int]) -> None:
+        """Raises InvalidInput unless there are photos for crops of all these sizes; warns of those that are smaller."""
+        for size in sorted(set(sizes)):
+            self._cumulative_shares(size)
 
     def _cut_all(self, step: int, request: _Request) -> torch.Tensor:
         """A step's crops as uint8 [count, 3, size, size]."""
@@ -251,13 +279,16 @@ class PhotoCache:
         if size not in self._shares:
             shapes = [photo.shape[1:] for photo in self._photos]
             pixels = np.array([height * width if min(height, width) >= size else 0 for height, width in shapes])
-            unused = np.count_nonzero(pixels == 0)
-            if unused == len(shapes):
+            if not pixels.any():
                 raise InvalidInput(
                     f"no photo is as large as the {size}x{size} crop; use larger photos or smaller crops"
                 )
-            if unused:
-                warnings.warn(f"{unused} of {len(shapes)} photos are smaller than the {size}x{size} crop", stacklevel=4)
+            if unused := [photo for photo, count in zip(self._named, pixels, strict=True) if count == 0]:
+                warnings.warn(
+                    f"{len(unused)} of {len(shapes)} photos are smaller than the {size}x{size} crop and left out of "
+                    f"training, for which both sides must have {size} pixels: {_named(unused)}",
+                    stacklevel=4,
+                )
             self._shares[size] = np.cumsum(pixels) / pixels.sum()
         return self._shares[size]
 

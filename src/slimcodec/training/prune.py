@@ -11,7 +11,8 @@ Every prunable width has a path, and `Architecture` and layers agree on them:
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -25,6 +26,7 @@ from slimcodec.codec.network import PLANES, Architecture, HyperpriorCodec, Level
 from slimcodec.training.prior import FactorizedPrior
 
 LOWEST_SHARE_OF_BUDGET = 0.93
+LOWEST_SHARE_OF_WIDTH = 0.5  # in one round
 COUNTS = {"decoder": decoder_macs_per_pixel, "encoder": encoder_macs_per_pixel}
 # What each scope may prune. Latents cost on both sides; they belong to the decoder, whose context they fill.
 PARTS = {"decoder": ("g_s", "h_mean", "context", "h_scale", "latent", "hyper"), "encoder": ("g_a", "h_a")}
@@ -387,7 +389,7 @@ def choose_widths(
     scope: str,
     budget: float,
     floors: dict[str, int],
-    lowest_share: float = 0.5,
+    lowest_share: float = LOWEST_SHARE_OF_WIDTH,
 ) -> dict[str, int]:
     """The widths that fit the scope's MAC/pixel budget, losing the least importance per MAC.
 
@@ -425,6 +427,29 @@ def choose_widths(
     while gift := max((move for move in moves(down=False) if move.macs_per_pixel <= budget), default=None):
         current[gift.path], macs = gift.width, gift.macs_per_pixel
     return current
+
+
+def lowest_macs_per_pixel(
+    architecture: Architecture,
+    *,
+    scope: str,
+    floors: dict[str, int],
+    pruned: Sequence[str] = (),
+    lowest_share: float = 0.0,
+) -> float:
+    """The least MAC/pixel of the scope's side that pruning can come to above the floors, in any number of rounds.
+
+    pruned        scopes that are pruned before, down to their own floors
+    lowest_share  of each width that stays at least: with LOWEST_SHARE_OF_WIDTH, what one round can come to
+    """
+    parts = [part for each in (scope, *pruned) for part in PARTS[each]]
+    lowest = {}
+    for path, width in widths(architecture).items():
+        if path.split(".")[0] in parts:
+            chunk = multiple(architecture, path)
+            least = max(1, _floor(path, floors), lowest_share * width)
+            lowest[path] = min(width, chunk * math.ceil(least / chunk))  # as many whole chunks, or not pruned at all
+    return COUNTS[scope](resized(architecture, lowest))
 
 
 def _floor(path: str, floors: dict[str, int]) -> int:

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from slimcodec import InvalidInput
-from slimcodec.codec import models
+from slimcodec.codec import json_files, models
 from slimcodec.evaluation.curves import BdRate, Curve, bd_rate
 from slimcodec.training import parallel
 
 RECORDS = "rounds.json"
+REMEDY = "remove it: the same command judges the rounds again, and trains none of them anew"
 NEAR_TARGET = 1.1
 MINIMUM_COVERAGE = 0.95  # of the teacher's range from the lowest to the highest quality
 
@@ -61,6 +62,27 @@ class Rules(NamedTuple):
     max_bd_rate_percent: float = 1.0
     max_passes: int = 2
     max_halvings: int = 2
+
+
+def check_rules(rules: Rules) -> None:
+    """Raises InvalidInput, naming the setting, for rules by which rounds would never end or never begin."""
+    wrong = {
+        "gate": rules.gate not in ("strict", "record") and "must be strict or record",
+        # A share of 1 or more shrinks nothing: every round would be accepted, and none would be the last.
+        "shrink": not (_is_number(rules.shrink) and 0 < rules.shrink < 1) and "must be between 0 and 1",
+        "target_macs_per_pixel": not (_is_number(rules.target_macs_per_pixel) and rules.target_macs_per_pixel > 0)
+        and "must be above 0",
+        "max_bd_rate_percent": not _is_number(rules.max_bd_rate_percent) and "must be a number",
+        "max_passes": not (type(rules.max_passes) is int and rules.max_passes >= 1) and "must be 1 or more",
+        "max_halvings": not (type(rules.max_halvings) is int and rules.max_halvings >= 0) and "must be 0 or more",
+    }
+    for name, problem in wrong.items():
+        if problem:
+            raise InvalidInput(f"prune.{name}={getattr(rules, name)}: {problem}")
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def next_attempt(records: Sequence[Round], start_macs_per_pixel: float, rules: Rules) -> Attempt | None:
@@ -116,8 +138,7 @@ def rounds(
 
     Of several processes rank zero prunes, measures and judges; the others (teacher_curve=None) fine-tune with it.
     """
-    if rules.gate not in ("strict", "record"):
-        raise InvalidInput(f"prune.gate={rules.gate}: must be strict or record")
+    check_rules(rules)
     directory.mkdir(parents=True, exist_ok=True)
     records = read_records(directory)
     yield from records
@@ -158,9 +179,13 @@ def rounds(
 
 
 def read_records(directory: Path) -> list[Round]:
-    """The rounds that an earlier run finished in this directory."""
+    """The rounds that an earlier run finished in this directory. Raises InvalidInput when their file is damaged."""
     path = directory / RECORDS
-    return [Round(**record) for record in json.loads(path.read_text())] if path.is_file() else []
+    found = json_files.read(path, kind=list, remedy=REMEDY) if path.is_file() else []
+    try:
+        return [json_files.record(Round, values) for values in found]
+    except ValueError as error:
+        raise InvalidInput(f"{path}: is damaged (in a round {error}); {REMEDY}") from error
 
 
 def _prune_and_tune(attempt: Attempt, base: Path, work: Path, prune_to: Callable, finetune: Callable) -> Path:

@@ -8,17 +8,19 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import FileLock, Timeout
 from rich.table import Table
 
+from slimcodec import InvalidInput
+from slimcodec.codec import json_files
 from slimcodec.codec.atomic import write_text
+from slimcodec.evaluation.locks import alone  # noqa: F401 - a teacher is trained once
 
-RECORD, CSV, PLOT = "job.json", "sweep.csv", "sweep.png"
+RECORD, SECONDS, CSV, PLOT = "job.json", "seconds.json", "sweep.csv", "sweep.png"
 RUNNING, COMPLETE, STOPPED, FAILED = "running", "complete", "stopped", "failed"
 
 
@@ -53,27 +55,47 @@ class Outcome(NamedTuple):
 def record(directory: Path, overrides: Sequence[str], began: float, outcome: Outcome) -> None:
     """Keep in a run directory how its job stands; `overrides` are Hydra's: `key=value`, `+key=value`."""
     directory.mkdir(parents=True, exist_ok=True)
-    seconds = directory / "seconds.json"
+    try:
+        seconds = read_seconds(directory)
+    except InvalidInput:  # the run itself says so; how it stands must be kept all the same
+        seconds = {}
     entry = {
         "overrides": dict(override.lstrip("+").split("=", 1) for override in overrides),
         "status": outcome.status,
         "began": began,
         "error": outcome.error,
-        "seconds": sum(json.loads(seconds.read_text()).values()) if seconds.is_file() else None,
+        "seconds": sum(seconds.values()) if seconds else None,
         "figures": outcome.figures and outcome.figures._asdict(),
     }
     write_text(directory / RECORD, json.dumps(entry, indent=1) + "\n")
 
 
-def jobs(directory: Path) -> list[Job]:
-    """All jobs below a sweep's directory, by name."""
-    found = []
-    for path in sorted(directory.rglob(RECORD)):
-        entry = json.loads(path.read_text())
-        figures = entry.pop("figures")
-        name = path.parent.relative_to(directory).as_posix()
-        found.append(Job(directory=name, figures=figures and Figures(**figures), **entry))
+def read_seconds(directory: Path) -> dict[str, float]:
+    """Stage → seconds that it took so far; none where the run is new. Raises InvalidInput for a damaged file."""
+    path = directory / SECONDS
+    remedy = "remove it: the times are counted anew, nothing else is lost"
+    found = json_files.read(path, remedy=remedy) if path.is_file() else {}
+    if wrong := [stage for stage, seconds in found.items() if type(seconds) not in (int, float)]:
+        raise InvalidInput(f"{path}: is damaged (no number of seconds for {wrong[0]}); {remedy}")
     return found
+
+
+def jobs(directory: Path) -> list[Job]:
+    """All jobs below a sweep's directory, by name. One whose record is damaged is a failed one, which says so."""
+    return [_job(path, path.parent.relative_to(directory).as_posix()) for path in sorted(directory.rglob(RECORD))]
+
+
+def _job(path: Path, name: str) -> Job:
+    remedy = "remove it, and give the command again"
+    try:
+        entry = json_files.read(path, remedy=remedy)
+        if entry.get("figures") is not None:
+            entry["figures"] = json_files.record(Figures, entry["figures"])
+        return json_files.record(Job, entry | {"directory": name})
+    except InvalidInput as error:
+        return Job(name, {}, FAILED, math.inf, str(error))
+    except ValueError as error:
+        return Job(name, {}, FAILED, math.inf, f"{path}: is damaged ({error}); {remedy}")
 
 
 # ---------------------------------------------------------------------------------------------------- comparing jobs
@@ -170,19 +192,3 @@ def spots(found: Sequence[Job]) -> dict[str, dict[str, tuple[float, float]]]:
 def identity(configuration: Mapping[str, Any]) -> str:
     """Digits that are the same for the same resolved configuration, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest()[:16]
-
-
-@contextmanager
-def alone(directory: Path, waiting: Callable[[], Any]) -> Iterator[None]:
-    """Hold a directory's lock, after calling `waiting` if another process has it. It is freed when a process dies."""
-    directory.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(directory / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        waiting()
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

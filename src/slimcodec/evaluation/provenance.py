@@ -1,0 +1,106 @@
+"""How results were made: when, by which code, on which machine, and by which commands."""
+
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import slimcodec
+
+LIBRARIES = ("torch", "numpy", "pillow", "numba", "bjontegaard", "pytorch-msssim", "piq", "imageio-ffmpeg")
+DIRTY = "+dirty"
+COMMAND = ("date", "version", "commit", "command", "processor")  # what is kept of every command
+
+
+def provenance(command: str, jobs: int, commit: str | None, before: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of this command; `commands` holds it after those of `before`, the provenance so far.
+
+    A command without a name is not kept, and one that is repeated, by the same code on the same machine, once.
+    """
+    made = {
+        "date": time.strftime("%Y-%m-%d"),
+        "version": slimcodec.__version__,
+        "commit": commit,
+        "machine": {
+            "cpu": _processor(),
+            "cores": os.cpu_count(),
+            "memory_gib": _memory_gib(),
+            "system": f"{platform.system()} {platform.machine()}",
+            "python": platform.python_version(),
+            "libraries": {name: found for name in LIBRARIES if (found := _version(name))},
+        },
+        "jobs": jobs,
+        "threads": 1 if jobs > 1 else torch.get_num_threads(),
+    }
+    this = commands(made | {"command": command})
+    earlier = [entry for entry in commands(before) if not this or _undated(entry) != _undated(this[0])]
+    return made | {"commands": earlier + this}
+
+
+def commands(made: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The commands of a provenance, the oldest first; one that was written before they were a list has the last."""
+    if "commands" in made:
+        return list(made["commands"])
+    found = dict(made) | {"processor": (made.get("machine") or {}).get("cpu")}
+    return [{name: found.get(name) for name in COMMAND}] if made.get("command") else []
+
+
+def _undated(entry):
+    return {name: value for name, value in entry.items() if name != "date"}
+
+
+def commit(without: Path | None = None) -> str | None:
+    """The commit of the checkout that this code is in, with +dirty where it has changes that are in no commit.
+
+    Changes inside `without`, a folder of results, do not count, nor do new files elsewhere than beside the code. None
+    for an installed package, in the middle of another project's checkout too, and where there is no git.
+    """
+    package = Path(slimcodec.__file__).resolve().parent
+    if not _git(package, "ls-files", "--", "__init__.py"):
+        return None
+    top, head = _git(package, "rev-parse", "--show-toplevel"), _git(package, "rev-parse", "HEAD")
+    if not head:
+        return None
+    left_out = [f":(exclude){without.resolve()}"] if without and without.resolve().is_relative_to(top) else []
+    changed = _git(package, "status", "--porcelain", "--untracked-files=no", "--", ":/", *left_out)
+    return head + (DIRTY if changed or _git(package, "status", "--porcelain", "--", ".") else "")
+
+
+def _git(folder, *arguments):
+    """What git prints in a folder; None where it fails or is missing."""
+    # What a hook or a user set for another checkout must not be believed.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _processor():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def _memory_gib():
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _version(library):
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
