@@ -99,6 +99,7 @@ def decompress(options: argparse.Namespace) -> int:
     from slimcodec import decompress_file
 
     settings = {name: getattr(options, name) for name in ("model", "device", "max_pixels", "allow_partial")}
+    settings["max_memory"] = options.max_memory << 20
     if options.region is not None:
         settings["region"] = options.region
 
@@ -630,6 +631,13 @@ def _add_decompress(verb: argparse.ArgumentParser) -> None:
         "--partial", action="store_true", dest="allow_partial", help="decode what there is of a truncated file"
     )
     _add_max_pixels(verb, bitstream.MAX_PIXELS, "%(default)s")
+    verb.add_argument(
+        "--max-memory",
+        type=_count,
+        default=bitstream.MAX_MEMORY >> 20,
+        metavar="MIB",
+        help="refuse what would take more, pixels included, beyond library and model (default: %(default)s)",
+    )
     _add_model(verb, "the installed model that made the file")
 
 

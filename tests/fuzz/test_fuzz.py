@@ -1,10 +1,18 @@
 """Mutated files through the decoder: some hundreds here, 20,000 with -m slow."""
 
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from fuzz.mutations import mutant
-from fuzz.run import MIB, BadMutant, decode, fuzz, make_seeds
+from fuzz.run import MIB, SMALL, BadMutant, decode, fuzz
+from fuzz.seeds import make_seeds
 
+TESTS = Path(__file__).parents[1]
 MAX_GROWTH_BYTES = 128 * MIB  # a picture of 2^18 pixels, and chunks that are refused at 8 MiB
 
 
@@ -32,6 +40,17 @@ def test_20_000_mutants(material):
     assert summary.memory_growth_bytes <= MAX_GROWTH_BYTES
 
 
+@pytest.mark.slow
+def test_20_000_mutants_of_any_size():
+    """Pictures of many pixels too, as far as a limit on memory lets them, in a process that does nothing else."""
+    command = [sys.executable, "-m", "fuzz", "--files", "20000", "--seed", "2", "--max-memory", "256"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent / "src")])}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    print(f"\n{done.stdout}")
+    assert done.returncode == 0, done.stderr
+    assert int(re.search(r"memory growth: .* to (\d+) MiB", done.stdout)[1]) < 1024
+
+
 def test_a_mutant_can_be_made_again(material):
     _, seeds = material
     assert [mutant(number, seeds, seed=3) for number in range(50)] == [
@@ -51,4 +70,4 @@ def test_what_must_not_happen_is_noticed(material, monkeypatch, error):
 
     monkeypatch.setattr(codec, "decompress", decompress)
     with pytest.raises(BadMutant, match="this file"):
-        decode(codec, mutant(0, seeds, seed=0), "this file")
+        decode(codec, mutant(0, seeds, seed=0), "this file", SMALL)

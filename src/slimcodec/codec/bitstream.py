@@ -16,6 +16,7 @@ EXTENSION = ".slim"
 CELL = 64  # pixels: the side of the smallest piece that the networks can code
 QUALITY_ONE = 256  # quality is 8.8 fixed point
 MAX_PIXELS = 200_000_000  # what a decoder accepts unless told otherwise
+MAX_MEMORY = 1536 << 20  # bytes that decoding may take unless told otherwise: enough for so many pixels in tiles
 MAX_PROFILE_BYTES = 8 << 20  # of ICC, EXIF or XMP before compression
 
 # A .slim file, little endian throughout:

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 from PIL import Image
 
-from slimcodec import InvalidFile
+from slimcodec import InvalidFile, InvalidInput
 from slimcodec.codec import bitstream, heap, pictures
 from slimcodec.codec.network import ALIGNMENT, LATENT_SCALE, Architecture
 from slimcodec.codec.progress import Progress
@@ -21,9 +21,8 @@ from slimcodec.codec.symbols import SymbolReader
 from slimcodec.codec.tiling import CODING_TILE, LATENTS, Window, decoding_windows, in_lines, is_big, whole
 
 MIB = 1 << 20
-MAX_MEMORY = 1536 * MIB  # what decoding may take unless told otherwise: 200 million pixels in tiles of the usual size
 # By measurement, in bytes: what the networks take for an element of y in a window, and for a piece of g_s at its end.
-BYTES_PER_LATENT, PIECE_BYTES = 40, 80 * MIB
+BYTES_PER_LATENT, PIECE_BYTES = 28, 64 * MIB
 
 
 def decode(
@@ -125,12 +124,14 @@ class _Decoding:
         in_window = [min(side, CODING_TILE + 2 * self.reach) for side in wanted] if is_big(self.grid) else wanted
         latents = architecture.latents * LATENTS**2  # of a cell
         tile = min(self.header.tile or max(self.header.cells), max(self.header.cells))
-        kept = min(max(wanted), 2 * max(tile, CODING_TILE)) * min(wanted)
+        kept = min(max(wanted), max(tile, CODING_TILE) + 2 * self.reach) * min(wanted)
         parsed = math.prod(min(tile, side) for side in self.header.cells)
         return latents * (BYTES_PER_LATENT * math.prod(in_window) + 3 * kept + parsed) + PIECE_BYTES
 
 
 def _check_memory(needed: int, limit: int) -> None:
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise InvalidInput(f"max_memory {limit!r}: must be a whole number of bytes, from 1")
     if needed > limit:
         raise InvalidFile(
             f"decoding takes up to {-(-needed // MIB):,} MiB, more than the limit of {limit // MIB:,}; "

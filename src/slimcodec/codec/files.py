@@ -88,7 +88,8 @@ def decompress_file(
     format: str | None = None,
     **settings: Any,
 ) -> Decompressed:
-    """A .slim file → a picture file. `settings` are those of `Codec.decompress`: region, max_pixels, allow_partial.
+    """A .slim file → a picture file. `settings` are those of `Codec.decompress`: region, max_pixels, max_memory
+    and allow_partial.
 
     `format` is Pillow's name of the picture format; without it the target's suffix decides, PNG for an open file and
     for a pipe or device without one.

@@ -126,7 +126,7 @@ class Codec:
         *,
         region: tuple[int, int, int, int] | None = None,
         max_pixels: int = bitstream.MAX_PIXELS,
-        max_memory: int = decoding.MAX_MEMORY,
+        max_memory: int = bitstream.MAX_MEMORY,
         allow_partial: bool = False,
         progress: Progress | None = None,
     ) -> Image.Image:

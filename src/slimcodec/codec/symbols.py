@@ -158,7 +158,7 @@ class SymbolReader:
     def __init__(self, coder: SymbolCoder, contents: bitstream.Contents, wanted: Window):
         self.coder, self.contents, self.wanted = coder, contents, wanted
         self.grid = whole(contents.header.cells)
-        self.kept: dict[Window, Symbols] = {}
+        self.kept: dict[Window, tuple[Window, Symbols]] = {}  # tile → what of it is kept
 
     def read(self, window: Window) -> Symbols:
         """Raises InvalidFile for damaged streams."""
@@ -166,21 +166,31 @@ class SymbolReader:
         for tile in self.grid.tiles_meeting(self.contents.header.tile, window):
             if tile not in self.kept:
                 self.kept[tile] = self._read_tile(tile)
-            copy_symbols(self.kept[tile], tile.grown(0, self.wanted), symbols, window)
+            covered, found = self.kept[tile]
+            copy_symbols(found, covered, symbols, window)
         return symbols
 
     def forget(self, before: int, along: int) -> None:
-        """Drop the tiles that end before this row (along 0) or column (1) of cells."""
-        self.kept = {tile: symbols for tile, symbols in self.kept.items() if tile[along + 2] > before}
+        """Drop what is before this row (along 0) or column (1) of cells."""
+        left = self.wanted._replace(**{"left" if along else "top": before})
+        kept = {tile: found for tile, found in self.kept.items() if tile[along + 2] > before}
+        self.kept = {tile: self._cut(*found, left) for tile, found in kept.items()}
 
-    def _read_tile(self, tile: Window) -> Symbols:
+    def _cut(self, covered: Window, symbols: Symbols, window: Window) -> tuple[Window, Symbols]:
+        part = covered.grown(0, window)
+        if part == covered:
+            return covered, symbols
+        inner = part.seen_from(covered)
+        rows, columns = inner.finer(PLANE_CELLS).slices
+        z, index, r = symbols.z[:, *inner.slices], symbols.index[:, :, rows, columns], symbols.r[:, :, rows, columns]
+        return part, Symbols(z.copy(), index.copy(), r.copy())
+
+    def _read_tile(self, tile: Window) -> tuple[Window, Symbols]:
         header, streams = self.contents.header, self.contents.streams
-        number = tile_number(tile, header)
-        found = self.coder.read_tile(
-            streams[number], tile, tile.grown(0, self.wanted), header.quality, partial=not self.contents.complete
-        )
+        number, covered = tile_number(tile, header), tile.grown(0, self.wanted)
+        found = self.coder.read_tile(streams[number], tile, covered, header.quality, partial=not self.contents.complete)
         small = found.r.astype(np.int8)  # hardly any residual needs 16 bits
-        return found._replace(r=small) if np.array_equal(small, found.r) else found
+        return covered, found._replace(r=small) if np.array_equal(small, found.r) else found
 
 
 def tile_number(tile: Window, header: bitstream.Header) -> int:
