@@ -73,7 +73,7 @@ def examine(path: Path, codec=None) -> tuple[str, str]:
             image = open_picture(path)
             picture = from_picture(image)
             if codec is not None:
-                codec.compress(picture.pixels, strip=True)
+                codec.compress(picture.pixels, 1, strip=True)
         except InvalidInput as error:
             return (
                 ("traceback", f"of {len(str(error).splitlines())} lines")
