@@ -371,7 +371,7 @@ def test_forked_processes_go_on_with_one_thread(tmp_path, threads):
     command = [sys.executable, "-W", "ignore", "-c", FORK, str(threads)]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
-        said = process.communicate(timeout=120)[1]
+        said = process.communicate(timeout=600)[1]
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)  # its children as well
         pytest.fail("a forked process waits for ever")

@@ -43,9 +43,11 @@ def start(directory: Path, *overrides: str) -> subprocess.Popen:
 
 
 def files(directory: Path) -> set[str]:
-    """All but the records of the command."""
+    """All but the records and the lock of the command."""
     found = {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()}
-    return {name for name in found if name not in ("run.log", "job.json") and not name.startswith("configuration/")}
+    return {
+        name for name in found if name not in ("run.log", "job.json", ".lock") and not name.startswith("configuration/")
+    }
 
 
 def others_of(process: subprocess.Popen) -> list[int]:

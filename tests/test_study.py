@@ -235,7 +235,9 @@ def test_names_that_are_not_utf_8(model_directory, photos, tmp_path, capsys, mon
     assert command(*arguments) == 0
     summary, points = study.read_summary(out), read_points(out / study.POINTS)
     assert summary["data"]["pictures"] == [name] and summary["data"]["name"] == data.name
-    assert set(summary["codecs"]) == {model.name, "jpeg"} and data.name in summary["provenance"]["command"]
+    assert (
+        set(summary["codecs"]) == {model.name, "jpeg"} and data.name in summary["provenance"]["commands"][-1]["command"]
+    )
     assert {(point.codec, point.picture) for point in points} == {(model.name, name), ("jpeg", name)}
     before = (out / study.POINTS).read_bytes()
     assert command(*arguments) == 0 and (out / study.POINTS).read_bytes() == before  # with its times: nothing is redone

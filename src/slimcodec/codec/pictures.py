@@ -4,6 +4,7 @@ import contextlib
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from io import BytesIO
 from os import PathLike
 from typing import Any, BinaryIO, NamedTuple
@@ -82,8 +83,13 @@ class Canvas:
     """The PIL image of mode L, LA, RGB or RGBA that decoded windows are put on: no second copy of it is ever made."""
 
     def __init__(self, shape: tuple[int, int], *, grey: bool, alpha: bool):
-        self.grey = grey
-        self.image = Image.new(("L" if grey else "RGB") + ("A" if alpha else ""), shape[::-1])
+        self.grey, self.shape = grey, shape
+        self.mode = ("L" if grey else "RGB") + ("A" if alpha else "")
+
+    @cached_property
+    def image(self) -> Image.Image:
+        """Made for the first window: a damaged file must be refused before it takes memory."""
+        return Image.new(self.mode, self.shape[::-1])
 
     def paste(self, pixels: np.ndarray, top: int, left: int) -> None:
         """uint8 [h, w, 3]."""
