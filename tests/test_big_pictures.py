@@ -33,7 +33,7 @@ from slimcodec.codec.tiling import CODING_TILE
 MODEL = Path(__file__).parents[1] / "students/slim-2k"
 MIB = 1 << 20
 PILLOW_BYTES = 4  # of a pixel in colour, as Pillow keeps it
-CONSTANT_MIB = 400  # what a picture may take beyond its pixels, library and model
+CONSTANT_MIB = 450  # what a picture may take beyond its pixels, library and model
 REGION = 2048 - 301, 587, 640, 480  # x, y, width, height: over a border of two coding tiles, and on no grid
 
 
@@ -103,12 +103,14 @@ def test_a_header_that_promises_200_megapixels(tmp_path):
     codec = load(MODEL)
     head = bitstream.pack(bitstream.Header(codec.model_hash, 14142, 14142, 1024), [bytes(1000)])[:44]
     (tmp_path / "head.slim").write_bytes(head)
-    whole = measure("decompress", tmp_path / "head.slim", tmp_path / "head.ppm", allow_partial=True)
+    whole = measure(
+        "decompress", tmp_path / "head.slim", tmp_path / "head.ppm", allow_partial=True, max_memory=4096 * MIB
+    )
     show({"44 bytes": whole})
     assert whole.peak_mib - whole.base_mib - PILLOW_BYTES * 14142**2 / MIB < CONSTANT_MIB and whole.seconds < 60
     began = time.process_time()
-    with pytest.raises(InvalidFile, match=r"decoding takes up to [0-9,]+ MiB, more than the limit of 512"):
-        codec.decompress(head, allow_partial=True, max_memory=512 * MIB)
+    with pytest.raises(InvalidFile, match=r"decoding takes up to [0-9,]+ MiB, more than the limit of 1,536"):
+        codec.decompress(head, allow_partial=True)
     assert time.process_time() - began < 1
 
 
