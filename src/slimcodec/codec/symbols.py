@@ -109,12 +109,11 @@ class SymbolCoder:
         architecture = self.network.architecture
         z = decoder.get(self.z_index((architecture.hypers, *tile.shape), fixed_quality), self.z_tables).astype(np.int8)
         inner = wanted.seen_from(tile)
-        symbols = self.empty(wanted.shape)
-        symbols.z[:] = z[:, *inner.slices]
         if decoder.exhausted:
-            symbols.index.fill(0)
-            symbols.r.fill(0)
+            symbols = _no_residuals(z[:, *inner.slices].copy(), architecture.latents)
         else:
+            symbols = self.empty(wanted.shape)
+            symbols.z[:] = z[:, *inner.slices]
             self._read_residuals(decoder, self.scale_index(z, fixed_quality), inner, symbols)
         decoder.finish()
         return symbols
@@ -183,14 +182,23 @@ class SymbolReader:
         inner = part.seen_from(covered)
         rows, columns = inner.finer(PLANE_CELLS).slices
         z, index, r = symbols.z[:, *inner.slices], symbols.index[:, :, rows, columns], symbols.r[:, :, rows, columns]
-        return part, Symbols(z.copy(), index.copy(), r.copy())
+        # Copies, so that the rest goes; of what takes no memory there is none.
+        return part, Symbols(z.copy(), *(values.copy() if any(values.strides) else values for values in (index, r)))
 
     def _read_tile(self, tile: Window) -> tuple[Window, Symbols]:
         header, streams = self.contents.header, self.contents.streams
         number, covered = tile_number(tile, header), tile.grown(0, self.wanted)
         found = self.coder.read_tile(streams[number], tile, covered, header.quality, partial=not self.contents.complete)
+        if found.r.dtype == np.int8:
+            return covered, found
         small = found.r.astype(np.int8)  # hardly any residual needs 16 bits
         return covered, found._replace(r=small) if np.array_equal(small, found.r) else found
+
+
+def _no_residuals(z: np.ndarray, latents: int) -> Symbols:
+    """Zeros, which take no memory however many they are."""
+    planes = PLANES, latents, *(PLANE_CELLS * side for side in z.shape[1:])
+    return Symbols(z, *(np.broadcast_to(dtype(0), planes) for dtype in (np.uint8, np.int8)))
 
 
 def tile_number(tile: Window, header: bitstream.Header) -> int:
