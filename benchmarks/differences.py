@@ -55,11 +55,9 @@ def compared(codec: Codec, decode: Callable, photo: np.ndarray, data: bytes, bef
 
 def row(name: str, found: list[tuple]) -> str:
     levels, shares, changes = zip(*found, strict=True)
-    percent = [f"{100 * share:.3g}" for share in (min(shares), max(shares))]
-    loss = max(changes, key=abs)
-    return (
-        f"| {name} | {max(levels)} level{'s' * int(max(levels) != 1)} | {percent[0]} to {percent[1]} % | {loss:+.4f} dB |"
-    )
+    largest = f"{max(levels)} level{'' if max(levels) == 1 else 's'}"
+    percent = " to ".join(f"{100 * share:.3g}" for share in (min(shares), max(shares)))
+    return f"| {name} | {largest} | {percent} % | {max(changes, key=abs):+.4f} dB |"
 
 
 # --- settings -------------------------------------------------------------------------------------------------------
