@@ -4,7 +4,6 @@ import errno
 import io
 import json
 import os
-import resource
 import stat
 import tempfile
 import threading
@@ -29,15 +28,6 @@ def target(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"before")
     return path
-
-
-@pytest.fixture
-def small_disk():
-    """Files may have 1,000 bytes: a write over that takes what fits, and the next fails, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 # --- what was there -------------------------------------------------------------------------------------------------
@@ -155,10 +145,11 @@ def test_what_breaks_it_off_leaves_what_was_there(target, links):
 
 
 @pytest.mark.parametrize("links", [1, 2])
-def test_a_full_disk_leaves_what_was_there(target, links, small_disk):
+def test_a_full_disk_leaves_what_was_there(target, links, file_size_limit):
+    """A write over the limit takes what fits, and the next fails."""
     if links == 2:
         os.link(target, target.with_name("twin"))
-    with pytest.raises(OSError) as caught:
+    with file_size_limit(1000), pytest.raises(OSError) as caught:
         write_bytes(target, bytes(2000))
     assert caught.value.errno == errno.EFBIG and caught.value.filename == str(target)
     assert target.read_bytes() == b"before" and names(target.parent) == ["file", "twin"][:links]

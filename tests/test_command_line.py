@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import resource
 import shlex
 import subprocess
 import sys
@@ -423,19 +422,15 @@ def test_a_picture_goes_to_a_file_whatever_stream_is_closed(tmp_path, photo, sli
 @pytest.mark.parametrize("verb", ["compress", "decompress"])
 @pytest.mark.parametrize("unbuffered", [False, True])
 def test_a_picture_that_fits_only_in_part_is_no_success(
-    tmp_path, photo, slim, capfd, monkeypatch, verb, target, unbuffered
+    tmp_path, photo, slim, capfd, monkeypatch, file_size_limit, verb, target, unbuffered
 ):
     """PYTHONUNBUFFERED makes stdout a raw file, which says how much it took, and nothing else."""
     raw = io.FileIO(tmp_path / "out", "w")
     stream = io.TextIOWrapper(raw if unbuffered else io.BufferedWriter(raw), write_through=unbuffered)
     monkeypatch.setattr(sys, "stdout", stream)
     monkeypatch.setattr(__main__.atomic, "descriptor", lambda name: raw.fileno() if name == "/dev/stdout" else None)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    try:
+    with file_size_limit(1000):
         assert run(verb, photo if verb == "compress" else slim, target) == 2
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     name = "stdout" if target == "-" else target
     assert capfd.readouterr().err == f"slimcodec: {name}: File too large\n"
 

@@ -4,7 +4,6 @@ import contextlib
 import io
 import os
 import pickle
-import resource
 import threading
 
 import numpy as np
@@ -189,15 +188,10 @@ def test_pictures_go_through_pipes(tmp_path, slim, codec, suffix, format):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".bmp"])
-def test_a_picture_that_the_disk_has_no_room_for(tmp_path, slim, codec, suffix):
+def test_a_picture_that_the_disk_has_no_room_for(tmp_path, slim, codec, suffix, file_size_limit):
     """Pillow's own writers take no notice of a write that took only a part."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    try:
-        with pytest.raises(OSError, match="too large"):
-            decompress_file(slim, tmp_path / f"a{suffix}", model=codec)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with file_size_limit(1000), pytest.raises(OSError, match="too large"):
+        decompress_file(slim, tmp_path / f"a{suffix}", model=codec)
     assert names(tmp_path) == ["photo.png", "photo.slim"]
 
 
@@ -217,15 +211,10 @@ def test_whatever_breaks_a_file_off_leaves_the_one_from_before(tmp_path, error):
     assert target.read_bytes() == b"after" and names(tmp_path) == ["file"]
 
 
-def test_a_full_disk_names_the_target_and_leaves_nothing(tmp_path):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+def test_a_full_disk_names_the_target_and_leaves_nothing(tmp_path, file_size_limit):
     target = tmp_path / "file"
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    try:
-        with pytest.raises(OSError) as caught, files.writing(target) as file:
-            file.write(bytes(100_000))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with file_size_limit(1000), pytest.raises(OSError) as caught, files.writing(target) as file:
+        file.write(bytes(100_000))
     assert caught.value.filename == str(target) and caught.value.errno
     assert names(tmp_path) == []
 

@@ -5,7 +5,6 @@ import importlib
 import io
 import os
 import pickle
-import resource
 import subprocess
 import sys
 import threading
@@ -134,15 +133,10 @@ def test_a_file_outlives_a_wrong_setting(slim, photo, wrong, named):
     assert slim.read_bytes() != before
 
 
-def test_a_file_outlives_a_full_disk(slim, photo):
+def test_a_file_outlives_a_full_disk(slim, photo, file_size_limit):
     before = slim.read_bytes()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
-    try:
-        with pytest.raises(OSError, match="too large") as caught:
-            photo.save(slim)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with file_size_limit(100), pytest.raises(OSError, match="too large") as caught:
+        photo.save(slim)
     assert slim.read_bytes() == before and caught.value.filename == str(slim)
 
 
