@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from slimcodec.evaluation import anchors, study
+from slimcodec.codec import zoo
+from slimcodec.evaluation import anchors, metrics, study
 from slimcodec.evaluation.curves import bd_rate, mean_curve
 from slimcodec.evaluation.points import read_points
 from slimcodec.evaluation.summary import KODAK, VTM, is_kodak
@@ -49,11 +50,27 @@ def test_the_readme_quotes_the_summary(summary, start):
 
 
 def test_the_models_were_those_of_the_zoo(summary):
-    from slimcodec.codec import zoo
-
     for name in ("small", "slim-2k"):
         description = zoo.read_description(zoo.find(name))
         assert summary["codecs"][name]["weights_sha256"] == description["weights_sha256"]
+
+
+def test_the_models_have_the_metrics_of_the_other_codecs(summary):
+    """The tabs of the page, and docs/evaluation.md, show them side by side."""
+    for name in ("small", "slim-2k", "small effort 10", "slim-2k effort 10"):
+        assert {PSNR, "psnr_yuv_db", "ms_ssim", "ms_ssim_db", "aad"} <= set(summary["codecs"][name]["curves"]), name
+
+
+def test_the_seven_metrics_are_of_all_of_kodak_and_of_the_models_of_the_zoo():
+    folder = RESULTS.with_name("kodak-jpeg-ai")
+    seven = study.read_summary(folder)
+    assert (
+        is_kodak(point.picture for point in read_points(folder / study.POINTS)) and len(seven["data"]["pictures"]) == 24
+    )
+    for name, codec in seven["codecs"].items():
+        assert set(metrics.GROUPS["jpeg_ai"]) <= set(codec["curves"]), name
+        if codec["kind"] == "model":
+            assert codec["weights_sha256"] == zoo.read_description(zoo.find(name))["weights_sha256"]
 
 
 def test_every_codec_of_the_field_was_run(summary):
