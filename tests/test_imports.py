@@ -1,6 +1,6 @@
 """Who may import whom: the table of the design, read against the source. Imports inside functions count too.
 
-training -> evaluation -> codec          run.py on top, and hydra only there; wandb only in training/tracking
+(cli, training) -> evaluation -> codec          run.py on top, and hydra only there; wandb only in training/tracking
 """
 
 import ast
@@ -13,11 +13,26 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src/slimcodec"
 
+VERBS = "compress", "decompress", "info", "models", "evaluate", "anchors", "report"
+
 # What each module may import beside the standard library and `slimcodec` itself (the exceptions and the version).
 # Modules of the package are named folder/module. None: any, within what the other tests allow.
 ALLOWED = {
     "__init__": {"codec/inference", "codec/files"},
-    "__main__": None,
+    "__main__": {"cli/main"},
+    "cli/__init__": set(),
+    "cli/main": {"cli/streams"} | {f"cli/{verb}" for verb in VERBS},
+    "cli/streams": {"codec/atomic"},
+    "cli/arguments": set(),
+    "cli/jobs": {"tqdm", "cli/streams", "codec/atomic", "codec/bitstream"},
+    "cli/compress": {"cli/arguments", "cli/jobs", "codec/bitstream", "codec/zoo"},
+    "cli/decompress": {"cli/arguments", "cli/jobs", "codec/bitstream"},
+    "cli/info": {"cli/streams", "codec/atomic", "codec/bitstream", "codec/zoo"},
+    "cli/models": {"cli/streams", "codec/zoo"},
+    "cli/study": {"cli/streams", "evaluation/anchors", "evaluation/points", "evaluation/study"},
+    "cli/evaluate": {"cli/arguments", "cli/study", "evaluation/codecs"},
+    "cli/anchors": {"cli/arguments", "cli/study"},
+    "cli/report": {"cli/streams", "cli/study", "evaluation/points", "evaluation/study"},
     "pillow": {"PIL", "codec/atomic", "codec/files", "codec/bitstream", "codec/pictures"},
     "codec/__init__": set(),
     "codec/layers": {"torch"},
@@ -96,7 +111,12 @@ ALLOWED = {
 }
 RUN_ONLY = {"hydra", "omegaconf"}
 WANDB = "training/tracking"
-ABOVE = {"codec": {"evaluation", "training"}, "evaluation": {"training"}}
+ABOVE = {
+    "codec": {"evaluation", "training", "cli"},
+    "evaluation": {"training", "cli"},
+    "training": {"cli"},
+    "cli": {"training"},  # beside each other: neither may import the other
+}
 
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
 

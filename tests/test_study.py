@@ -16,7 +16,8 @@ import skimage.data
 from PIL import Image
 
 from slimcodec import InvalidInput
-from slimcodec.__main__ import _default_jobs, main
+from slimcodec.cli.main import main
+from slimcodec.cli.study import default_jobs
 from slimcodec.codec import complexity as codec_complexity
 from slimcodec.evaluation import anchors, memory, study
 from slimcodec.evaluation.codecs import ModelCodec, code_version, with_run
@@ -247,8 +248,8 @@ def test_names_that_are_not_utf_8(model_directory, photos, tmp_path, capsys, mon
 
 
 def test_a_model_on_another_device_is_measured_by_one_process(model):
-    assert _default_jobs([model, anchors.codec("jpeg")]) == os.cpu_count()
-    assert _default_jobs([replace(model, device="cuda"), anchors.codec("jpeg")]) == 1
+    assert default_jobs([model, anchors.codec("jpeg")]) == os.cpu_count()
+    assert default_jobs([replace(model, device="cuda"), anchors.codec("jpeg")]) == 1
 
 
 def test_what_goes_wrong_on_the_command_line_is_one_line(model_directory, photos, tmp_path, capsys):
@@ -288,7 +289,7 @@ def test_a_corrupt_picture_ends_in_code_2_with_everything_else_done(
 def test_what_measuring_needs_is_named_where_it_is_not_installed(model_directory, photos, tmp_path):
     script = (
         "import sys; sys.modules['joblib'] = sys.modules['plotly'] = None\n"
-        "from slimcodec.__main__ import main; sys.exit(main(sys.argv[1:]))"
+        "from slimcodec.cli.main import main; sys.exit(main(sys.argv[1:]))"
     )
     arguments = ["evaluate", str(photos), "--model", str(model_directory), "--out", str(tmp_path)]
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
