@@ -2,13 +2,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# As many tests at a time as there are cores; each process takes about a gigabyte, so at most eight.
+WORKERS ?= logical
+PARALLEL := -n $(WORKERS) --maxprocesses 8 --dist worksteal
+
 .PHONY: demo test test-slow figures lint clean
 
 demo: .venv/.installed
 	$(BIN)/python run.py experiment=demo
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 # The page is opened in a real Chromium: apt install chromium (or any that is called chromium on the PATH).
 test-slow: .venv/.installed

@@ -16,6 +16,8 @@ import torch
 
 from slimcodec.codec import inference
 from slimcodec.codec.network import QUALITY_ONE, Architecture, HyperpriorCodec
+from slimcodec.training import teach
+from slimcodec.training.calibrate import calibrated
 from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.teach import save_trained
 
@@ -90,6 +92,14 @@ def threads(count):
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_crops():
+    """Tables are counted on at most four crops. A run in miniature would spend most of its time on its 64."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(teach, "calibrated", lambda codec, tables, crops: calibrated(codec, tables, crops[:4]))
+        yield
 
 
 @pytest.fixture

@@ -203,7 +203,6 @@ def test_a_pickle_is_not_executed(tmp_path):
 
 
 TINY = [
-    "teacher_cache=${run_dir}-cache",
     "stages=[teacher,distill]",
     "teacher.training.steps=2",
     "student.training.steps=12",
@@ -213,7 +212,8 @@ TINY = [
 
 
 def test_the_command_ends_cleanly_on_sigterm_and_the_same_command_continues(tmp_path):
-    options = ["experiment=smoke", *TINY, "trainer.log_every_n_steps=1", "trainer.checkpoint_minutes=0"]
+    often = ["trainer.log_every_n_steps=1", "trainer.checkpoint_minutes=0"]
+    options = ["experiment=smoke", *TINY, *often, f"teacher_cache={tmp_path / 'cache'}"]
     command = [sys.executable, str(ROOT / "run.py"), *options, f"run_dir={tmp_path / 'pieces'}"]
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     process = subprocess.Popen(

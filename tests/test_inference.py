@@ -369,7 +369,7 @@ def test_arrays_are_pictures_too(codec, pictures):
         Image.new("RGB", (0, 4)),
         Image.new("F", (8, 8)),
     ],
-    ids=str,
+    ids=lambda picture: f"{picture.mode} {picture.size}" if isinstance(picture, Image.Image) else str(picture),
 )
 def test_other_pictures_are_refused(codec, picture):
     for call in (codec.compress, codec.estimate, codec.encoding):

@@ -511,7 +511,9 @@ def test_true_and_one_point_nought_are_no_width(directory, field, value):
 @pytest.mark.parametrize(
     "field", ["decoder_macs_per_pixel", "encoder_macs_per_pixel", *(f"macs_per_pixel.{part}" for part in PARTS)]
 )
-@pytest.mark.parametrize("change", [lambda macs: macs / 2, lambda macs: macs + 0.01, lambda _: -1], ids=str)
+@pytest.mark.parametrize(
+    "change", [lambda macs: macs / 2, lambda macs: macs + 0.01, lambda _: -1], ids=["half", "more", "-1"]
+)
 def test_costs_that_were_edited_are_noticed(directory, field, change):
     def edit(info):
         *parents, name = field.split(".")
