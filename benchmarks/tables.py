@@ -23,9 +23,9 @@ from typing import Any
 
 from slimcodec.codec.atomic import write_text
 from slimcodec.evaluation.curves import Curve, bd_rate
-from slimcodec.evaluation.figures import label
 from slimcodec.evaluation.metrics import GROUPS, METRICS
 from slimcodec.evaluation.summary import VTM
+from slimcodec.report.style import label
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from slimcodec import InvalidInput, __main__
-from slimcodec.__main__ import main
+from slimcodec.cli import main
 from slimcodec.codec import inference, models, zoo
 
 
@@ -224,7 +224,7 @@ def test_looking_imports_no_library(slim, tmp_path):
     heavy = "torch numpy numba PIL safetensors tqdm"
     script = f"""
 import sys
-from slimcodec.__main__ import main
+from slimcodec.cli import main
 codes = main(["info", sys.argv[1]]), main(["models"])
 print(codes, sorted(set("{heavy}".split()) & set(sys.modules)), file=sys.stderr)
 """

@@ -12,19 +12,20 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from run_parts import CACHE, ONE_ROUND, ROOT, configuration, run
 from test_checkpoints import logged
-from test_run import ONE_ROUND, ROOT, configuration
 from test_teach import distilling, teaching
 from training_parts import photo_data, trainer_factory
 
-import run
 from slimcodec import InvalidInput
+from slimcodec.pipeline.checks import checked, require_possible
+from slimcodec.pipeline.run_directory import RunDirectory
 from slimcodec.training import data
 from slimcodec.training.teach import fit
 
 TINY = [
     "experiment=smoke",
-    "teacher_cache=${run_dir}-cache",
+    CACHE,
     "stages=[teacher,distill,prune]",
     *(f"{role}.training.{name}" for role in ("teacher", "student") for name in ("steps=4", "steps_per_epoch=3")),
     *(f"prune.training.{name}" for name in ("steps=2", "steps_per_epoch=2")),
@@ -70,8 +71,7 @@ def wait_for(condition, seconds: float = 120) -> None:
 
 def test_two_processes_train_as_one(tmp_path):
     process = start(tmp_path / "two")
-    one = run.Run(configuration(*TINY, f"run_dir={tmp_path / 'one'}"))
-    one()
+    run(*TINY, f"run_dir={tmp_path / 'one'}")
     output, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors[-3000:]
     assert output.count("round 1:") == 1
@@ -113,7 +113,7 @@ def test_an_error_is_one_line_and_ends_all_processes(tmp_path):
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 2
     lines = [line for line in errors.splitlines() if line.startswith("slimcodec:")]
-    assert lines == ["slimcodec: training.batch=7: must be a multiple of the 2 processes"]
+    assert lines == ["slimcodec: teacher.training.batch=7: must be a multiple of the 2 processes"]
     assert "Traceback" not in errors
 
 
@@ -154,7 +154,7 @@ def test_when_one_process_dies_none_is_left(tmp_path, victim):
 @pytest.mark.slow
 def test_each_job_of_a_multirun_has_its_own_processes(tmp_path):
     command = [sys.executable, str(ROOT / "run.py"), "-m", *TINY, "trainer=ddp_cpu", "stages=[teacher]"]
-    command += ["seed=1,2", f"teacher_cache={tmp_path}/cache", f"hydra.sweep.dir={tmp_path}/sweep"]
+    command += ["seed=1,2", f"cache={tmp_path}/cache", f"hydra.sweep.dir={tmp_path}/sweep"]
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert all((tmp_path / f"sweep/seed={seed}/teacher/model.json").is_file() for seed in "12")
@@ -187,8 +187,5 @@ def test_training_through_compile_leaves_an_ordinary_codec(tmp_path):
 def test_gpus_that_are_not_there_are_named():
     if torch.cuda.is_available():
         pytest.skip("this machine has GPUs")
-    with (
-        pytest.raises(InvalidInput, match=r"trainer\.devices=auto: .* this machine has 0 GPUs"),
-        run._processes(configuration("experiment=smoke", "trainer=ddp")),
-    ):
-        pass
+    with pytest.raises(InvalidInput, match=r"trainer\.accelerator=gpu: this machine has no CUDA GPU; take trainer=cpu"):
+        require_possible(checked(configuration("experiment=smoke", "trainer=ddp")), RunDirectory(Path("nowhere")))

@@ -66,7 +66,7 @@ def measure(options: argparse.Namespace, codecs: list[Any], **settings: Any) -> 
         out,
         name=Path(options.data).resolve().name,
         metrics=options.metrics,
-        jobs=options.jobs or _default_jobs(codecs),
+        jobs=options.jobs or default_jobs(codecs),
         command=shlex.join(["slimcodec", *options.arguments]),
         **settings,
     )
@@ -77,7 +77,7 @@ def measure(options: argparse.Namespace, codecs: list[Any], **settings: Any) -> 
     return BAD_INPUT if summary.failures or summary.data.left_out else 0
 
 
-def _default_jobs(codecs: list[Any]) -> int:
+def default_jobs(codecs: list[Any]) -> int:
     """One a core; but where a model runs on another device, one: processes would each take a share of its memory."""
     return os.cpu_count() or 1 if all(getattr(codec, "device", "cpu") == "cpu" for codec in codecs) else 1
 

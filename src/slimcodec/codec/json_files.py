@@ -7,6 +7,7 @@ import json
 import math
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -77,7 +78,7 @@ def record(kind: type[Record], values: Any) -> Record:
 def _built(hint: Any, value: Any, name: str) -> Any:
     """A field's value, with a NamedTuple for every object that is one."""
     inner = typing.get_args(hint)
-    if isinstance(value, dict) and typing.get_origin(hint) is dict:
+    if isinstance(value, dict) and typing.get_origin(hint) in (dict, Mapping):
         return {key: _built(inner[1], item, name) for key, item in value.items()}
     if isinstance(value, list) and typing.get_origin(hint) in (list, tuple):
         return typing.get_origin(hint)(_built(inner[0], item, name) for item in value)
@@ -101,7 +102,7 @@ def fits(value: Any, hint: Any) -> bool:
     inner = typing.get_args(hint)
     if isinstance(hint, types.UnionType):
         return any(fits(value, each) for each in inner)
-    if typing.get_origin(hint) is dict:
+    if typing.get_origin(hint) in (dict, Mapping):
         return isinstance(value, dict) and all(fits(item, inner[1]) for item in value.values())
     if typing.get_origin(hint) is list:
         return isinstance(value, list) and all(fits(item, inner[0]) for item in value)

@@ -43,12 +43,12 @@ class Command(NamedTuple):
 
 
 class Machine(NamedTuple):
-    cpu: str | None
-    cores: int | None
-    memory_gib: float | None
-    system: str
-    python: str
-    libraries: dict[str, str]  # name → version
+    cpu: str | None = None
+    cores: int | None = None
+    memory_gib: float | None = None
+    system: str | None = None
+    python: str | None = None
+    libraries: Mapping[str, str] = {}  # name → version
 
 
 class Provenance(NamedTuple):
@@ -165,10 +165,12 @@ def read(folder: Path) -> Summary:
     """The summary of the study in a folder. Raises InvalidInput when it is missing or damaged."""
     path = folder / SUMMARY
     found = json_files.read(path, remedy=REMEDY if path.is_file() else "run slimcodec evaluate first")
+    if missing := [name for name in Summary._fields if name not in found]:
+        raise InvalidInput(f"{path}: is no summary of a study ({missing[0]} is missing); {REMEDY}")
     try:
         return from_json(found)
-    except (TypeError, ValueError) as error:
-        raise InvalidInput(f"{path}: is damaged or no summary of a study ({error}); {REMEDY}") from error
+    except ValueError as error:
+        raise InvalidInput(f"{path}: is damaged ({error}); {REMEDY}") from error
 
 
 def from_json(values: dict[str, Any]) -> Summary:
