@@ -14,7 +14,7 @@ import pytest
 import torch
 from run_parts import CACHE, ROOT, configuration, run
 from test_teach import assert_equal, distilling, teaching, weights
-from training_parts import configured, lively, photo_data, trainer_factory
+from training_parts import configured, lively, photo_data, photos, trainer_factory
 
 from slimcodec import InvalidInput
 from slimcodec.codec.network import Architecture
@@ -76,7 +76,7 @@ def demo(**changes) -> Teach:
     """The teacher of the demo."""
     architecture = Architecture.from_dict(configured("teacher/demo"))
     settings = {"batch": 8, "crop": 128, "learning_rate": 5e-4}
-    return Teach(*lively(architecture), **(settings | changes))
+    return Teach(*lively(architecture), cache=photos(), **(settings | changes))
 
 
 CASES = [(teaching, "adam", STEPS), (teaching, "soap", STEPS), (distilling, "adam", STEPS), (demo, "adam", 4)]

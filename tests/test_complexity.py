@@ -1,12 +1,10 @@
 """MAC/pixel: the formula against an independent counter, and against published control values."""
 
-from pathlib import Path
-
 import pytest
 import torch
-import yaml
 from compressai.models import MeanScaleHyperprior
 from conftest import VARIANTS
+from run_parts import ROOT, configuration
 from torch.utils.flop_counter import FlopCounterMode
 
 from slimcodec.codec import zoo
@@ -20,12 +18,12 @@ from slimcodec.codec.complexity import (
 from slimcodec.codec.network import Architecture, HyperpriorCodec
 from slimcodec.training.inheritance import student_architecture
 
-CONF = Path(__file__).parents[1] / "conf"
+CONF = ROOT / "conf"
 HEIGHT, WIDTH = 64, 128
 
 
 def configured(group, name):
-    return yaml.safe_load((CONF / group / f"{name}.yaml").read_text(encoding="utf-8"))
+    return configuration(f"{group}={name}")[group]
 
 
 def teacher(name):

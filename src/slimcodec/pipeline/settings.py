@@ -49,8 +49,13 @@ def _says(message: str) -> WrapValidator:
     return WrapValidator(check)
 
 
-def _one_of(names: tuple[str, ...]) -> tuple[Strict, Field, WrapValidator]:
-    return Field(pattern="|".join(names)), _says(f"must be one of {', '.join(names)}")
+def _one_of(*names: str) -> WrapValidator:
+    def check(value: Any, handler: Callable[[Any], Any]) -> Any:
+        if value not in names:
+            raise ValueError(f"there is no {value!r}; known are {', '.join(names)}")
+        return handler(value)
+
+    return WrapValidator(check)
 
 
 Count = Annotated[int, Strict(), Field(ge=1), _says("must be a whole number, 1 or more")]
@@ -89,7 +94,7 @@ class Training:
     """At its highest: it warms up for 2 % of the steps and falls to zero over the last third."""
     steps_per_epoch: Count
     """Steps from one validation to the next."""
-    optimizer: Literal[OPTIMIZERS] = "adam"  # type: ignore[valid-type]  # a tuple of names
+    optimizer: Annotated[str, _one_of(*OPTIMIZERS)] = "adam"
     """adam, or soap, which takes longer for a step and needs far fewer of them."""
     basis_every: Count = 10
     """Steps from one eigenbasis of soap's to the next."""
@@ -107,7 +112,7 @@ class Training:
 class Data:
     """Photos to train on and to validate with."""
 
-    kind: Annotated[str, *_one_of(("embedded", "folder"))]
+    kind: Annotated[str, _one_of("embedded", "folder")]
     """embedded: seven photos that come inside scikit-image and scikit-learn; folder: your own."""
     root: Text | None = None
     """The folder of photos to train on."""
@@ -165,7 +170,7 @@ class Distill:
 class Prune:
     """The rounds: budgets, the gate, fine-tuning."""
 
-    scope: Annotated[str, *_one_of(("decoder", "encoder", "both"))]
+    scope: Annotated[str, _one_of("decoder", "encoder", "both")]
     """Whose channels are pruned."""
     target_macs_per_pixel: Any
     """Of the decoder."""
@@ -181,7 +186,7 @@ class Prune:
     """Passes of fine-tuning before half the step is tried."""
     max_halvings: Any
     """How often a step is halved before the rounds end."""
-    importance: Annotated[str, *_one_of(("taylor", "magnitude"))]
+    importance: Annotated[str, _one_of("taylor", "magnitude")]
     """How channels are chosen: by what they contribute to the loss, or by their weights."""
     importance_batches: Count
     """Batches that taylor looks at."""
@@ -268,13 +273,13 @@ class Evaluate:
 class Trainer:
     """Where and how fast training runs. Nothing here changes what is learned, but for rounding."""
 
-    accelerator: Annotated[str, *_one_of(("cpu", "gpu"))]
+    accelerator: Annotated[str, _one_of("cpu", "gpu")]
     """What trains."""
     devices: Annotated[
         int | Literal["auto"], Field(union_mode="left_to_right"), _says("must be a number of processes, or auto")
     ]
     """Processes that share each batch: one for each GPU, auto for all of them."""
-    precision: Annotated[str, *_one_of(("32-true", "bf16-mixed", "16-mixed"))]
+    precision: Annotated[str, _one_of("32-true", "bf16-mixed", "16-mixed")]
     """Of the arithmetic."""
     gradient_clip_val: Weight | None
     """Largest norm of the gradients."""
@@ -345,7 +350,7 @@ class Settings:
     """Where stages are kept by what they depend on: one that was done before is taken from here."""
     seed: CountOrNone
     """Of all random numbers."""
-    stages: list[Stage]
+    stages: list[Annotated[Stage, _one_of(*STAGES)]]
     """What is done, in this order whatever theirs is."""
     half_weights: Switch
     """Model directories hold float16 instead of float32."""
@@ -394,7 +399,7 @@ def read(configuration: dict[str, Any]) -> Settings:
 def _line(error: ValidationError) -> str:
     """The first mistake, in the words of a person."""
     first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function-", "literal[")))
+    field = ".".join(part for part in first["loc"] if isinstance(part, str) and "[" not in part)
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return f"{field}: there is no such setting; remove it"
     if first["type"] in ("missing", "missing_keyword_only_argument"):
