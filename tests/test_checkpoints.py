@@ -18,7 +18,8 @@ from training_parts import configured, lively, photo_data, trainer_factory
 
 import run
 from slimcodec.codec.network import Architecture
-from slimcodec.training.checkpoints import BEST, LAST, PREVIOUS, TrainingInterrupted, newest
+from slimcodec.training.checkpoints import BEST, LAST, PREVIOUS, newest
+from slimcodec.training.errors import TrainingInterrupted
 from slimcodec.training.teach import Teach, fit
 
 ROOT = Path(run.__file__).parent

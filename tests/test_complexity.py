@@ -18,7 +18,7 @@ from slimcodec.codec.complexity import (
     macs_per_pixel,
 )
 from slimcodec.codec.network import Architecture, HyperpriorCodec
-from slimcodec.training.distill import student_architecture
+from slimcodec.training.inheritance import student_architecture
 
 CONF = Path(__file__).parents[1] / "conf"
 HEIGHT, WIDTH = 64, 128

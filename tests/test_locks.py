@@ -12,7 +12,8 @@ from PIL import Image
 
 from slimcodec.evaluation import locks, study
 from slimcodec.evaluation.anchors import codec
-from slimcodec.evaluation.points import find_photos, measure, read_points
+from slimcodec.evaluation.photos import find_photos
+from slimcodec.evaluation.points import measure, read_points
 
 HOLD = """
 import sys, time

@@ -1,5 +1,6 @@
 """Two processes train as one does, leave one set of files, stop together, and end together."""
 
+import functools
 import json
 import os
 import signal
@@ -164,8 +165,8 @@ def test_each_job_of_a_multirun_has_its_own_processes(tmp_path):
 
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_a_compiled_step_is_the_same_step(backend):
-    plain, compiled = distilling().train(), distilling().train()
-    compiled.compiled = torch.compile(compiled.codec.forward, backend=backend)
+    compiler = functools.partial(torch.compile, backend=backend)
+    plain, compiled = distilling().train(), distilling(compiler=compiler).train()
     (loss, figures), (loss_compiled, figures_compiled) = plain.loss_at(0), compiled.loss_at(0)
     torch.testing.assert_close(loss_compiled, loss, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(figures_compiled, figures, rtol=1e-4, atol=1e-5)
@@ -176,9 +177,9 @@ def test_a_compiled_step_is_the_same_step(backend):
 
 @pytest.mark.slow
 def test_training_through_compile_leaves_an_ordinary_codec(tmp_path):
-    module = teaching(steps=2)
+    module = teaching(steps=2, compiler=torch.compile)
     names = list(module.state_dict())
-    fit(module, photo_data(2), tmp_path, trainer_factory(), compile=True)
+    fit(module, photo_data(2), tmp_path, trainer_factory())
     assert list(module.state_dict()) == names
     assert list(torch.load(tmp_path / "last.ckpt", weights_only=True)["current_model_state"]) == names
 

@@ -20,7 +20,8 @@ from slimcodec.__main__ import _default_jobs, main
 from slimcodec.codec import complexity as codec_complexity
 from slimcodec.evaluation import anchors, memory, study
 from slimcodec.evaluation.codecs import ModelCodec, code_version, with_run
-from slimcodec.evaluation.points import find_photos, read_points
+from slimcodec.evaluation.photos import find_photos
+from slimcodec.evaluation.points import read_points
 from slimcodec.evaluation.summary import complexity, is_kodak, references, to_json
 
 PSNR = "psnr_rgb_db"

@@ -10,7 +10,7 @@ import yaml
 
 from slimcodec.codec.network import Architecture, Block, HyperpriorCodec, Level
 from slimcodec.training import data
-from slimcodec.training.distill import student_architecture
+from slimcodec.training.inheritance import student_architecture
 from slimcodec.training.prior import FactorizedPrior
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -84,7 +84,7 @@ def pictures(count: int = 2, size: int = 128) -> torch.Tensor:
 
 def photo_data(steps_per_epoch: int, validation: int = 1) -> data.PhotoData:
     crops = data.centre_crops(data.embedded("validation")[:validation], 64)
-    return data.PhotoData(cache=photos(), validation_photos=crops, steps_per_epoch=steps_per_epoch)
+    return data.PhotoData(validation_photos=crops, steps_per_epoch=steps_per_epoch)
 
 
 def trainer_factory(*more_callbacks: lightning.Callback, **more):

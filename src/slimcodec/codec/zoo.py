@@ -14,7 +14,7 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import slimcodec
 from slimcodec import InvalidFile, InvalidInput, InvalidModel
@@ -208,3 +208,17 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class Costs(NamedTuple):
+    """What a model costs to run."""
+
+    decoder_macs_per_pixel: float
+    encoder_macs_per_pixel: float
+    parameters: int
+
+
+def costs(directory: Path) -> Costs:
+    """Of a model directory. Raises InvalidModel, naming the field, when it is damaged or edited."""
+    info = read_description(directory)
+    return Costs(*(info[name] for name in Costs._fields))

@@ -20,10 +20,11 @@ from tqdm import tqdm
 
 from slimcodec import InvalidInput
 from slimcodec.codec.atomic import write_bytes
-from slimcodec.evaluation.points import NAMES, Photo, Point, names_of, open_photo
+from slimcodec.evaluation.metrics import PSNR
+from slimcodec.evaluation.photos import Photo, names_of, open_photo
+from slimcodec.evaluation.points import NAMES, Point
 
 THUMBNAIL_SIDE = 224
-PSNR = "psnr_rgb_db"
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 
 
