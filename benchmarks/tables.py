@@ -26,16 +26,18 @@ from pathlib import Path
 from typing import Any
 
 from slimcodec.codec.atomic import write_text
+from slimcodec.evaluation import summary
+from slimcodec.evaluation.comparison import VTM
 from slimcodec.evaluation.curves import Curve, bd_rate
-from slimcodec.evaluation.figures import label
-from slimcodec.evaluation.metrics import GROUPS, METRICS
-from slimcodec.evaluation.summary import VTM
+from slimcodec.evaluation.metrics import GROUPS, METRICS, PSNR
+from slimcodec.evaluation.summary import BdRateEntry, CodecEntry, FixedRange, Summary
+from slimcodec.report.style import label
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 PAGES = tuple(ROOT / "docs" / f"{name}.md" for name in ("ablations", "flagship", "evaluation", "scaling"))
 MARKED = re.compile(r"<!-- (\w+) (\S+) -->\n.*?<!-- end -->", re.DOTALL)
-PSNR, MS_SSIM = "psnr_rgb_db", "ms_ssim_db"
+MS_SSIM = "ms_ssim_db"
 VVC = "vvc"  # ours: VVenC
 ANCHOR = "mbt2018_mean"  # of benchmarks/train.py
 EXTREMES = 3  # pictures shown from either end
@@ -162,35 +164,35 @@ def efforts(name: str) -> str:
 
 def bd_rates(name: str) -> str:
     """BD-rate by RGB PSNR of a study's models against its references, over all that both curves cover."""
-    anchors = _summary(name)["anchors"]
-    rows = [[f"`{codec}`", *(_percent_of(entry) for entry in against)] for codec, against in _against(name)]
-    return _table(["", *(f"against {_title(anchor)}" for anchor in anchors)], rows)
+    study = _summary(name)
+    rows = [[f"`{codec}`", *map(_percent_of, against)] for codec, against in _against(study)]
+    return _table(_against_heading(study), rows)
 
 
 def fixed(name: str) -> str:
     """The same over the range that all studies of Kodak have in common, which every model here covers."""
-    anchors = _summary(name)["anchors"]
+    study = _summary(name)
     rows = []
-    for codec, against in _against(name):
-        parts = [entry and entry["fixed"] for entry in against]
-        if any(part and part["coverage"] < 1 for part in parts):
+    for codec, against in _against(study):
+        parts = [entry and entry.fixed for entry in against]
+        if any(part and part.coverage < 1 for part in parts):
             raise ValueError(f"{codec}: covers a part of the range only; the table needs columns that say so")
         rows.append([f"`{codec}`", *map(_percent_of, parts)])
-    return _table(["", *(f"against {_title(anchor)}" for anchor in anchors)], rows)
+    return _table(_against_heading(study), rows)
 
 
 def ranges(name: str) -> str:
     """What a study's models cost, and the RGB PSNR that their curves cover."""
     rows = []
-    for codec, entry in _models(name):
-        values = entry["curves"][PSNR]["values"]
+    for codec, entry in _models(_summary(name)):
+        values = entry.curves[PSNR].values
         rows.append([f"`{codec}`", *_macs(entry), f"{min(values):.1f}", f"{max(values):.1f}"])
     return _table(["", "decoder, MAC/pixel", "encoder, MAC/pixel", "from dB", "to dB"], rows)
 
 
 def quality(name: str) -> str:
     """bpp and PSNR of a study's models at each quality."""
-    curves = {label: Curve(**codec["curves"][PSNR]) for label, codec in _models(name)}
+    curves = {label: codec.curves[PSNR] for label, codec in _models(_summary(name))}
     cells = {
         label: {q: [f"{bpp:.4f}", f"{value:.2f}"] for q, bpp, value in zip(*curve, strict=True)}
         for label, curve in curves.items()
@@ -200,23 +202,23 @@ def quality(name: str) -> str:
     return _table(["quality", *(f"`{label}`, {unit}" for label in cells for unit in ("bpp", "dB"))], rows)
 
 
-def study(name: str) -> str:
+def against_field(name: str) -> str:
     """Of Kodak: every codec that was run, the farthest from VTM first, against VTM and against our VVC."""
-    against_vtm, against_vvc = (_summary(name)["bd_rate"][anchor] for anchor in (VTM, VVC))
+    study = _summary(name)
     rows = []
-    for codec, _ in _farthest_first(name):
-        vtm, vvc = against_vtm[codec][PSNR], against_vvc.get(codec)
+    for codec, _ in _farthest_first(study):
+        vtm, vvc = study.bd_rate[VTM][codec][PSNR], study.bd_rate[VVC].get(codec)
         rows.append(
             [
                 _title(codec),
-                _percent(vtm["percent"]),
-                f"{vtm['low']:.1f}",
-                f"{vtm['high']:.1f}",
-                _percent(vtm["fixed"]["percent"]),
-                f"{vtm['fixed']['coverage']:.0%}",
-                _percent(vvc[PSNR]["percent"]) if vvc else "reference",
-                *(map(_percent, vvc[PSNR]["interval"]) if vvc else ["", ""]),
-                _percent(vvc.get(MS_SSIM, {}).get("percent")) if vvc else "reference",
+                _percent(vtm.percent),
+                f"{vtm.low:.1f}",
+                f"{vtm.high:.1f}",
+                _percent(vtm.fixed.percent),
+                f"{vtm.fixed.coverage:.0%}",
+                _percent(vvc[PSNR].percent) if vvc else "reference",
+                *(map(_percent, vvc[PSNR].interval) if vvc else ["", ""]),
+                _percent_of(vvc.get(MS_SSIM)) if vvc else "reference",
             ]
         )
     heading = ["against VTM", "from dB", "to dB", "over 29–37 dB", "covered"]
@@ -227,21 +229,21 @@ def study(name: str) -> str:
 def cost(name: str) -> str:
     """Of the same codecs: operations, time and memory."""
     rows = []
-    for codec, entry in _farthest_first(name):
-        milliseconds = [f"{entry[f'{what}_ms_per_megapixel']:,.0f}" for what in ("encode", "decode")]
-        memory = f"{entry['peak_memory_mib']:.0f}" if entry["peak_memory_mib"] else ""
-        rows.append([_title(codec), _macs(entry)[0] if entry["complexity"] else "", *milliseconds, memory])
+    for codec, entry in _farthest_first(_summary(name)):
+        milliseconds = [f"{value:,.0f}" for value in (entry.encode_ms_per_megapixel, entry.decode_ms_per_megapixel)]
+        memory = f"{entry.peak_memory_mib:.0f}" if entry.peak_memory_mib else ""
+        rows.append([_title(codec), _macs(entry)[0] if entry.complexity else "", *milliseconds, memory])
     return _table(["", "MAC/pixel to decode", "encode, ms/megapixel", "decode, ms/megapixel", "peak MiB"], rows)
 
 
 def seven(name: str) -> str:
     """BD-rate against our VVC by RGB PSNR and by each of JPEG AI's seven metrics, and the seven's mean."""
-    summary = _summary(name)
-    metrics = [metric for metric in GROUPS["jpeg_ai"] if metric in summary["metrics"]]
+    study = _summary(name)
+    metrics = [metric for metric in GROUPS["jpeg_ai"] if metric in study.metrics]
     rows = []
-    for codec, found in summary["bd_rate"][VVC].items():
-        percents = [found[metric]["percent"] for metric in metrics]
-        written = [_percent(found[PSNR]["percent"]), *map(_percent, percents), _percent(sum(percents) / len(percents))]
+    for codec, found in study.bd_rate[VVC].items():
+        percents = [found[metric].percent for metric in metrics]
+        written = [_percent(found[PSNR].percent), *map(_percent, percents), _percent(sum(percents) / len(percents))]
         rows.append([_title(codec), *written])
     return _table(["", "PSNR RGB", *(METRICS[metric].title for metric in metrics), "mean of the seven"], rows)
 
@@ -259,7 +261,7 @@ KINDS = {
     "fixed": fixed,
     "ranges": ranges,
     "quality": quality,
-    "study": study,
+    "study": against_field,
     "cost": cost,
     "seven": seven,
 }
@@ -269,29 +271,33 @@ def _stored(folder: str, name: str) -> Any:
     return json.loads((RESULTS / folder / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def _summary(name: str) -> dict[str, Any]:
-    return json.loads((RESULTS / name / "summary.json").read_text(encoding="utf-8"))
+def _summary(name: str) -> Summary:
+    return summary.read(RESULTS / name)
 
 
-def _models(name: str) -> list[tuple[str, dict[str, Any]]]:
-    return [(label, codec) for label, codec in _summary(name)["codecs"].items() if codec["kind"] == "model"]
+def _models(study: Summary) -> list[tuple[str, CodecEntry]]:
+    return [(label, codec) for label, codec in study.codecs.items() if codec.kind == "model"]
 
 
-def _against(name: str) -> Iterator[tuple[str, list[dict[str, Any] | None]]]:
+def _against(study: Summary) -> Iterator[tuple[str, list[BdRateEntry | None]]]:
     """Of each model, its BD-rate against every reference of the study; None against itself."""
-    summary = _summary(name)
-    for codec, _ in _models(name):
-        yield codec, [summary["bd_rate"][anchor].get(codec, {}).get(PSNR) for anchor in summary["anchors"]]
+    for codec, _ in _models(study):
+        yield codec, [study.bd_rate[anchor].get(codec, {}).get(PSNR) for anchor in study.anchors]
 
 
-def _farthest_first(name: str) -> list[tuple[str, dict[str, Any]]]:
-    summary = _summary(name)
-    against = summary["bd_rate"][VTM]
-    return sorted(summary["codecs"].items(), key=lambda item: -against[item[0]][PSNR]["percent"])
+def _against_heading(study: Summary) -> list[str]:
+    return ["", *(f"against {_title(anchor)}" for anchor in study.anchors)]
 
 
-def _macs(entry: dict[str, Any]) -> list[str]:
-    return [f"{entry['complexity'][f'{side}_macs_per_pixel']:,.0f}" for side in ("decoder", "encoder")]
+def _farthest_first(study: Summary) -> list[tuple[str, CodecEntry]]:
+    against = study.bd_rate[VTM]
+    return sorted(study.codecs.items(), key=lambda item: -against[item[0]][PSNR].percent)
+
+
+def _macs(entry: CodecEntry) -> list[str]:
+    return [
+        f"{macs:,.0f}" for macs in (entry.complexity.decoder_macs_per_pixel, entry.complexity.encoder_macs_per_pixel)
+    ]
 
 
 def _title(codec: str) -> str:
@@ -300,8 +306,8 @@ def _title(codec: str) -> str:
     return known.get(codec) or (f"`{codec}`" if label(codec) == codec else label(codec))
 
 
-def _percent_of(entry: dict[str, Any] | None) -> str:
-    return _percent(entry and entry["percent"])
+def _percent_of(entry: BdRateEntry | FixedRange | None) -> str:
+    return _percent(entry and entry.percent)
 
 
 def _percent(value: float | None) -> str:
