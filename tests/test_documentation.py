@@ -30,6 +30,9 @@ from PIL import Image
 from sybil import Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
+import run
+from slimcodec.pipeline.checks import checked
+
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
@@ -191,12 +194,25 @@ def check(words, monkeypatch):
 
 
 def check_configuration(arguments):
-    """Every job of the command composes."""
+    """Every job of the command composes, and its settings agree with each other."""
     overrides = OverridesParser.create().parse_overrides([word for word in arguments if not word.startswith("-")])
     (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         for job in jobs:
-            compose("config", job, return_hydra_config=True)
+            checked(run.plain(compose("config", job, return_hydra_config=True)))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_settings_in_the_text_are_known(page):
+    """`prune.gate=record` between backticks composes. Arguments of Python functions look like that too."""
+    spans = [token.content for token in inside(page) if token.type == "code_inline"]
+    written = [span for span in spans if re.fullmatch(r"[a-z][a-z_./]*=[\w\[\],:/-]+", span)]
+    defaults = yaml.safe_load((ROOT / "conf" / "config.yaml").read_text(encoding="utf-8"))
+    known = {path.stem for path in (ROOT / "conf").iterdir()} | set(defaults)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        for setting in (span for span in written if re.split(r"[./=]", span)[0] in known):
+            others = [] if setting.startswith("experiment=") else ["experiment=photos"]
+            compose("config", [*others, setting], return_hydra_config=True)
 
 
 def check_arguments(arguments, monkeypatch):
