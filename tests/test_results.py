@@ -1,4 +1,4 @@
-"""What the README says of Kodak is what the stored points give."""
+"""What README and docs/evaluation.md say of Kodak is what the stored points give."""
 
 import re
 from pathlib import Path
@@ -41,14 +41,26 @@ def test_the_summary_is_that_of_the_points(summary):
 
 
 @pytest.mark.parametrize("start", ANCHORS)
-def test_the_readme_quotes_the_summary(summary, start):
-    (row,) = (line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(f"| {start}"))
+def test_the_table_of_the_shipped_models_quotes_the_summary(summary, start):
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    (row,) = (line for line in page.splitlines() if line.startswith(f"| {start}"))
     said = [float(number.replace("−", "-")) for number in re.findall(r"([+−]\d+\.\d) %", row)]
     entries = summary.bd_rate[ANCHORS[start]]
     refined = [name for name in summary.codecs if name.startswith("slim-2k effort")]
     expected = [entries[name][PSNR].percent for name in ("small", "slim-2k", *refined) if name in entries]
     assert len(refined) == 1
     assert said == pytest.approx(expected, abs=0.06)
+
+
+def test_the_readme_quotes_the_summary(summary):
+    """Its one number, and which codecs it says the student is ahead of and behind."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (said,) = re.findall(r"\*\*(\d+\.\d) % more bits than VTM\*\*", readme)
+    against = {name: entries[PSNR].percent for name, entries in summary.bd_rate[VTM].items() if PSNR in entries}
+    assert float(said) == pytest.approx(against["slim-2k"], abs=0.06)
+    assert "ahead of JPEG 2000, WebP and JPEG." in readme and "behind AVIF, HEVC and VVC" in readme
+    assert all(against[name] > against["slim-2k"] for name in ("jpeg2000", "webp", "jpeg"))
+    assert all(against[name] < against["slim-2k"] for name in ("avif", "hevc", "vvc"))
 
 
 def test_the_models_were_those_of_the_zoo(summary):
