@@ -7,6 +7,7 @@ run directory. A stage that is complete is skipped, one that was interrupted con
 another configuration is never overwritten.
 """
 
+import itertools
 import os
 import sys
 import time
@@ -25,7 +26,7 @@ from rich.console import Console
 
 from slimcodec import InvalidInput
 from slimcodec.pipeline import jobs, sweep
-from slimcodec.pipeline.checks import checked
+from slimcodec.pipeline.checks import checked, require_means
 from slimcodec.pipeline.run_directory import RunDirectory
 
 HERE = Path(__file__).parent
@@ -49,7 +50,7 @@ class Sweep(Callback):
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         try:
-            checked(plain(config))  # before Hydra writes anything
+            require_means(checked(plain(config)))  # before Hydra writes anything
         except InvalidInput as error:
             jobs.refuse(str(error))
         jobs.require_writable(Path(config.hydra.run.dir))
@@ -103,13 +104,22 @@ def main(configuration: DictConfig) -> float | None:
     return run.job(configuration)
 
 
+def one_line(error: Exception) -> str:
+    """What Hydra says of an override, without its search paths and object types."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = itertools.takewhile(
+        lambda line: not line.startswith(("Config search path", "full_key", "object_type")), lines
+    )
+    return f"{' '.join(filter(None, said))}; run.py --cfg job shows every setting"
+
+
 def command() -> None:
-    """Hydra's main. What Hydra refuses is one line: the setting, and how to name one that is not there yet."""
+    """Hydra's main. What Hydra refuses is told in one line."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # or Hydra prints its own lines, and ends with status 1
     try:
         main()
     except (HydraException, OmegaConfBaseException) as error:
-        jobs.refuse(next(iter(str(error).splitlines())))
+        jobs.refuse(one_line(error))
 
 
 if __name__ == "__main__":

@@ -36,10 +36,15 @@ def checked(configuration: dict[str, Any]) -> Settings:
     return settings
 
 
-def require_possible(settings: Settings, directory: RunDirectory) -> None:
-    """Raises InvalidInput, or InvalidModel, for what would end the run later: on this machine, in this directory."""
+def require_means(settings: Settings) -> None:
+    """Raises InvalidInput for hardware, models and photos that a run needs and that are not there."""
     _require_none(_missing_hardware(settings))
     _require_none(_missing_files(settings))
+
+
+def require_possible(settings: Settings, directory: RunDirectory) -> None:
+    """Raises InvalidInput, or InvalidModel, for what would end the run later: on this machine, in this directory."""
+    require_means(settings)
     directory.seconds()
     results.read(directory)
     for scope in settings.prune.scopes:
@@ -126,16 +131,22 @@ def _of_architectures(settings: Settings) -> Problems:
     try:
         teacher = Architecture.from_dict(settings.teacher.architecture)
     except InvalidModel as error:
-        yield "teacher", str(error)
+        yield _below("teacher", error)
         return
     try:
         _student_of(settings, teacher)
     except InvalidModel as error:
-        yield "student", str(error)
+        yield _below("student", error)
     lists = {"validation": settings.validation.qualities, "evaluate": settings.evaluate.qualities}
     for section, qualities in lists.items():
         if max(qualities) > teacher.rungs:
             yield f"{section}.qualities={max(qualities):g}", f"must be at most {teacher.rungs}"
+
+
+def _below(section: str, error: InvalidModel) -> tuple[str, str]:
+    """`architecture.g_s: …` as a field of the section and what is wrong with it."""
+    field, _, problem = str(error).partition(": ")
+    return f"{section}.{field}", problem
 
 
 def _student_of(settings: Settings, teacher: Architecture) -> Architecture:
@@ -197,7 +208,7 @@ def _missing_stages(settings: Settings, directory: RunDirectory) -> Problems:
     for stage in settings.stages:
         for need in needs.get(stage, []):
             if not has[need] and need not in settings.stages:
-                yield f"stages: {stage}", f"needs what the stage {need} leaves in {directory.path}; add it to stages"
+                yield "stages", f"{stage} needs what the stage {need} leaves in {directory.path}; add it to stages"
 
 
 # ------------------------------------------------------------------------------------------------ targets and floors

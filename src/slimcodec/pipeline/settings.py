@@ -7,14 +7,27 @@ What settings must fulfil together, and on this machine, is in pipeline/checks. 
 mistake is told at once.
 """
 
-from collections.abc import Callable
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import ConfigDict, Field, Strict, ValidationError, WrapValidator
+from pydantic import ConfigDict, Field, Strict, ValidationError
 from pydantic.dataclasses import dataclass
 
 from slimcodec import InvalidInput
 from slimcodec.codec.architecture import ALIGNMENT
+from slimcodec.pipeline.ranges import (
+    Count,
+    Crop,
+    Name,
+    NotNegative,
+    Positive,
+    Quality,
+    Share,
+    Switch,
+    Text,
+    Weight,
+    one_of,
+    says,
+)
 from slimcodec.training.names import OPTIMIZERS
 from slimcodec.training.records import Rules
 
@@ -33,51 +46,8 @@ SECTIONS: dict[Stage, tuple[str, ...]] = {
     "finish": (*PRUNE, "finish"),
     "evaluate": ("evaluate", "data"),
 }
-LONGEST_NAME = 100  # characters: a file name may have 255 bytes, and W&B takes 128 characters
+LONGEST_VALUE = 60  # characters of one that is shown
 FORMAT = ConfigDict(extra="forbid", use_attribute_docstrings=True, arbitrary_types_allowed=True)
-
-
-def _says(message: str) -> WrapValidator:
-    """Whatever is wrong with a value, the error says what would be right."""
-
-    def check(value: Any, handler: Callable[[Any], Any]) -> Any:
-        try:
-            return handler(value)
-        except ValidationError:
-            raise ValueError(message) from None
-
-    return WrapValidator(check)
-
-
-def _one_of(*names: str) -> WrapValidator:
-    def check(value: Any, handler: Callable[[Any], Any]) -> Any:
-        if value not in names:
-            raise ValueError(f"there is no {value!r}; known are {', '.join(names)}")
-        return handler(value)
-
-    return WrapValidator(check)
-
-
-Count = Annotated[int, Strict(), Field(ge=1), _says("must be a whole number, 1 or more")]
-CountOrNone = Annotated[int, Strict(), Field(ge=0), _says("must be 0 or more")]
-Switch = Annotated[bool, Strict(), _says("must be true or false")]
-Positive = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False), _says("must be a number above 0")]
-Share = Annotated[float, Strict(), Field(ge=0, le=1), _says("must be a number from 0 to 1")]
-Weight = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False), _says("must be a number, 0 or more")]
-Quality = Annotated[float, Strict(), Field(ge=1, allow_inf_nan=False), _says("must be a number from 1 on")]
-Text = Annotated[str, Strict(), Field(min_length=1), _says("must be a text that is not empty")]
-Name = Annotated[
-    str,
-    Strict(),
-    Field(pattern=rf"^[^/\\\x00-\x1f.][^/\\\x00-\x1f]{{0,{LONGEST_NAME - 1}}}$"),
-    _says(f"must be a name: 1 to {LONGEST_NAME} characters, none of them a slash, and no dot in front"),
-]
-Crop = Annotated[
-    int,
-    Strict(),
-    Field(ge=ALIGNMENT, multiple_of=ALIGNMENT),
-    _says(f"must be a multiple of {ALIGNMENT} pixels"),
-]
 
 
 @dataclass(frozen=True, kw_only=True, config=FORMAT)
@@ -94,7 +64,7 @@ class Training:
     """At its highest: it warms up for 2 % of the steps and falls to zero over the last third."""
     steps_per_epoch: Count
     """Steps from one validation to the next."""
-    optimizer: Annotated[str, _one_of(*OPTIMIZERS)] = "adam"
+    optimizer: Annotated[str, one_of(*OPTIMIZERS)] = "adam"
     """adam, or soap, which takes longer for a step and needs far fewer of them."""
     basis_every: Count = 10
     """Steps from one eigenbasis of soap's to the next."""
@@ -112,13 +82,13 @@ class Training:
 class Data:
     """Photos to train on and to validate with."""
 
-    kind: Annotated[str, _one_of("embedded", "folder")]
+    kind: Annotated[str, one_of("embedded", "folder")]
     """embedded: seven photos that come inside scikit-image and scikit-learn; folder: your own."""
     root: Text | None = None
     """The folder of photos to train on."""
     validation_root: Text | None = None
     """Another folder to validate with; null keeps the last photos of `root` for that."""
-    held_out: CountOrNone = 8
+    held_out: NotNegative = 8
     """How many are kept."""
     limit: Count | None = None
     """Photos to train on, evenly spaced over the sorted names; null takes all."""
@@ -170,7 +140,7 @@ class Distill:
 class Prune:
     """The rounds: budgets, the gate, fine-tuning."""
 
-    scope: Annotated[str, _one_of("decoder", "encoder", "both")]
+    scope: Annotated[str, one_of("decoder", "encoder", "both")]
     """Whose channels are pruned."""
     target_macs_per_pixel: Any
     """Of the decoder."""
@@ -186,7 +156,7 @@ class Prune:
     """Passes of fine-tuning before half the step is tried."""
     max_halvings: Any
     """How often a step is halved before the rounds end."""
-    importance: Annotated[str, _one_of("taylor", "magnitude")]
+    importance: Annotated[str, one_of("taylor", "magnitude")]
     """How channels are chosen: by what they contribute to the loss, or by their weights."""
     importance_batches: Count
     """Batches that taylor looks at."""
@@ -233,7 +203,7 @@ class Finish:
 class Validation:
     """What is measured after every epoch, and what the gate judges by."""
 
-    side: Annotated[int, Strict(), Field(ge=ALIGNMENT), _says(f"must be at least {ALIGNMENT} pixels, a whole number")]
+    side: Annotated[int, Strict(), Field(ge=ALIGNMENT), says(f"must be at least {ALIGNMENT} pixels, a whole number")]
     """Side of the centre crops in pixels."""
     limit: Count | None
     """Photos; null takes all."""
@@ -257,7 +227,7 @@ class Evaluate:
     """Groups or names of metrics."""
     models: list[Text]
     """Other model directories beside the run's, or names in the zoos."""
-    efforts: list[Annotated[int, Strict(), Field(ge=1, le=10), _says("must be a whole number from 1 to 10")]]
+    efforts: list[Annotated[int, Strict(), Field(ge=1, le=10), says("must be a whole number from 1 to 10")]]
     """The student's files are also written with this much effort."""
     effort_qualities: list[Quality]
     """At which they are."""
@@ -273,13 +243,13 @@ class Evaluate:
 class Trainer:
     """Where and how fast training runs. Nothing here changes what is learned, but for rounding."""
 
-    accelerator: Annotated[str, _one_of("cpu", "gpu")]
+    accelerator: Annotated[str, one_of("cpu", "gpu")]
     """What trains."""
     devices: Annotated[
-        int | Literal["auto"], Field(union_mode="left_to_right"), _says("must be a number of processes, or auto")
+        int | Literal["auto"], Field(union_mode="left_to_right"), says("must be a number of processes, or auto")
     ]
     """Processes that share each batch: one for each GPU, auto for all of them."""
-    precision: Annotated[str, _one_of("32-true", "bf16-mixed", "16-mixed")]
+    precision: Annotated[str, one_of("32-true", "bf16-mixed", "16-mixed")]
     """Of the arithmetic."""
     gradient_clip_val: Weight | None
     """Largest norm of the gradients."""
@@ -290,14 +260,14 @@ class Trainer:
     max_time: Annotated[
         str | None,
         Field(pattern=r"^\d+:\d\d:\d\d:\d\d$"),
-        _says("must be days:hours:minutes:seconds, such as 00:01:30:00"),
+        says("must be days:hours:minutes:seconds, such as 00:01:30:00"),
     ]
     """Training ends cleanly after this time, days:hours:minutes:seconds; the same command continues."""
     checkpoint_minutes: Weight
     """From one checkpoint inside an epoch to the next."""
     compile: Switch
     """Train through torch.compile."""
-    crop_workers: CountOrNone
+    crop_workers: NotNegative
     """Processes that cut the crops of the next steps; 0 leaves it to the training process."""
     more: dict[str, Any]
     """Further arguments of lightning.Trainer."""
@@ -316,7 +286,7 @@ class Wandb:
 
     project: Text
     """Where the runs are."""
-    pictures: CountOrNone
+    pictures: NotNegative
     """Validation crops whose reconstructions are kept."""
     qualities: list[Quality]
     """At which."""
@@ -348,9 +318,9 @@ class Settings:
     """Where the run keeps what it makes."""
     cache: Text
     """Where stages are kept by what they depend on: one that was done before is taken from here."""
-    seed: CountOrNone
+    seed: NotNegative
     """Of all random numbers."""
-    stages: list[Annotated[Stage, _one_of(*STAGES)]]
+    stages: list[Annotated[Stage, one_of(*STAGES)]]
     """What is done, in this order whatever theirs is."""
     half_weights: Switch
     """Model directories hold float16 instead of float32."""
@@ -407,4 +377,4 @@ def _line(error: ValidationError) -> str:
     if first["type"] in ("dataclass_type", "dataclass_exact_type", "dict_type"):
         return f"{field}={first['input']}: must be a section of settings, not one value"
     message = str(first.get("ctx", {}).get("error", first["msg"].replace("Input should be", "must be")))
-    return f"{field}={first['input']}: {message}"
+    return f"{field}={str(first['input'])[:LONGEST_VALUE]}: {message}"

@@ -166,7 +166,7 @@ class WandbTracker(Tracker):
             shown = [_side_by_side(crop, loaded, quality) for crop in crops[: self.section.pictures]]
             with self._carrying_on():
                 images = [_wandb().Image(pixels, caption=f"{title}, {caption}") for pixels, caption in shown]
-                self.run.log({f"reconstructions/quality_{quality}": images})
+                self.run.log({f"reconstructions/quality_{quality:g}": images})
 
     def model(self, directory: Path, teacher: Path, teacher_name: str) -> None:
         teachers = f"teacher-{teacher_name}"
