@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from slimcodec import InvalidInput, __main__
-from slimcodec.cli import main
-from slimcodec.codec import inference, models, zoo
+from slimcodec import InvalidInput
+from slimcodec.cli import VERBS, files, main
+from slimcodec.codec import atomic, inference, models, zoo
 
 
 @pytest.fixture(autouse=True)
@@ -120,7 +120,7 @@ def test_stdin_and_stdout(slim, photo, codec, capsysbinary, monkeypatch):
 def test_a_terminal_is_no_place_for_a_picture(photo, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     with pytest.raises(InvalidInput, match="not for a terminal"):
-        __main__._jobs([str(photo)], "-", ".slim")
+        files.plan([str(photo)], "-", ".slim")
 
 
 # --- several --------------------------------------------------------------------------------------------------------
@@ -173,12 +173,12 @@ def test_a_bar_shows_on_a_terminal_alone(monkeypatch, capsys):
             progress(share)
         return "done"
 
-    jobs = [__main__.Job("a", "b"), __main__.Job("c", "d")]
-    assert __main__._each(jobs, work) == 0
+    jobs = [files.Job("a", "b"), files.Job("c", "d")]
+    assert files.do_each(jobs, work) == 0
     assert capsys.readouterr() == ("b: done\nd: done\n", "")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setattr(__main__, "BAR_AFTER_SECONDS", 0)
-    assert __main__._each(jobs, work) == 0
+    monkeypatch.setattr(files, "BAR_AFTER_SECONDS", 0)
+    assert files.do_each(jobs, work) == 0
     printed = capsys.readouterr()
     assert printed.out == "b: done\nd: done\n" and "75%" in printed.err
 
@@ -220,16 +220,38 @@ def test_models_lists_the_installed_ones_and_names_the_broken(installed, codec, 
     assert "students/mine" in printed.err and printed.err.count("\n") == 1
 
 
+NAMES = [verb.__name__.rpartition(".")[2] for verb in VERBS]
+HEAVY = "torch numpy numba PIL safetensors tqdm matplotlib scipy joblib plotly"
+
+
 def test_looking_imports_no_library(slim, tmp_path):
-    heavy = "torch numpy numba PIL safetensors tqdm"
     script = f"""
 import sys
 from slimcodec.cli import main
 codes = main(["info", sys.argv[1]]), main(["models"])
-print(codes, sorted(set("{heavy}".split()) & set(sys.modules)), file=sys.stderr)
+print(codes, sorted(set("{HEAVY}".split()) & set(sys.modules)), file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", script, slim], capture_output=True, text=True, timeout=20)
     assert done.stderr == "(0, 0) []\n"
+
+
+def test_help_and_typos_import_no_library():
+    """A verb imports what it needs when it runs: what `slimcodec --help` imports, every command would wait for."""
+    tried = [["--help"], ["--version"], ["compres"], *([verb, flag] for verb in NAMES for flag in ("--help", "--typo"))]
+    script = f"""
+import contextlib, os, sys
+from slimcodec.cli import main
+codes = []
+with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+    for arguments in {tried}:
+        try:
+            main(arguments)
+        except SystemExit as ending:
+            codes.append(ending.code)
+print(codes, sorted(set("{HEAVY}".split()) & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20)
+    assert (done.stdout, done.stderr) == (f"{[0, 0, 2] + [0, 2] * len(NAMES)} []\n", "")
 
 
 # --- what goes wrong ------------------------------------------------------------------------------------------------
@@ -428,7 +450,7 @@ def test_a_picture_that_fits_only_in_part_is_no_success(
     raw = io.FileIO(tmp_path / "out", "w")
     stream = io.TextIOWrapper(raw if unbuffered else io.BufferedWriter(raw), write_through=unbuffered)
     monkeypatch.setattr(sys, "stdout", stream)
-    monkeypatch.setattr(__main__.atomic, "descriptor", lambda name: raw.fileno() if name == "/dev/stdout" else None)
+    monkeypatch.setattr(atomic, "descriptor", lambda name: raw.fileno() if name == "/dev/stdout" else None)
     with file_size_limit(1000):
         assert run(verb, photo if verb == "compress" else slim, target) == 2
     name = "stdout" if target == "-" else target

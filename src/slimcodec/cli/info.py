@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from slimcodec import InvalidFile
 from slimcodec.cli.options import add_verb
@@ -35,8 +35,8 @@ def add(verbs: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     name = options.name
     if name == STREAM or os.path.isfile(name) or atomic.is_stream(name) or name.endswith(bitstream.EXTENSION):
-        report = _report(name)
-        write(json.dumps(report, indent=1) if options.json else _file_lines(report))
+        report = report_of(name)
+        write(json.dumps(report._asdict(), indent=1) if options.json else _file_lines(report))
         return 0
     directory = zoo.find(name)
     description = zoo.read_description(directory)
@@ -47,8 +47,26 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _report(name: str) -> dict[str, Any]:
+class FileReport(NamedTuple):
     """What a .slim file says of itself."""
+
+    file: str
+    format_version: int
+    width: int
+    height: int
+    grey: bool
+    quality: float
+    bytes: int
+    bpp: float
+    model_hash: str
+    model: str | None  # that decodes it, where it is installed
+    tile: int  # its side in pixels; 0 where there is one tile
+    tiles: tuple[int, int]  # rows and columns
+    chunks: dict[str, int]  # name → bytes
+    complete: bool
+
+
+def report_of(name: str) -> FileReport:
     data = _bytes(name)
     name = "stdin" if name == STREAM else name
     try:
@@ -56,22 +74,22 @@ def _report(name: str) -> dict[str, Any]:
     except InvalidFile as error:
         raise InvalidFile(f"{name}: {error}") from error
     header = contents.header
-    return {
-        "file": name,
-        "format_version": bitstream.VERSION,
-        "width": header.width,
-        "height": header.height,
-        "grey": header.grey,
-        "quality": header.quality / bitstream.QUALITY_ONE,
-        "bytes": len(data),
-        "bpp": 8 * len(data) / (header.width * header.height),
-        "model_hash": header.model_hash.hex(),
-        "model": _installed(header.model_hash.hex()),
-        "tile": header.tile * bitstream.CELL,
-        "tiles": header.tiles,
-        "chunks": {name: len(chunk) for name, chunk in contents.chunks.items()},
-        "complete": contents.complete,
-    }
+    return FileReport(
+        file=name,
+        format_version=bitstream.VERSION,
+        width=header.width,
+        height=header.height,
+        grey=header.grey,
+        quality=header.quality / bitstream.QUALITY_ONE,
+        bytes=len(data),
+        bpp=8 * len(data) / (header.width * header.height),
+        model_hash=header.model_hash.hex(),
+        model=_installed(header.model_hash.hex()),
+        tile=header.tile * bitstream.CELL,
+        tiles=header.tiles,
+        chunks={name: len(chunk) for name, chunk in contents.chunks.items()},
+        complete=contents.complete,
+    )
 
 
 def _bytes(name: str) -> bytes:
@@ -87,19 +105,19 @@ def _installed(model_hash: str) -> str | None:
         return zoo.by_hash(model_hash).name
 
 
-def _file_lines(report: dict[str, Any]) -> str:
-    rows, columns = report["tiles"]
-    tiles = f"{rows} x {columns} of {report['tile']} pixels" if report["tile"] else "one"
-    chunks = ", ".join(f"{name} {size:,} bytes" for name, size in report["chunks"].items())
+def _file_lines(report: FileReport) -> str:
+    rows, columns = report.tiles
+    tiles = f"{rows} x {columns} of {report.tile} pixels" if report.tile else "one"
+    chunks = ", ".join(f"{name} {size:,} bytes" for name, size in report.chunks.items())
     lines = [
-        f"{report['file']}: .slim, format version {report['format_version']}",
-        f"picture   {report['width']} x {report['height']} pixels, {'grey' if report['grey'] else 'colour'}",
-        f"quality   {report['quality']:g}",
-        f"size      {report['bytes']:,} bytes, {report['bpp']:.3f} bpp",
-        f"model     {report['model_hash']}, {report['model'] or 'not installed'}",
+        f"{report.file}: .slim, format version {report.format_version}",
+        f"picture   {report.width} x {report.height} pixels, {'grey' if report.grey else 'colour'}",
+        f"quality   {report.quality:g}",
+        f"size      {report.bytes:,} bytes, {report.bpp:.3f} bpp",
+        f"model     {report.model_hash}, {report.model or 'not installed'}",
         f"tiles     {tiles}",
         f"chunks    {chunks or 'none'}",
     ]
-    if not report["complete"]:
+    if not report.complete:
         lines.append("truncated: decompress --partial decodes what is there")
     return "\n".join(lines)

@@ -2,7 +2,8 @@
 
 import argparse
 import json
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from slimcodec import InvalidModel
 from slimcodec.cli.options import add_verb, table
@@ -20,34 +21,48 @@ def add(verbs: Any) -> None:
     verb.add_argument("--json", action="store_true", help="as JSON")
 
 
+class Listed(NamedTuple):
+    """A model as it is listed; these are the names in the JSON."""
+
+    name: str
+    directory: str
+    role: str
+    decoder_macs_per_pixel: float
+    encoder_macs_per_pixel: float
+    parameters: int
+    weights_sha256: str
+
+
 def run(options: argparse.Namespace) -> int:
     found, code = [], 0
     for directory in zoo.list_models():
         try:
-            description = zoo.read_description(directory)
+            found.append(_listed(directory))
         except InvalidModel as error:
             complain(str(error))
             code = BAD_INPUT
-        else:
-            fields = "role", "decoder_macs_per_pixel", "encoder_macs_per_pixel", "parameters", "weights_sha256"
-            found.append({"name": directory.name, "directory": str(directory)} | {f: description[f] for f in fields})
-    write(json.dumps(found, indent=1) if options.json else _model_lines(found))
+    write(json.dumps([model._asdict() for model in found], indent=1) if options.json else _model_lines(found))
     return code
 
 
-def _model_lines(found: list[dict[str, Any]]) -> str:
+def _listed(directory: Path) -> Listed:
+    described = zoo.describe(directory)
+    return Listed(directory.name, str(directory), *(getattr(described, name) for name in Listed._fields[2:]))
+
+
+def _model_lines(found: list[Listed]) -> str:
     """A table of the models, with the column titles first."""
     if not found:
         return "no model is installed"
     rows = [("name", "role", "decoder kMAC/pixel", "encoder kMAC/pixel", "parameters", "hash")]
     rows += [
         (
-            model["name"],
-            model["role"],
-            f"{model['decoder_macs_per_pixel'] / 1000:.2f}",
-            f"{model['encoder_macs_per_pixel'] / 1000:.2f}",
-            f"{model['parameters']:,}",
-            model["weights_sha256"][:16],
+            model.name,
+            model.role,
+            f"{model.decoder_macs_per_pixel / 1000:.2f}",
+            f"{model.encoder_macs_per_pixel / 1000:.2f}",
+            f"{model.parameters:,}",
+            model.weights_sha256[:16],
         )
         for model in found
     ]

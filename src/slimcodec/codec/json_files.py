@@ -80,7 +80,7 @@ def _built(hint: Any, value: Any, name: str) -> Any:
     inner = typing.get_args(hint)
     if isinstance(value, dict) and typing.get_origin(hint) in (dict, Mapping):
         return {key: _built(inner[1], item, name) for key, item in value.items()}
-    if isinstance(value, list) and typing.get_origin(hint) in (list, tuple):
+    if isinstance(value, list) and typing.get_origin(hint) in (list, tuple):  # of one kind of items
         return typing.get_origin(hint)(_built(inner[0], item, name) for item in value)
     for each in inner if isinstance(hint, types.UnionType) else (hint,):
         if isinstance(value, dict) and hasattr(each, "_fields"):

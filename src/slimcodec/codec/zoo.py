@@ -210,15 +210,23 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-class Costs(NamedTuple):
-    """What a model costs to run."""
+class Described(NamedTuple):
+    """What others need to know of a model directory."""
 
+    role: str  # teacher or student
+    architecture: Architecture
+    parameters: int
     decoder_macs_per_pixel: float
     encoder_macs_per_pixel: float
-    parameters: int
+    weights_sha256: str
+    teacher: dict[str, str] | None  # name and sha256
+    git_commit: str | None
+    configuration: dict[str, Any]  # that it was trained with
+    figures: dict[str, Any]
 
 
-def costs(directory: Path) -> Costs:
+def describe(directory: Path) -> Described:
     """Of a model directory. Raises InvalidModel, naming the field, when it is damaged or edited."""
     info = read_description(directory)
-    return Costs(*(info[name] for name in Costs._fields))
+    values = {name: info[name] for name in Described._fields}
+    return Described(**values | {"architecture": architecture_of(Path(directory) / DESCRIPTION, info)})

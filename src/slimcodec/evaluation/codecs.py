@@ -43,13 +43,13 @@ class ModelCodec:
     ) -> "ModelCodec":
         """Of a model in the zoos, or of a directory. Raises InvalidModel where there is none."""
         directory = zoo.find(name_or_directory)
-        description = zoo.read_description(directory)
+        described = zoo.describe(directory)
         name = name or directory.resolve().name
         return cls(
             name=f"{name} effort {effort}" if effort else name,
             directory=directory,
-            weights_sha256=description["weights_sha256"],
-            role=role or description["role"],
+            weights_sha256=described.weights_sha256,
+            role=role or described.role,
             effort=effort,
             **settings,
         )

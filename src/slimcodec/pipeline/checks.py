@@ -253,6 +253,4 @@ def new_architecture(settings: Settings) -> Architecture:
     """Of the student before it is pruned."""
     if not settings.teacher.load:
         return _student_of(settings, Architecture.from_dict(settings.teacher.architecture))
-    directory = zoo.find(settings.teacher.load)
-    description = zoo.read_description(directory)
-    return _student_of(settings, zoo.architecture_of(directory, description))
+    return _student_of(settings, zoo.describe(zoo.find(settings.teacher.load)).architecture)

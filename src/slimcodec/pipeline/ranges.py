@@ -35,7 +35,7 @@ def one_of(*names: str) -> WrapValidator:
 
     def check(value: Any, handler: Callable[[Any], Any]) -> Any:
         if value not in names:
-            raise ValueError(f"there is no {value!r}; known are {', '.join(names)}")
+            raise ValueError(f"there is no {value!r}; must be one of {', '.join(names)}")
         return handler(value)
 
     return WrapValidator(check)

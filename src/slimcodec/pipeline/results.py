@@ -117,7 +117,7 @@ def final_table(name: str, models: Mapping[str, Path], evaluation: Evaluation | 
     table = Table(title=f"run {name}", title_justify="left")
     for heading in ("", *models):
         table.add_column(heading, justify="right" if heading else "left")
-    costs = [zoo.costs(directory) for directory in models.values()]
+    costs = [zoo.describe(directory) for directory in models.values()]
     table.add_row("decoder MAC/pixel", *(f"{cost.decoder_macs_per_pixel:,.0f}" for cost in costs))
     table.add_row("encoder MAC/pixel", *(f"{cost.encoder_macs_per_pixel:,.0f}" for cost in costs))
     table.add_row("parameters", *(f"{cost.parameters:,.0f}" for cost in costs))
@@ -139,8 +139,8 @@ def objective(evaluation: Evaluation | None) -> float | None:
 def missed_targets(settings: Settings, directory: RunDirectory, student: Path) -> list[str]:
     """A sentence for each target that the student is above."""
     costs: dict[Scope, float] = {
-        "decoder": zoo.costs(student).decoder_macs_per_pixel,
-        "encoder": zoo.costs(student).encoder_macs_per_pixel,
+        "decoder": zoo.describe(student).decoder_macs_per_pixel,
+        "encoder": zoo.describe(student).encoder_macs_per_pixel,
     }
     targets = {scope: settings.prune.rules(scope).target_macs_per_pixel for scope in settings.prune.scopes}
     return [
@@ -158,9 +158,9 @@ def figures(directory: RunDirectory, teacher: Path, student: Path) -> Figures | 
         return None
     found = next(iter(evaluation.sets.values()))
     return Figures(
-        decoder_macs_per_pixel=zoo.costs(student).decoder_macs_per_pixel,
-        encoder_macs_per_pixel=zoo.costs(student).encoder_macs_per_pixel,
+        decoder_macs_per_pixel=zoo.describe(student).decoder_macs_per_pixel,
+        encoder_macs_per_pixel=zoo.describe(student).encoder_macs_per_pixel,
         bd_rate_percent=found[STUDENT].bd_rate_percent,
         teacher_bd_rate_percent=found[TEACHER].bd_rate_percent,
-        teacher_macs_per_pixel=zoo.costs(teacher).decoder_macs_per_pixel,
+        teacher_macs_per_pixel=zoo.describe(teacher).decoder_macs_per_pixel,
     )

@@ -18,7 +18,7 @@ import lightning
 from rich.console import Console
 
 from slimcodec import InvalidInput
-from slimcodec.codec import models
+from slimcodec.codec import models, zoo
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.network import HyperpriorCodec
 from slimcodec.evaluation.locks import alone
@@ -167,7 +167,7 @@ def prune_scope(run: Run, scope: Scope, cached: Path) -> None:
     parallel.on_rank_zero(require_same_configuration, directory, run.settings.sections("prune"))
     parallel.on_rank_zero(copy_rounds, cached, directory)
     before = read_records(directory)
-    if next_attempt(before, models.load(start).info[f"{scope}_macs_per_pixel"], rules) is None:
+    if next_attempt(before, getattr(zoo.describe(start), f"{scope}_macs_per_pixel"), rules) is None:
         run.say(f"prune: complete in {directory}, skipped")
     else:
         for record in rounds(
@@ -242,8 +242,8 @@ def export_to(run: Run, copy: Path, source: Path, figures: dict[str, Any]) -> No
 def is_exported(copy: Path, source: Path, figures: dict[str, Any]) -> bool:
     if not RunDirectory.is_complete(copy):
         return False
-    there, plain = models.load(copy), json.loads(json.dumps(figures))
-    return there.sha256 == models.load(source).sha256 and plain.items() <= there.info["figures"].items()
+    there, plain = zoo.describe(copy), json.loads(json.dumps(figures))
+    return there.weights_sha256 == models.load(source).sha256 and plain.items() <= there.figures.items()
 
 
 def conclude(run: Run, seconds: dict[str, float]) -> float | None:
@@ -297,7 +297,7 @@ def is_complete(run: Run, stage: Stage, model: Path) -> bool:
     """Whether the stage left its model directory; InvalidInput if it did with another configuration."""
     if not run.directory.is_complete(model):
         return False
-    require_same(models.load(model).info["configuration"], run.settings.sections(stage), model)
+    require_same(zoo.describe(model).configuration, run.settings.sections(stage), model)
     if parallel.rank() == 0:
         shutil.rmtree(run.directory.work(model), ignore_errors=True)  # left by a kill just before it was removed
     run.say(f"{model.name}: complete in {model}, skipped")

@@ -29,7 +29,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from slimcodec import SlimcodecError
-from slimcodec.codec import models
+from slimcodec.codec import models, zoo
 from slimcodec.codec.atomic import write_text
 from slimcodec.codec.inference import Codec
 from slimcodec.evaluation.curves import Curve
@@ -286,10 +286,9 @@ def _line(error: Exception) -> str:
 
 def _artifact(name: str, directory: Path) -> Any:
     """A model directory, with what it is in the metadata. Its files are uploaded from where they are."""
-    info = models.read_description(directory)
-    artifact = _wandb().Artifact(
-        re.sub(r"[^\w.-]+", "-", name), type="model", metadata={key: info[key] for key in (*LINEAGE, *SIZES)}
-    )
+    described = zoo.describe(directory)
+    metadata = {key: getattr(described, key) for key in (*LINEAGE, *SIZES)}
+    artifact = _wandb().Artifact(re.sub(r"[^\w.-]+", "-", name), type="model", metadata=metadata)
     for path in sorted(directory.iterdir()):
         artifact.add_file(str(path), name=path.name, skip_cache=True, policy="immutable")
     return artifact

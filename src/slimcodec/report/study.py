@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from slimcodec import InvalidFile, InvalidInput
 from slimcodec.codec import zoo
-from slimcodec.codec.architecture import Architecture
 from slimcodec.evaluation import anchors, comparison, memory, provenance, published, summary
 from slimcodec.evaluation import metrics as quality_metrics
 from slimcodec.evaluation.codecs import ModelCodec
@@ -199,12 +198,11 @@ def _described(codec: Codec, qualities: list[float]) -> CodecEntry:
     )
     if not isinstance(codec, ModelCodec):
         return entry
-    description = zoo.read_description(codec.directory)
-    architecture = Architecture.from_dict(description["architecture"])
+    described = zoo.describe(codec.directory)
     return entry._replace(
         role=codec.role,
         weights_sha256=codec.weights_sha256,
-        complexity=comparison.complexity(architecture, description["parameters"]),
+        complexity=comparison.complexity(described.architecture, described.parameters),
     )
 
 
