@@ -6,7 +6,7 @@ BIN := .venv/bin
 WORKERS ?= logical
 PARALLEL := -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test test-slow figures lint clean
+.PHONY: demo test test-slow figures docs lint clean
 
 demo: .venv/.installed
 	$(BIN)/python run.py experiment=demo
@@ -18,10 +18,14 @@ test: lint
 test-slow: .venv/.installed
 	$(BIN)/python -m pytest -m slow -s
 
-# The README's figures, from the stored results.
+# The figures of README and docs/evaluation.md, from the stored results.
 figures: .venv/.installed
 	$(BIN)/python -m slimcodec report results/kodak
 	cp results/kodak/figures/headline.png results/kodak/figures/psnr_rgb_db.png docs/figures/
+
+# The pages of docs/ as a site. make test builds it too.
+docs: .venv/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 lint: .venv/.installed
 	$(BIN)/ruff check

@@ -10,7 +10,6 @@ trained again. What follows the study's name overrides the configuration of ever
 import argparse
 import json
 import re
-import sys
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,12 +18,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from slimcodec.codec import zoo
+from slimcodec.codec.atomic import write_text
+from slimcodec.pipeline import measuring, stages
+from slimcodec.pipeline.checks import checked
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from run import Run  # noqa: E402 - run.py is no package
-from slimcodec.codec import models  # noqa: E402
-
 RESULTS, RUNS = ROOT / "results" / "ablations", ROOT / "runs" / "ablations"
 
 
@@ -111,7 +110,7 @@ def main() -> None:
         "arms": arms,
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
-    models.write_text(RESULTS / f"{options.study}.json", json.dumps(result, indent=1) + "\n")
+    write_text(RESULTS / f"{options.study}.json", json.dumps(result, indent=1) + "\n")
 
 
 def _options() -> tuple[argparse.Namespace, list[str]]:
@@ -123,19 +122,19 @@ def _options() -> tuple[argparse.Namespace, list[str]]:
 
 def _arm(study: str, name: str, chosen: list[str], overrides: list[str]) -> dict[str, Any]:
     """Train one arm, or find it trained, and measure it."""
-    directory = RUNS / study / re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        composed = compose("config", [*MEASURED, *chosen, *overrides, f"name={name!r}", f"run_dir={directory}"])
-    run = Run(OmegaConf.to_container(composed, resolve=True, throw_on_missing=True))
-    run()
-    model = run.teacher_directory if run.configuration["stages"] == ["teacher"] else run.student_directory
-    curve, info = run.validation_curve(model), models.load(model).info
+        composed = compose("config", [*MEASURED, *chosen, *overrides, f"name={slug}", f"run_dir={RUNS / study / slug}"])
+    run = stages.begin(checked(OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)))
+    stages.go(run)
+    model = run.teacher if run.settings.stages == ["teacher"] else run.student
+    curve, costs = measuring.validation_curve(run, model), zoo.describe(model)
     return {
         "name": name,
         "overrides": chosen,
-        "decoder_macs_per_pixel": info["decoder_macs_per_pixel"],
-        "encoder_macs_per_pixel": info["encoder_macs_per_pixel"],
-        "seconds": sum(json.loads((directory / "seconds.json").read_text()).values()),
+        "decoder_macs_per_pixel": costs.decoder_macs_per_pixel,
+        "encoder_macs_per_pixel": costs.encoder_macs_per_pixel,
+        "seconds": sum(run.directory.seconds().values()),
         "curve": curve._asdict(),
     }
 

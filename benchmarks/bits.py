@@ -19,7 +19,7 @@ from slimcodec.codec.inference import Codec
 from slimcodec.codec.network import QUALITY_ONE
 from slimcodec.codec.symbols import Symbols
 from slimcodec.evaluation.metrics import psnr_db
-from slimcodec.evaluation.points import find_photos, open_photo
+from slimcodec.evaluation.photos import find_photos, open_photo
 
 QUALITIES = range(1, 9)
 

@@ -27,7 +27,7 @@ from tqdm import tqdm
 import slimcodec
 from slimcodec.codec import bitstream
 from slimcodec.codec.files import writing
-from slimcodec.evaluation.points import find_photos, open_photo
+from slimcodec.evaluation.photos import find_photos, open_photo
 
 QUALITY = 4
 LARGE, QUARTER = (4000, 3000), (2000, 1500)

@@ -19,7 +19,7 @@ import slimcodec
 from slimcodec.codec import isolation
 from slimcodec.codec.inference import Codec
 from slimcodec.evaluation.metrics import psnr_db
-from slimcodec.evaluation.points import find_photos, open_photo
+from slimcodec.evaluation.photos import find_photos, open_photo
 
 QUALITIES = 2, 5, 8
 

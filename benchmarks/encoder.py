@@ -21,7 +21,7 @@ from slimcodec.codec.files import writing
 from slimcodec.codec.inference import Codec
 from slimcodec.evaluation.curves import Curve, bd_rate
 from slimcodec.evaluation.metrics import psnr_db
-from slimcodec.evaluation.points import find_photos, open_photo
+from slimcodec.evaluation.photos import find_photos, open_photo
 from slimcodec.training.prior import FactorizedPrior, export_tables
 
 QUALITIES = 1, 2, 4, 6, 8

@@ -12,7 +12,8 @@ from slimcodec.codec import models
 from slimcodec.codec.atomic import write_text
 from slimcodec.codec.inference import Codec
 from slimcodec.evaluation.curves import Curve, bd_rate, mean_curve
-from slimcodec.evaluation.points import estimated_points, find_photos
+from slimcodec.evaluation.photos import find_photos
+from slimcodec.evaluation.points import estimated_points
 
 QUALITIES = range(1, 9)
 

@@ -1,4 +1,4 @@
-"""The README's pictures: a photo, what a model makes of it, and JPEG in as many bytes.
+"""The picture of docs/evaluation.md: a photo, what a model makes of it, and JPEG in as many bytes.
 
 python benchmarks/pair.py slim-2k --quality 2 --out docs/figures/pair.png
 """

@@ -4,37 +4,44 @@ A table stands between `<!-- kind name -->` and `<!-- end -->` and is replaced a
 
     arms NAME       results/ablations/NAME.json, of benchmarks/ablations.py
     bits NAME       results/flagship/NAME.json, of benchmarks/bits.py
+    extremes NAME   the same: the pictures on which the student gains most and least
     rounds NAME     results/flagship/NAME.json, a copy of a run's rounds/rounds.json
     seconds NAME    results/flagship/NAME.json, a copy of a run's seconds.json
     training NAME   results/training/NAME.json, of benchmarks/train.py
     processes NAME  results/training/NAME.json: seconds of a stage of two lengths, by trainer
     efforts NAME    results/flagship/NAME.json, of benchmarks/encoder.py
     bd_rate NAME    results/NAME/summary.json, of slimcodec evaluate: every model of the study
+    fixed NAME      the same, of Kodak, over 29 to 37 dB
+    ranges NAME     the same: what the models cost, and the PSNR that their curves cover
     quality NAME    the same: bpp and PSNR by quality
     study NAME      the same, of Kodak: everything that was run, against VTM and our VVC
+    cost NAME       the same: operations, time and memory of what was run
     seven NAME      the same: JPEG AI's seven metrics, against our VVC
 """
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from slimcodec.codec.atomic import write_text
+from slimcodec.evaluation import summary
+from slimcodec.evaluation.comparison import VTM
 from slimcodec.evaluation.curves import Curve, bd_rate
-from slimcodec.evaluation.figures import label
-from slimcodec.evaluation.metrics import GROUPS, METRICS
-from slimcodec.evaluation.summary import VTM
+from slimcodec.evaluation.metrics import GROUPS, METRICS, PSNR
+from slimcodec.evaluation.summary import BdRateEntry, CodecEntry, FixedRange, Summary
+from slimcodec.report.style import label
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 PAGES = tuple(ROOT / "docs" / f"{name}.md" for name in ("ablations", "flagship", "evaluation", "scaling"))
 MARKED = re.compile(r"<!-- (\w+) (\S+) -->\n.*?<!-- end -->", re.DOTALL)
-PSNR, MS_SSIM = "psnr_rgb_db", "ms_ssim_db"
+MS_SSIM = "ms_ssim_db"
 VVC = "vvc"  # ours: VVenC
 ANCHOR = "mbt2018_mean"  # of benchmarks/train.py
 EXTREMES = 3  # pictures shown from either end
+ROLES = ("teacher", "student")
 
 
 def main() -> None:
@@ -61,29 +68,32 @@ def arms(name: str) -> str:
                 f"{arm['encoder_macs_per_pixel']:,.0f}",
                 f"{arm['seconds']:,.0f}",
                 _percent(against.percent),
-                f"{against.low:.1f}–{against.high:.1f} dB",
+                f"{against.low:.1f}",
+                f"{against.high:.1f}",
             ]
         )
-    return _table(["", "decoder, MAC/pixel", "encoder", "seconds", "BD-rate", "over"], rows)
+    return _table(["", "decoder, MAC/pixel", "encoder, MAC/pixel", "seconds", "BD-rate", "from dB", "to dB"], rows)
 
 
 def bits(name: str) -> str:
-    """bpp of z and of every stage by quality, teacher → student; and the pictures that lose least and most."""
+    """Of teacher and student, bpp of z and of every stage by quality."""
     models = _stored("flagship", name)["models"]
-    teacher, student = models["teacher"], models["student"]
-    stages = range(1, len(teacher["bpp"][0]))
+    stages = range(1, len(models["teacher"]["bpp"][0]))
     rows = []
-    for quality, pair in enumerate(zip(teacher["bpp"], student["bpp"], strict=True), start=1):
-        columns = zip(*([*parts, sum(parts)] for parts in pair), strict=True)
-        rows.append([str(quality), *(f"{before:.4f} → {after:.4f}" for before, after in columns)])
-    by_quality = _table(["quality", "z", *(f"r, stage {stage}" for stage in stages), "all"], rows)
-    pictures = [
-        (bd_rate(_points(before), _points(student["pictures"][picture])).percent, picture)
-        for picture, before in teacher["pictures"].items()
-    ]
-    ordered = sorted(pictures)
-    extremes = [[picture, _percent(percent)] for percent, picture in [*ordered[:EXTREMES], *ordered[-EXTREMES:]]]
-    return f"{by_quality}\n\n{_table(['picture', 'student against teacher'], extremes)}"
+    for quality, pair in enumerate(zip(*(models[role]["bpp"] for role in ROLES), strict=True), start=1):
+        for role, parts in zip(ROLES, pair, strict=True):
+            rows.append([str(quality), role, *(f"{bpp:.4f}" for bpp in [*parts, sum(parts)])])
+    return _table(["quality", "model", "z", *(f"r, stage {stage}" for stage in stages), "all"], rows)
+
+
+def extremes(name: str) -> str:
+    """The pictures that lose least and most, student against teacher."""
+    teacher, student = (_stored("flagship", name)["models"][role]["pictures"] for role in ROLES)
+    ordered = sorted(
+        (bd_rate(_points(before), _points(student[picture])).percent, picture) for picture, before in teacher.items()
+    )
+    rows = [[picture, _percent(percent)] for percent, picture in [*ordered[:EXTREMES], *ordered[-EXTREMES:]]]
+    return _table(["picture", "student against teacher"], rows)
 
 
 def rounds(name: str) -> str:
@@ -153,83 +163,106 @@ def efforts(name: str) -> str:
 
 
 def bd_rates(name: str) -> str:
-    """BD-rate by RGB PSNR of a study's models against its references."""
-    summary = _summary(name)
+    """BD-rate by RGB PSNR of a study's models against its references, over all that both curves cover."""
+    study = _summary(name)
+    rows = [[f"`{codec}`", *map(_percent_of, against)] for codec, against in _against(study)]
+    return _table(_against_heading(study), rows)
+
+
+def fixed(name: str) -> str:
+    """The same over the range that all studies of Kodak have in common, which every model here covers."""
+    study = _summary(name)
     rows = []
-    for codec, entry in summary["codecs"].items():
-        if entry["kind"] != "model":
-            continue
-        macs = [f"{entry['complexity'][f'{side}_macs_per_pixel']:,.0f}" for side in ("decoder", "encoder")]
-        against = [summary["bd_rate"][anchor].get(codec, {}).get(PSNR) for anchor in summary["anchors"]]
-        rows.append([f"`{codec}`", *macs, *map(_entry, against)])
-    return _table(["", "decoder, MAC/pixel", "encoder", *(f"against {anchor}" for anchor in summary["anchors"])], rows)
+    for codec, against in _against(study):
+        parts = [entry and entry.fixed for entry in against]
+        if any(part and part.coverage < 1 for part in parts):
+            raise ValueError(f"{codec}: covers a part of the range only; the table needs columns that say so")
+        rows.append([f"`{codec}`", *map(_percent_of, parts)])
+    return _table(_against_heading(study), rows)
+
+
+def ranges(name: str) -> str:
+    """What a study's models cost, and the RGB PSNR that their curves cover."""
+    rows = []
+    for codec, entry in _models(_summary(name)):
+        values = entry.curves[PSNR].values
+        rows.append([f"`{codec}`", *_macs(entry), f"{min(values):.1f}", f"{max(values):.1f}"])
+    return _table(["", "decoder, MAC/pixel", "encoder, MAC/pixel", "from dB", "to dB"], rows)
 
 
 def quality(name: str) -> str:
     """bpp and PSNR of a study's models at each quality."""
-    codecs = {label: codec for label, codec in _summary(name)["codecs"].items() if codec["kind"] == "model"}
-    curves = {label: Curve(**codec["curves"][PSNR]) for label, codec in codecs.items()}
+    curves = {label: codec.curves[PSNR] for label, codec in _models(_summary(name))}
     cells = {
-        label: {q: f"{bpp:.4f} / {value:.2f}" for q, bpp, value in zip(*curve, strict=True)}
+        label: {q: [f"{bpp:.4f}", f"{value:.2f}"] for q, bpp, value in zip(*curve, strict=True)}
         for label, curve in curves.items()
     }
     qualities = sorted({q for of_one in cells.values() for q in of_one})
-    rows = [[f"{q:g}", *(of_one.get(q, "") for of_one in cells.values())] for q in qualities]
-    return _table(["quality", *(f"`{label}`, bpp / dB" for label in cells)], rows)
+    rows = [[f"{q:g}", *(cell for of_one in cells.values() for cell in of_one.get(q, ["", ""]))] for q in qualities]
+    return _table(["quality", *(f"`{label}`, {unit}" for label in cells for unit in ("bpp", "dB"))], rows)
 
 
-def study(name: str) -> str:
-    """Of Kodak: every codec that was run, the farthest from VTM first."""
-    summary = _summary(name)
-    against_vtm, against_vvc = summary["bd_rate"][VTM], summary["bd_rate"][VVC]
+def against_field(name: str) -> str:
+    """Of Kodak: every codec that was run, the farthest from VTM first, against VTM and against our VVC."""
+    study = _summary(name)
     rows = []
-    for codec in sorted(summary["codecs"], key=lambda codec: -against_vtm[codec][PSNR]["percent"]):
-        entry, vtm = summary["codecs"][codec], against_vtm[codec][PSNR]
-        macs = entry["complexity"] and f"{entry['complexity']['decoder_macs_per_pixel']:,.0f}"
-        fixed, of_vvc = vtm["fixed"], against_vvc.get(codec)
-        milliseconds = [entry[f"{what}_ms_per_megapixel"] for what in ("encode", "decode")]
+    for codec, _ in _farthest_first(study):
+        vtm, vvc = study.bd_rate[VTM][codec][PSNR], study.bd_rate[VVC].get(codec)
         rows.append(
             [
-                f"`{codec}`" if entry["kind"] == "model" else label(codec),
-                macs or "",
-                _percent(vtm["percent"]),
-                f"{vtm['low']:.1f}–{vtm['high']:.1f} dB",
-                f"{_percent(fixed['percent'])} ({fixed['coverage']:.0%})",
-                f"{_percent(of_vvc[PSNR]['percent'])} {_interval(of_vvc[PSNR])}" if of_vvc else "reference",
-                _percent(of_vvc.get(MS_SSIM, {}).get("percent")) if of_vvc else "reference",
-                ", ".join(f"{value:,.0f}" for value in milliseconds),
-                f"{entry['peak_memory_mib']:.0f}" if entry["peak_memory_mib"] else "",
+                _title(codec),
+                _percent(vtm.percent),
+                f"{vtm.low:.1f}",
+                f"{vtm.high:.1f}",
+                _percent(vtm.fixed.percent),
+                f"{vtm.fixed.coverage:.0%}",
+                _percent(vvc[PSNR].percent) if vvc else "reference",
+                *(map(_percent, vvc[PSNR].interval) if vvc else ["", ""]),
+                _percent_of(vvc.get(MS_SSIM)) if vvc else "reference",
             ]
         )
-    heading = ["MAC/pixel to decode", "BD-rate against VTM", "over", "29–37 dB (covered)"]
-    heading += ["against our VVC, with 95 % interval", "MS-SSIM, against our VVC"]
-    heading += ["encode, decode ms/megapixel", "peak MiB"]
+    heading = ["against VTM", "from dB", "to dB", "over 29–37 dB", "covered"]
+    heading += ["against our VVC", "lower end", "upper end", "MS-SSIM, against our VVC"]
     return _table(["", *heading], rows)
+
+
+def cost(name: str) -> str:
+    """Of the same codecs: operations, time and memory."""
+    rows = []
+    for codec, entry in _farthest_first(_summary(name)):
+        milliseconds = [f"{value:,.0f}" for value in (entry.encode_ms_per_megapixel, entry.decode_ms_per_megapixel)]
+        memory = f"{entry.peak_memory_mib:.0f}" if entry.peak_memory_mib else ""
+        rows.append([_title(codec), _macs(entry)[0] if entry.complexity else "", *milliseconds, memory])
+    return _table(["", "MAC/pixel to decode", "encode, ms/megapixel", "decode, ms/megapixel", "peak MiB"], rows)
 
 
 def seven(name: str) -> str:
     """BD-rate against our VVC by RGB PSNR and by each of JPEG AI's seven metrics, and the seven's mean."""
-    summary = _summary(name)
-    metrics = [metric for metric in GROUPS["jpeg_ai"] if metric in summary["metrics"]]
+    study = _summary(name)
+    metrics = [metric for metric in GROUPS["jpeg_ai"] if metric in study.metrics]
     rows = []
-    for codec, found in summary["bd_rate"][VVC].items():
-        percents = [found[metric]["percent"] for metric in metrics]
-        written = [_percent(found[PSNR]["percent"]), *map(_percent, percents), _percent(sum(percents) / len(percents))]
-        rows.append([f"`{codec}`", *written])
+    for codec, found in study.bd_rate[VVC].items():
+        percents = [found[metric].percent for metric in metrics]
+        written = [_percent(found[PSNR].percent), *map(_percent, percents), _percent(sum(percents) / len(percents))]
+        rows.append([_title(codec), *written])
     return _table(["", "PSNR RGB", *(METRICS[metric].title for metric in metrics), "mean of the seven"], rows)
 
 
 KINDS = {
     "arms": arms,
     "bits": bits,
+    "extremes": extremes,
     "rounds": rounds,
     "seconds": seconds,
     "training": training,
     "processes": processes,
     "efforts": efforts,
     "bd_rate": bd_rates,
+    "fixed": fixed,
+    "ranges": ranges,
     "quality": quality,
-    "study": study,
+    "study": against_field,
+    "cost": cost,
     "seven": seven,
 }
 
@@ -238,24 +271,43 @@ def _stored(folder: str, name: str) -> Any:
     return json.loads((RESULTS / folder / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def _summary(name: str) -> dict[str, Any]:
-    return json.loads((RESULTS / name / "summary.json").read_text(encoding="utf-8"))
+def _summary(name: str) -> Summary:
+    return summary.read(RESULTS / name)
 
 
-def _entry(entry: dict[str, Any] | None) -> str:
-    if entry is None or entry["percent"] is None:
-        return "–"
-    text = f"{_percent(entry['percent'])} ({entry['low']:.1f}–{entry['high']:.1f} dB)"
-    if fixed := entry.get("fixed"):
-        text += (
-            f"; {_percent(fixed['percent'])} over {fixed['low']:.0f}–{fixed['high']:.0f} dB, {fixed['coverage']:.0%}"
-        )
-    return text
+def _models(study: Summary) -> list[tuple[str, CodecEntry]]:
+    return [(label, codec) for label, codec in study.codecs.items() if codec.kind == "model"]
 
 
-def _interval(entry: dict[str, Any]) -> str:
-    low, high = entry["interval"]
-    return f"[{_percent(low)}, {_percent(high)}]".replace(" %", "")
+def _against(study: Summary) -> Iterator[tuple[str, list[BdRateEntry | None]]]:
+    """Of each model, its BD-rate against every reference of the study; None against itself."""
+    for codec, _ in _models(study):
+        yield codec, [study.bd_rate[anchor].get(codec, {}).get(PSNR) for anchor in study.anchors]
+
+
+def _against_heading(study: Summary) -> list[str]:
+    return ["", *(f"against {_title(anchor)}" for anchor in study.anchors)]
+
+
+def _farthest_first(study: Summary) -> list[tuple[str, CodecEntry]]:
+    against = study.bd_rate[VTM]
+    return sorted(study.codecs.items(), key=lambda item: -against[item[0]][PSNR].percent)
+
+
+def _macs(entry: CodecEntry) -> list[str]:
+    return [
+        f"{macs:,.0f}" for macs in (entry.complexity.decoder_macs_per_pixel, entry.complexity.encoder_macs_per_pixel)
+    ]
+
+
+def _title(codec: str) -> str:
+    """Models in code type, as they are named on the command line; other codecs by the names that people use."""
+    known = {VTM: "VTM", VVC: "our VVC"} | {name: label(name) for name in ("jpeg", "webp")}
+    return known.get(codec) or (f"`{codec}`" if label(codec) == codec else label(codec))
+
+
+def _percent_of(entry: BdRateEntry | FixedRange | None) -> str:
+    return _percent(entry and entry.percent)
 
 
 def _percent(value: float | None) -> str:

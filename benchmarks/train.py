@@ -26,7 +26,8 @@ from tqdm import tqdm
 from slimcodec.codec.files import writing
 from slimcodec.codec.network import Architecture, HyperpriorCodec
 from slimcodec.training import data
-from slimcodec.training.distill import Distill, student_architecture
+from slimcodec.training.distill import Distill
+from slimcodec.training.inheritance import student_architecture
 from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.teach import Teach, load_trained
 
@@ -111,18 +112,19 @@ def _phases(settings: dict, cache: data.PhotoCache, device: str, dtype: torch.dt
         for name, section in (("teacher", "teacher"), ("distillation", "student"), ("fine-tuning", "prune"))
     }
     modules = {
-        "teacher": Teach(*_fresh(teacher), **training["teacher"]),
+        "teacher": Teach(*_fresh(teacher), cache=cache, **training["teacher"]),
         "distillation": Distill(
             *_fresh(student),
             *_fresh(teacher),
             weights=settings["distill"]["weights"],
             inherited_encoder=True,
             freeze_share=0,
+            cache=cache,
             **training["distillation"],
         ),
-        "fine-tuning": Teach(pruned, pruned_prior, **training["fine-tuning"]),
+        "fine-tuning": Teach(pruned, pruned_prior, cache=cache, **training["fine-tuning"]),
     }
-    ours = {name: _ours(module, cache, device, dtype) for name, module in modules.items()}
+    ours = {name: _ours(module, device, dtype) for name, module in modules.items()}
     return ours | {ANCHOR: _anchor(modules["teacher"], device, dtype)}
 
 
@@ -134,9 +136,8 @@ def _fresh(architecture: Architecture) -> tuple[HyperpriorCodec, FactorizedPrior
     return HyperpriorCodec(architecture), FactorizedPrior(architecture.hypers, architecture.rungs)
 
 
-def _ours(module: Teach, cache: data.PhotoCache, device: str, dtype: torch.dtype | None) -> Phase:
+def _ours(module: Teach, device: str, dtype: torch.dtype | None) -> Phase:
     """The module's own step, with the batch drawn before it."""
-    module.cache = cache
     module.to(device, memory_format=torch.channels_last).train()
     optimizer = module.configure_optimizers()["optimizer"]
     draw, drawn = module.draw, {}

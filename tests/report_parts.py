@@ -7,9 +7,10 @@ from pathlib import Path
 import skimage.data
 from PIL import Image
 
+from slimcodec.evaluation.metrics import PSNR
 from slimcodec.evaluation.points import measure
+from slimcodec.evaluation.summary import Summary, from_json
 
-PSNR = "psnr_rgb_db"
 NASTY = "</script><script>alert('x')</script>&\".png"  # a file may be called so
 QUALITIES = (20.0, 40.0, 60.0, 80.0)
 
@@ -106,8 +107,11 @@ def a_rate(percent):
     }
 
 
-def a_summary(**changes):
-    """Teacher, two rounds, a student that is the second, JPEG and WebP, and three published curves."""
+def a_summary(**changes) -> Summary:
+    """Teacher, two rounds, a student that is the second, JPEG and WebP, and three published curves.
+
+    `changes` are as in JSON.
+    """
     codecs = {
         "teacher": a_codec(1.5, kind="model", role="teacher", key="t", decoder=9000.0),
         "distilled": a_codec(1.6, kind="model", role="round", key="d", decoder=4400.0),
@@ -142,7 +146,7 @@ def a_summary(**changes):
     }
     summary = {
         "data": {"name": "three photos", "pictures": ["astronaut.png", "chelsea.png", "coffee.png"],
-                 "megapixels": 0.0576, "left_out": {NASTY: "not a picture"}},
+                 "sha256": {}, "megapixels": 0.0576, "left_out": {NASTY: "not a picture"}},
         "provenance": {"date": "2026-11-22", "version": "0.4.0", "commit": None, "command": "slimcodec evaluate photos",
                        "machine": machine, "jobs": 2, "threads": 1},
         "metrics": [PSNR, "aad"],
@@ -156,13 +160,13 @@ def a_summary(**changes):
         "anchors": ["compressai:vtm", "teacher"],
         "bd_rate": {"compressai:vtm": rates, "teacher": {"slim": {PSNR: a_rate(20.0)}}},
     }  # fmt: skip
-    return summary | changes
+    return from_json(summary | changes)
 
 
 def bare_summary():
     """One anchor at one quality on one photo: the least that there can be."""
     point = {"quality": [40.0], "bpp": [0.5], "values": [31.0]}
     jpeg = a_codec(1.0) | {"qualities": [40.0], "pictures": 1, "curves": {PSNR: point}, "peak_memory_mib": 80.0}
-    data = {"name": "one photo", "pictures": ["a.png"], "megapixels": 0.02, "left_out": {}}
+    data = {"name": "one photo", "pictures": ["a.png"], "sha256": {}, "megapixels": 0.02, "left_out": {}}
     nothing = {"unavailable": {}, "failures": [], "rounds": [], "quoted": {}, "anchors": [], "bd_rate": {}}
     return a_summary(**nothing, data=data, provenance={}, metrics=[PSNR], codecs={"jpeg": jpeg})

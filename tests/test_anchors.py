@@ -15,9 +15,10 @@ from PIL import Image, features
 
 from slimcodec import InvalidInput
 from slimcodec.evaluation import anchors, ffmpeg
-from slimcodec.evaluation.anchors import NAMES, codec, quoted, quoted_names
+from slimcodec.evaluation.anchors import NAMES, codec
 from slimcodec.evaluation.curves import bd_rate
 from slimcodec.evaluation.metrics import psnr_db
+from slimcodec.evaluation.published import quoted, quoted_names
 
 IN_FFMPEG = ("jxl", "hevc", "vvc")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from report_parts import PillowFile, a_summary, bare_summary, make_photos, make_points
 
-from slimcodec.evaluation import report
-from slimcodec.evaluation.viewer import views
+from slimcodec.report import page as report
+from slimcodec.report.viewer import views
 
 pytestmark = pytest.mark.slow
 

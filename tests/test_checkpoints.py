@@ -12,16 +12,17 @@ from pathlib import Path
 import lightning
 import pytest
 import torch
-from test_run import configuration
+from run_parts import CACHE, ROOT, configuration, run
 from test_teach import assert_equal, distilling, teaching, weights
-from training_parts import configured, lively, photo_data, trainer_factory
+from training_parts import configured, lively, photo_data, photos, trainer_factory
 
-import run
+from slimcodec import InvalidInput
 from slimcodec.codec.network import Architecture
-from slimcodec.training.checkpoints import BEST, LAST, PREVIOUS, TrainingInterrupted, newest
+from slimcodec.pipeline.checks import checked
+from slimcodec.training.checkpoints import BEST, LAST, PREVIOUS, newest
+from slimcodec.training.errors import TrainingInterrupted
 from slimcodec.training.teach import Teach, fit
 
-ROOT = Path(run.__file__).parent
 STEPS, PER_EPOCH = 5, 3
 
 
@@ -75,7 +76,7 @@ def demo(**changes) -> Teach:
     """The teacher of the demo."""
     architecture = Architecture.from_dict(configured("teacher/demo"))
     settings = {"batch": 8, "crop": 128, "learning_rate": 5e-4}
-    return Teach(*lively(architecture), **(settings | changes))
+    return Teach(*lively(architecture), cache=photos(), **(settings | changes))
 
 
 CASES = [(teaching, "adam", STEPS), (teaching, "soap", STEPS), (distilling, "adam", STEPS), (demo, "adam", 4)]
@@ -203,6 +204,7 @@ def test_a_pickle_is_not_executed(tmp_path):
 
 
 TINY = [
+    CACHE,
     "stages=[teacher,distill]",
     "teacher.training.steps=2",
     "student.training.steps=12",
@@ -212,14 +214,13 @@ TINY = [
 
 
 def test_the_command_ends_cleanly_on_sigterm_and_the_same_command_continues(tmp_path):
-    often = ["trainer.log_every_n_steps=1", "trainer.checkpoint_minutes=0"]
-    options = ["experiment=smoke", *TINY, *often, f"teacher_cache={tmp_path / 'cache'}"]
+    options = ["experiment=smoke", *TINY, "trainer.log_every_n_steps=1", "trainer.checkpoint_minutes=0"]
     command = [sys.executable, str(ROOT / "run.py"), *options, f"run_dir={tmp_path / 'pieces'}"]
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    while not (tmp_path / "pieces/distilled.work" / LAST).is_file() and process.poll() is None:
+    while not list(tmp_path.glob(f"pieces-cache/*/distilled.work/{LAST}")) and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
@@ -229,7 +230,7 @@ def test_the_command_ends_cleanly_on_sigterm_and_the_same_command_continues(tmp_
     assert 1 <= step < 12 and "Traceback" not in errors
 
     for name in ("pieces", "whole"):
-        run.Run(configuration(*options, f"run_dir={tmp_path / name}"))()
+        run(*options, f"run_dir={tmp_path / name}")
     assert logged(tmp_path / "pieces/distilled.log") == logged(tmp_path / "whole/distilled.log")
     for file in ("weights.safetensors", "training.safetensors"):
         found, expected = ((tmp_path / name / "distilled" / file).read_bytes() for name in ("pieces", "whole"))
@@ -238,5 +239,5 @@ def test_the_command_ends_cleanly_on_sigterm_and_the_same_command_continues(tmp_
 
 @pytest.mark.parametrize("limit", ["90", "1:30:00", "ninety minutes"])
 def test_a_time_limit_that_is_none_is_named(tmp_path, limit):
-    with pytest.raises(run.InvalidInput, match=rf"trainer\.max_time={limit}: must be days:hours:minutes:seconds"):
-        run.Run(configuration("experiment=smoke", f"run_dir={tmp_path}", f"trainer.max_time='{limit}'"))
+    with pytest.raises(InvalidInput, match=rf"trainer\.max_time={limit}: must be days:hours:minutes:seconds"):
+        checked(configuration("experiment=smoke", f"run_dir={tmp_path}", f"trainer.max_time='{limit}'"))

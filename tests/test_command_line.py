@@ -13,8 +13,7 @@ import pytest
 from PIL import Image
 
 from slimcodec import InvalidInput
-from slimcodec.cli import jobs
-from slimcodec.cli.main import VERBS, main
+from slimcodec.cli import VERBS, files, main
 from slimcodec.codec import atomic, inference, models, zoo
 
 
@@ -121,7 +120,7 @@ def test_stdin_and_stdout(slim, photo, codec, capsysbinary, monkeypatch):
 def test_a_terminal_is_no_place_for_a_picture(photo, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     with pytest.raises(InvalidInput, match="not for a terminal"):
-        jobs.plan([str(photo)], "-", ".slim")
+        files.plan([str(photo)], "-", ".slim")
 
 
 # --- several --------------------------------------------------------------------------------------------------------
@@ -174,12 +173,12 @@ def test_a_bar_shows_on_a_terminal_alone(monkeypatch, capsys):
             progress(share)
         return "done"
 
-    both = [jobs.Job("a", "b"), jobs.Job("c", "d")]
-    assert jobs.run(both, work) == 0
+    jobs = [files.Job("a", "b"), files.Job("c", "d")]
+    assert files.do_each(jobs, work) == 0
     assert capsys.readouterr() == ("b: done\nd: done\n", "")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setattr(jobs, "BAR_AFTER_SECONDS", 0)
-    assert jobs.run(both, work) == 0
+    monkeypatch.setattr(files, "BAR_AFTER_SECONDS", 0)
+    assert files.do_each(jobs, work) == 0
     printed = capsys.readouterr()
     assert printed.out == "b: done\nd: done\n" and "75%" in printed.err
 
@@ -221,13 +220,14 @@ def test_models_lists_the_installed_ones_and_names_the_broken(installed, codec, 
     assert "students/mine" in printed.err and printed.err.count("\n") == 1
 
 
+NAMES = [verb.__name__.rpartition(".")[2] for verb in VERBS]
 HEAVY = "torch numpy numba PIL safetensors tqdm matplotlib scipy joblib plotly"
 
 
 def test_looking_imports_no_library(slim, tmp_path):
     script = f"""
 import sys
-from slimcodec.cli.main import main
+from slimcodec.cli import main
 codes = main(["info", sys.argv[1]]), main(["models"])
 print(codes, sorted(set("{HEAVY}".split()) & set(sys.modules)), file=sys.stderr)
 """
@@ -237,10 +237,10 @@ print(codes, sorted(set("{HEAVY}".split()) & set(sys.modules)), file=sys.stderr)
 
 def test_help_and_typos_import_no_library():
     """A verb imports what it needs when it runs: what `slimcodec --help` imports, every command would wait for."""
-    tried = [["--help"], ["--version"], ["compres"], *([verb, flag] for verb in VERBS for flag in ("--help", "--typo"))]
+    tried = [["--help"], ["--version"], ["compres"], *([verb, flag] for verb in NAMES for flag in ("--help", "--typo"))]
     script = f"""
 import contextlib, os, sys
-from slimcodec.cli.main import main
+from slimcodec.cli import main
 codes = []
 with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
     for arguments in {tried}:
@@ -251,7 +251,7 @@ with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), cont
 print(codes, sorted(set("{HEAVY}".split()) & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20)
-    assert (done.stdout, done.stderr) == (f"{[0, 0, 2] + [0, 2] * len(VERBS)} []\n", "")
+    assert (done.stdout, done.stderr) == (f"{[0, 0, 2] + [0, 2] * len(NAMES)} []\n", "")
 
 
 # --- what goes wrong ------------------------------------------------------------------------------------------------

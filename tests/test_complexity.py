@@ -1,12 +1,10 @@
 """MAC/pixel: the formula against an independent counter, and against published control values."""
 
-from pathlib import Path
-
 import pytest
 import torch
-import yaml
 from compressai.models import MeanScaleHyperprior
 from conftest import VARIANTS
+from run_parts import ROOT, configuration
 from torch.utils.flop_counter import FlopCounterMode
 
 from slimcodec.codec import zoo
@@ -18,14 +16,14 @@ from slimcodec.codec.complexity import (
     macs_per_pixel,
 )
 from slimcodec.codec.network import Architecture, HyperpriorCodec
-from slimcodec.training.distill import student_architecture
+from slimcodec.training.inheritance import student_architecture
 
-CONF = Path(__file__).parents[1] / "conf"
+CONF = ROOT / "conf"
 HEIGHT, WIDTH = 64, 128
 
 
 def configured(group, name):
-    return yaml.safe_load((CONF / group / f"{name}.yaml").read_text(encoding="utf-8"))
+    return configuration(f"{group}={name}")[group]
 
 
 def teacher(name):

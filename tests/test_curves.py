@@ -15,7 +15,6 @@ from scipy.interpolate import PchipInterpolator
 
 import slimcodec.evaluation
 from slimcodec import InvalidInput
-from slimcodec.evaluation.anchors import quoted, quoted_names
 from slimcodec.evaluation.curves import (
     Curve,
     bd_quality,
@@ -27,6 +26,7 @@ from slimcodec.evaluation.curves import (
     value_at_bpp,
 )
 from slimcodec.evaluation.points import Point
+from slimcodec.evaluation.published import quoted, quoted_names
 
 RATES = (0.1, 0.2, 0.35, 0.6, 1.0, 1.6)
 

@@ -17,14 +17,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_run import ROOT, TINY, configuration
+from run_parts import ROOT, TINY, begin, configuration
 from training_parts import student
 
-import run
 from slimcodec import InvalidInput
 from slimcodec.codec.complexity import decoder_macs_per_pixel
-from slimcodec.evaluation import anchors, points, study
-from slimcodec.training import sweep
+from slimcodec.evaluation import anchors, points
+from slimcodec.evaluation.photos import find_photos
+from slimcodec.evaluation.summary import read as read_summary
+from slimcodec.pipeline import jobs, measuring, results, stages
+from slimcodec.pipeline.checks import checked, require_possible, require_targets_above_floors
+from slimcodec.pipeline.run_directory import RunDirectory, require_same_configuration
+from slimcodec.report import study
 from slimcodec.training.checkpoints import LAST, Checkpoints
 
 ROUND = {
@@ -39,7 +43,14 @@ ROUND = {
     "seconds": 3.5,
     "directory": "01",
 }
-ROLE = {"bd_rate_percent": {"jpeg": -3.0}}
+ROLE = {
+    "photos": 2,
+    "bits": "real files",
+    "bd_rate_percent": {"jpeg": -3.0, "webp": None},
+    "bd_rate_range_db": {"jpeg": [30.0, 40.5]},
+    "date": "2026-11-28",
+    "curve": {"quality": [1, 2.5], "bpp": [0.1, 0.2], "psnr_db": [30.0, 31.5]},
+}
 FILES = {
     "seconds.json": {"teacher": 12.5, "distill": 3},
     "rounds/rounds.json": [ROUND],
@@ -85,23 +96,27 @@ def composed():
 
 def smoke(directory, **prune):
     """The configuration of the smallest run, with these settings of pruning."""
-    settings = copy.deepcopy(composed()) | {"run_dir": str(directory), "teacher_cache": f"{directory}-cache"}
+    settings = copy.deepcopy(composed()) | {"run_dir": str(directory), "cache": f"{directory}-cache"}
     settings["prune"] |= prune
     return settings
 
 
+def possible(settings):
+    """What is checked before a run's first stage."""
+    found = checked(settings)
+    require_possible(found, RunDirectory(Path(found.run_dir)))
+
+
 def read(directory, file):
     """What reads that file when a run begins."""
-    job = run.Run(smoke(directory))
     if file == "job.json":
-        (found,) = sweep.jobs(directory)
+        (found,) = jobs.read_all(directory)
         if found.error:
             raise InvalidInput(found.error)
     elif file.endswith("configuration.json"):
-        job.configuration["seed"] = 1
-        job.require_same_configuration((directory / file).parent, ("seed",))
+        require_same_configuration((directory / file).parent, {"seed": 1})
     else:
-        job.check()
+        possible(smoke(directory))
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -145,7 +160,7 @@ def whole_study(tmp_path_factory):
         noise = np.random.default_rng(ord(name)).integers(0, 256, (8, 8, 3), np.uint8)
         Image.fromarray(noise).resize((96, 80), Image.Resampling.BICUBIC).save(folder / f"{name}.png")
     settings = {"qualities": {"jpeg": (20, 40, 60, 80)}, "metrics": ["psnr_rgb_db"], "with_memory": False}
-    study.evaluate([anchors.codec("jpeg")], points.find_photos(folder), out, name="photos", **settings)
+    study.evaluate([anchors.codec("jpeg")], find_photos(folder), out, name="photos", **settings)
     return out
 
 
@@ -195,7 +210,7 @@ def test_a_size_that_no_file_has_is_a_damaged_row(a_study, cell):
 def test_a_damaged_summary_of_a_study_is_named(a_study, damage):
     path = a_study / study.SUMMARY
     path.write_text(DAMAGES[damage](path.read_text()))
-    for call in (study.read_summary, study.draw, study.is_whole):
+    for call in (read_summary, study.draw, study.is_whole):
         with pytest.raises(InvalidInput) as caught:
             call(a_study)
         assert str(path) in str(caught.value) and "remove it" in str(caught.value) and "\n" not in str(caught.value)
@@ -210,19 +225,20 @@ def test_a_summary_that_lost_its_inner_parts_is_named(a_study, change):
 
 
 def test_a_complete_stage_evaluate_looks_at_its_points(a_study, tmp_path, monkeypatch, capsys):
-    job, hashes = run.Run(smoke(tmp_path / "run")), {"teacher": "a", "student": "a"}
-    inputs = {"configuration": job.sections(run.EVALUATE), "models": hashes}
+    job, hashes = begin(smoke(tmp_path / "run")), {"teacher": "a", "student": "a"}
     sets = {"photos": {"teacher": ROLE, "student": ROLE}}
-    write(tmp_path / "run", run.EVALUATION, json.dumps({"inputs": inputs, "sets": sets}))
+    inputs = {"configuration": job.settings.sections("evaluate"), "models": hashes}
+    write(tmp_path / "run", "evaluation/summary.json", json.dumps({"inputs": inputs, "sets": sets}))
     shutil.copytree(a_study, tmp_path / "run" / "evaluation" / "photos")
-    monkeypatch.setattr(run.models, "load", lambda _: SimpleNamespace(sha256="a"))
-    measured = []
-    monkeypatch.setattr(run.Run, "evaluate_on", lambda self, name, *_: measured.append(name) or sets["photos"])
-    job.evaluate()
+    monkeypatch.setattr(stages.models, "load", lambda _: SimpleNamespace(sha256="a"))
+    measured, found = [], results.read(job.directory).sets["photos"]
+    monkeypatch.setattr(measuring, "sets_of_photos", lambda run: {"photos": []})
+    monkeypatch.setattr(measuring, "evaluate_on", lambda run, name, photos: measured.append(name) or found)
+    stages.evaluate(job)
     assert not measured and "complete" in capsys.readouterr().out
     file = tmp_path / "run" / "evaluation" / "photos" / study.POINTS
     file.write_text(file.read_text()[:-5])
-    job.evaluate()
+    stages.evaluate(job)
     assert measured and "has lost points, they are measured again" in " ".join(capsys.readouterr().out.split())
 
 
@@ -232,7 +248,7 @@ def test_a_complete_stage_evaluate_looks_at_its_points(a_study, tmp_path, monkey
 @pytest.mark.parametrize("shrink", [1.5, 1, 0, -0.5, math.nan, math.inf, True, None, "half"])
 def test_a_shrink_that_shrinks_nothing_is_refused(shrink, tmp_path):
     with pytest.raises(InvalidInput, match=r"prune\.shrink=.*: must be between 0 and 1"):
-        run.Run(smoke(tmp_path, shrink=shrink))
+        checked(smoke(tmp_path, shrink=shrink))
 
 
 @pytest.mark.parametrize(
@@ -250,7 +266,7 @@ def test_a_shrink_that_shrinks_nothing_is_refused(shrink, tmp_path):
 )
 def test_other_rules_by_which_no_round_ends_are_refused(setting, value, tmp_path):
     with pytest.raises(InvalidInput, match=f"prune.{setting}="):
-        run.Run(smoke(tmp_path, **{setting: value}))
+        checked(smoke(tmp_path, **{setting: value}))
 
 
 def test_a_target_below_the_floors_is_refused_with_the_number(tmp_path):
@@ -258,27 +274,27 @@ def test_a_target_below_the_floors_is_refused_with_the_number(tmp_path):
     cost = decoder_macs_per_pixel(student())  # of the student as it is: by these floors nothing can go
     message = rf"prune\.target_macs_per_pixel=190: above the floors the decoder cannot have less than {cost:.1f} MAC"
     with pytest.raises(InvalidInput, match=message):
-        run.Run(smoke(tmp_path, floors=floors)).check()
-    run.Run(smoke(tmp_path, floors=floors, target_macs_per_pixel=cost)).check()
-    run.Run(smoke(tmp_path, floors=floors) | {"stages": ["teacher", "distill"]}).check()  # nothing is pruned
+        possible(smoke(tmp_path, floors=floors))
+    possible(smoke(tmp_path, floors=floors, target_macs_per_pixel=cost))
+    possible(smoke(tmp_path, floors=floors) | {"stages": ["teacher", "distill"]})  # nothing is pruned
 
 
 def test_a_target_of_the_encoder_below_its_floors_is_refused(tmp_path):
     both = {"scope": "both", "encoder_target_macs_per_pixel": 50}
     with pytest.raises(InvalidInput, match=r"prune\.encoder_target_macs_per_pixel=50: .* the encoder cannot have less"):
-        run.Run(smoke(tmp_path, **both)).check()
-    run.Run(smoke(tmp_path, **both | {"encoder_target_macs_per_pixel": 450})).check()
+        possible(smoke(tmp_path, **both))
+    possible(smoke(tmp_path, **both | {"encoder_target_macs_per_pixel": 450}))
 
 
 def test_a_first_round_that_is_too_large_is_refused(tmp_path):
     with pytest.raises(InvalidInput, match=r"prune\.shrink=0\.1: the first round would go from .* take smaller rounds"):
-        run.Run(smoke(tmp_path, shrink=0.1, target_macs_per_pixel=60)).check()
+        possible(smoke(tmp_path, shrink=0.1, target_macs_per_pixel=60))
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml")))
 def test_every_experiment_can_reach_its_target(name, tmp_path):
     settings = configuration(f"experiment={name}", f"run_dir={tmp_path}", "++data.root=photos", "teacher.load=null")
-    run.Run(settings).require_targets_above_floors()
+    require_targets_above_floors(checked(settings))
 
 
 # --------------------------------------------------------------------------------------------------- full disks
@@ -307,7 +323,7 @@ def test_a_checkpoint_on_a_full_disk_is_named_and_leaves_nothing(tmp_path, file_
         trainer.fit(Writes())
     assert caught.value.filename == str(tmp_path / LAST)
     assert not list(tmp_path.iterdir())
-    assert run._outcome(caught.value, tmp_path).error.startswith(f"{tmp_path / LAST}: File too large; make room")
+    assert jobs.outcome_of(caught.value, tmp_path).error.startswith(f"{tmp_path / LAST}: File too large; make room")
 
 
 @pytest.mark.parametrize(
@@ -320,10 +336,10 @@ def test_a_checkpoint_on_a_full_disk_is_named_and_leaves_nothing(tmp_path, file_
     ],
 )
 def test_what_a_disk_refuses_is_one_line_and_status_2(error, capsys):
-    outcome = run._outcome(error, Path("runs/mine"))
+    outcome = jobs.outcome_of(error, Path("runs/mine"))
     assert outcome.error.startswith("runs/mine: ") and "\n" not in outcome.error and "make room" in outcome.error
     with pytest.raises(SystemExit) as caught:
-        run._leave(error, outcome)
+        jobs.leave(error, outcome)
     assert caught.value.code == 2 and capsys.readouterr().err == f"slimcodec: {outcome.error}\n"
 
 
@@ -331,11 +347,11 @@ def test_a_run_directory_that_cannot_be_written_is_one_line(tmp_path, capsys, fi
     (tmp_path / "file").write_text("")
     for directory in (tmp_path / "file" / "run", Path("/proc/run")):
         with pytest.raises(SystemExit) as caught:
-            run._require_writable(directory)
+            jobs.require_writable(directory)
         error = capsys.readouterr().err
         assert caught.value.code == 2 and error.count("\n") == 1 and str(directory) in error and "run_dir" in error
     with file_size_limit(100_000), pytest.raises(SystemExit):
-        run._require_writable(tmp_path / "run")
+        jobs.require_writable(tmp_path / "run")
     assert "File too large" in capsys.readouterr().err and not list((tmp_path / "run").iterdir())
 
 
@@ -343,7 +359,7 @@ def test_a_run_directory_that_cannot_be_written_is_one_line(tmp_path, capsys, fi
 
 
 def command(directory, *overrides):
-    cache = f"teacher_cache={directory.parent / 'cache'}"
+    cache = f"cache={directory.parent / 'cache'}"
     return [
         sys.executable,
         str(ROOT / "run.py"),
@@ -403,18 +419,18 @@ def folder_run(tmp_path, photos, **more):
 
 
 def test_photos_that_are_too_small_are_named_before_training(tmp_path, mixed_photos):
-    job = run.Run(folder_run(tmp_path, mixed_photos))
+    job = begin(folder_run(tmp_path, mixed_photos))
     with pytest.warns(UserWarning, match=r"left out of validation.*narrow\.png \(300x40\), tiny\.png \(20x20\)"):
-        assert [photo.name for photo in job.validation_crops] == ["a.png", "b.png"]
+        assert [photo.name for photo in job.photos.validation_crops] == ["a.png", "b.png"]
     with pytest.warns(UserWarning, match=r"2 of 4 photos are smaller than the 64x64 crop .* narrow\.png \(300x40\)"):
-        assert job.cache
+        assert job.photos.cache
 
 
 def test_crops_that_no_photo_has_room_for_are_refused_before_the_first_stage(tmp_path, mixed_photos):
-    job = run.Run(folder_run(tmp_path, mixed_photos))
-    job.configuration["finish"]["training"]["crop"] = 512
+    settings = folder_run(tmp_path, mixed_photos)
+    settings["finish"]["training"]["crop"] = 512
     with pytest.raises(InvalidInput, match="no photo is as large as the 512x512 crop"), pytest.warns(UserWarning):
-        job.teacher()
+        stages.teacher(begin(settings))
     assert not list(tmp_path.glob("run-cache/*/teacher*"))
 
 
@@ -422,13 +438,13 @@ def test_only_small_validation_photos_end_the_run_before_training(tmp_path, mixe
     small = tmp_path / "small"
     small.mkdir()
     shutil.copy(mixed_photos / "narrow.png", small)
-    job = run.Run(folder_run(tmp_path, mixed_photos))
-    job.configuration["data"]["validation_root"] = str(small)
-    job.configuration["validation"]["limit"] = 1
+    settings = folder_run(tmp_path, mixed_photos)
+    settings["data"]["validation_root"] = str(small)
+    settings["validation"]["limit"] = 1
     with pytest.raises(InvalidInput, match="none of the 1 validation photos"), pytest.warns(UserWarning):
-        job.teacher()
+        stages.teacher(begin(settings))
     assert not list(tmp_path.glob("run-cache/*/teacher*"))
-    job = run.Run(folder_run(tmp_path, mixed_photos))
-    job.configuration["validation"]["side"] = 32
+    settings = folder_run(tmp_path, mixed_photos)
+    settings["validation"]["side"] = 32
     with pytest.raises(InvalidInput, match=r"validation\.side=32: must be at least 64"):
-        assert job.validation_crops
+        checked(settings)

@@ -229,9 +229,9 @@ def test_steps_run_from_the_first_to_the_end_of_its_epoch():
     assert list(Steps(lambda: 8, 4)) == [8, 9, 10, 11]
 
 
-def test_validation_photos_are_cut_to_what_the_network_takes(cache):
+def test_validation_photos_are_cut_to_what_the_network_takes():
     photo = noise(130, 200)
-    data = PhotoData(cache=cache, validation_photos=[("a", photo)], steps_per_epoch=1)
+    data = PhotoData(validation_photos=[("a", photo)], steps_per_epoch=1)
     ((name, x),) = data.val_dataloader()
     assert name == "a" and x.shape == (3, 128, 192) and x.dtype == torch.float32
     assert np.array_equal((x * 255).round().numpy(), photo[:128, :192].transpose(2, 0, 1))
@@ -243,11 +243,11 @@ class Recorder(lightning.LightningModule):
     def __init__(self):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.steps = []
+        self.steps, self.cache = [], PhotoCache([("a", noise(20, 30))])
 
     def training_step(self, step, _):
         self.steps.append(step)
-        return self.weight * self.trainer.datamodule.cache.crops(seed=0, step=step, batch=2, size=16).mean()
+        return self.weight * self.cache.crops(seed=0, step=step, batch=2, size=16).mean()
 
     def validation_step(self, *_):
         pass
@@ -257,7 +257,7 @@ class Recorder(lightning.LightningModule):
 
 
 def fit(folder, max_steps, checkpoint=None):
-    data = PhotoData(cache=PhotoCache([("a", noise(20, 30))]), validation_photos=[], steps_per_epoch=4)
+    data = PhotoData(validation_photos=[], steps_per_epoch=4)
     quiet = {
         "logger": False,
         "enable_checkpointing": False,

@@ -13,7 +13,7 @@ from PIL import Image
 
 from slimcodec import InvalidInput
 from slimcodec.codec.pictures import Picture, from_picture, open_picture, to_image
-from slimcodec.evaluation import points
+from slimcodec.evaluation import photos
 
 GREY_PROFILE = b"\0" * 16 + b"GRAY" + b"\0" * 108
 RNG = np.random.default_rng(5)
@@ -244,7 +244,7 @@ def test_the_first_frame_is_used_with_one_warning(format, tmp_path):
         assert [str(one.message).partition(": ")[2] for one in caught] == expected
         assert picture.pixels.shape == (16, 24, 3) and picture.pixels.max() < 8
     with warnings.catch_warnings(action="ignore"):
-        assert points.open_photo(path).size == (24, 16)  # what is measured, and what is trained on
+        assert photos.open_photo(path).size == (24, 16)  # what is measured, and what is trained on
 
 
 def test_a_damaged_second_page_does_not_cost_the_first():

@@ -9,9 +9,10 @@ from PIL import Image
 from report_parts import PSNR, a_codec, a_rate, a_summary, bare_summary
 
 from slimcodec import InvalidInput
-from slimcodec.evaluation import figures
 from slimcodec.evaluation.curves import Curve
-from slimcodec.evaluation.figures import comparison_table, plot_rounds
+from slimcodec.evaluation.summary import BdRateEntry
+from slimcodec.report import headline, plots, style
+from slimcodec.report.run_plots import comparison_table, plot_rounds
 
 
 def drawn(path):
@@ -26,7 +27,7 @@ def has(pixels, colour):
 
 
 def test_every_figure_is_written_as_png_and_svg(tmp_path):
-    paths = figures.write_all(a_summary(), tmp_path)
+    paths = plots.write_all(a_summary(), tmp_path)
     names = {"headline", PSNR, "aad", "complexity", "widths"}
     assert {path.name for path in paths} == {f"{name}.{suffix}" for name in names for suffix in ("png", "svg")}
     assert sorted(tmp_path.iterdir()) == sorted(paths)  # and no temporary file is left
@@ -35,27 +36,27 @@ def test_every_figure_is_written_as_png_and_svg(tmp_path):
             assert ElementTree.parse(path).getroot().tag.endswith("svg")
         else:
             pixels = drawn(path)
-            assert path.stem == "complexity" or has(pixels, figures.STUDENT.light)
+            assert path.stem == "complexity" or has(pixels, style.STUDENT.light)
 
 
 def test_the_same_summary_gives_the_same_svg(tmp_path):
     for name in ("one.svg", "two.svg"):
-        figures.headline(a_summary(), tmp_path / name)
+        headline.headline(a_summary(), tmp_path / name)
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
 
 
 def test_figures_without_data_are_left_out(tmp_path):
     summary = bare_summary()
-    assert [path.name for path in figures.write_all(summary, tmp_path)] == [f"{PSNR}.png", f"{PSNR}.svg"]
-    for draw in (figures.headline, figures.complexity, figures.widths):
+    assert [path.name for path in plots.write_all(summary, tmp_path)] == [f"{PSNR}.png", f"{PSNR}.svg"]
+    for draw in (headline.headline, plots.complexity, plots.widths):
         with pytest.raises(InvalidInput):
             draw(summary, tmp_path / "none.png")
     with pytest.raises(InvalidInput, match="no codec has a curve of vmaf"):
-        figures.rate_distortion(summary, "vmaf", tmp_path / "none.png")
+        plots.rate_distortion(summary, "vmaf", tmp_path / "none.png")
 
 
 def test_the_headline_has_points_for_networks_and_a_line_for_each_other_family():
-    data = figures.headline_data(a_summary())
+    data = headline.headline_data(a_summary())
     spots = {spot.name: (spot.kind, spot.kmacs_per_pixel, spot.percent) for spot in data.spots}
     assert spots["teacher"] == ("teacher", 9.0, 50) and spots["slim"] == ("student", 2.0, 80)
     assert spots["elic"] == ("quoted", 382.0, -7) and len(spots) == 5
@@ -67,26 +68,27 @@ def test_the_headline_has_points_for_networks_and_a_line_for_each_other_family()
 
 def test_a_codec_without_a_bd_rate_is_not_in_the_headline():
     summary = a_summary()
-    summary["bd_rate"]["compressai:vtm"]["slim"][PSNR] = {"percent": None, "reason": "no overlap"}
-    data = figures.headline_data(summary)
+    summary.bd_rate["compressai:vtm"]["slim"][PSNR] = BdRateEntry(None, reason="no overlap")
+    data = headline.headline_data(summary)
     assert "slim" not in {spot.name for spot in data.spots} and data.path == ("distilled", "round 1")
-    assert figures.headline_data(a_summary(anchors=[], bd_rate={})) is None
+    assert headline.headline_data(a_summary(anchors=[], bd_rate={})) is None
 
 
 def test_an_anchor_that_ran_may_be_the_headlines():
     summary = a_summary(anchors=["jpeg"], quoted={}, bd_rate={"jpeg": {"slim": {PSNR: a_rate(-20.0)}}})
-    data = figures.headline_data(summary)
+    data = headline.headline_data(summary)
     assert [level.name for level in data.levels] == ["jpeg"] and [spot.name for spot in data.spots] == ["slim"]
 
 
 def test_colours_are_fixed_and_families_share_theirs():
     summary = a_summary()
-    palette = figures.colours(summary)
-    assert set(palette) == {*summary["codecs"], *summary["quoted"]}
+    palette = style.colours(summary)
+    assert set(palette) == {*summary.codecs, *summary.quoted}
     assert palette["jpeg"] == palette["compressai:jpeg"] and palette["jpeg"] != palette["webp"]
-    assert palette["slim"] == figures.STUDENT and palette["teacher"] == figures.TEACHER
-    more = a_summary(codecs={"avif": a_codec(1.0), **summary["codecs"]})
-    assert {name: figures.colours(more)[name] for name in palette} == palette
+    assert palette["slim"] == style.STUDENT and palette["teacher"] == style.TEACHER
+    (avif,) = a_summary(rounds=[], bd_rate={}, codecs={"avif": a_codec(1.0)}).codecs.values()
+    more = summary._replace(codecs={"avif": avif, **summary.codecs})
+    assert {name: style.colours(more)[name] for name in palette} == palette
 
 
 @pytest.mark.parametrize(
@@ -100,30 +102,30 @@ def test_colours_are_fixed_and_families_share_theirs():
     ],
 )
 def test_names_as_figures_have_them(name, label):
-    assert figures.label(name) == label
+    assert style.label(name) == label
 
 
 def test_a_last_round_that_is_the_student_is_told_once():
-    assert figures.steps_of(a_summary()) == ["teacher", "distilled", "slim"]
-    assert figures.pruned_steps(a_summary()) == ["distilled", "slim"]
+    assert plots.steps_of(a_summary()) == ["teacher", "distilled", "slim"]
+    assert plots.pruned_steps(a_summary()) == ["distilled", "slim"]
 
 
 def test_equal_factors_of_rate_are_equally_far_apart():
-    assert figures.scaled(0) == 0 and figures.scaled(100) == 1 and figures.scaled(-50) == -1
-    assert figures.percent_ticks(-12, 60) == [-10, 0, 10, 25, 50]
+    assert headline.scaled(0) == 0 and headline.scaled(100) == 1 and headline.scaled(-50) == -1
+    assert headline.percent_ticks(-12, 60) == [-10, 0, 10, 25, 50]
 
 
 def test_labels_are_moved_apart_and_stay_in_order():
-    assert figures.spread([10, 100], 12) == [10, 100]
-    assert figures.spread([20, 20, 60], 12) == [14, 26, 60]
+    assert headline.spread([10, 100], 12) == [10, 100]
+    assert headline.spread([20, 20, 60], 12) == [14, 26, 60]
     wanted = [5.0, 7.0, 8.0, 30.0, 31.0, 90.0]
-    places = figures.spread(wanted, 12)
+    places = headline.spread(wanted, 12)
     assert places == sorted(places) and min(np.diff(places)) >= 12 - 1e-9
 
 
 def test_the_rates_shown_are_those_of_the_models():
-    assert figures.rate_limit(a_summary()) == pytest.approx(1.15 * 1.8 * 1.5)
-    assert figures.rate_limit(bare_summary()) is None
+    assert plots.rate_limit(a_summary()) == pytest.approx(1.15 * 1.8 * 1.5)
+    assert plots.rate_limit(bare_summary()) is None
 
 
 # -------------------------------------------------------------------------------------------------- of a training run

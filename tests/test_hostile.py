@@ -239,7 +239,7 @@ import contextlib, io, json, os, resource, signal, sys, time, zlib
 from pathlib import Path
 from PIL import Image
 import slimcodec
-from slimcodec.cli.main import main
+from slimcodec.cli import main
 from slimcodec.codec import bitstream
 
 folder, model = Path(sys.argv[1]), sys.argv[2]

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from slimcodec.evaluation import locks, study
+from slimcodec.evaluation import locks
 from slimcodec.evaluation.anchors import codec
-from slimcodec.evaluation.points import find_photos, measure, read_points
+from slimcodec.evaluation.photos import find_photos
+from slimcodec.evaluation.points import measure, read_points
+from slimcodec.evaluation.summary import read as read_summary
+from slimcodec.report import study
 
 HOLD = """
 import sys, time
@@ -106,6 +109,6 @@ def test_two_studies_in_one_folder_keep_the_codecs_of_both(photos, tmp_path, mon
         study.evaluate([codec(name)], find_photos(photos), out, name="photos", **settings)
 
     in_threads(lambda: work("jpeg"), lambda: work("webp"))
-    summary = study.read_summary(out)
-    assert set(summary["codecs"]) == {"jpeg", "webp"} and study.is_whole(out)
-    assert {entry["command"] for entry in summary["provenance"]["commands"]} == {"jpeg", "webp"}
+    summary = read_summary(out)
+    assert set(summary.codecs) == {"jpeg", "webp"} and study.is_whole(out)
+    assert {entry.command for entry in summary.provenance.commands} == {"jpeg", "webp"}

@@ -93,8 +93,7 @@ def distilling(architecture=None, **changes) -> Distill:
         for parameter in [*pupil[0].g_a.parameters(), *pupil[1].bottleneck.biases]:
             parameter.add_(0.1 * torch.randn_like(parameter))
     settings = {"steps": 8, "batch": 4, "crop": 64, "learning_rate": 1e-3, "inherited_encoder": True}
-    module = Distill(*pupil, *taught, **(settings | {"weights": dict.fromkeys(TERMS, 1.0)} | changes))
-    module.cache = photos()
+    module = Distill(*pupil, *taught, **(settings | {"weights": dict.fromkeys(TERMS, 1.0)} | changes), cache=photos())
     return module.train()
 
 
@@ -153,8 +152,9 @@ def test_every_term_is_zero_for_a_student_that_is_the_teacher():
     codec, prior = lively(teacher(), 1)
     settings = {"steps": 8, "batch": 4, "crop": 64, "learning_rate": 1e-3, "inherited_encoder": True}
     weights = dict.fromkeys(TERMS, 1.0)
-    module = Distill(copy.deepcopy(codec), copy.deepcopy(prior), codec, prior, weights=weights, **settings)
-    module.cache = photos()
+    module = Distill(
+        copy.deepcopy(codec), copy.deepcopy(prior), codec, prior, weights=weights, cache=photos(), **settings
+    )
     with torch.no_grad():
         found = terms(module)  # in eval mode, as the teacher is
     assert set(found) == {"rate_distortion", *TERMS}
@@ -183,10 +183,9 @@ def test_latents_are_compared_with_the_teacher_s_channel_of_the_same_name():
     torch.manual_seed(0)
     pupil = new_student(few, *taught, inherit_encoder=False)
     settings = {"steps": 8, "batch": 4, "crop": 64, "learning_rate": 1e-3, "inherited_encoder": True}
-    module = Distill(*pupil, *taught, weights={"latent": 1.0, "hyper_latent": 1.0}, **settings)
+    module = Distill(*pupil, *taught, weights={"latent": 1.0, "hyper_latent": 1.0}, cache=photos(), **settings)
     assert module.latent_positions == [2, 5, 11]
     assert torch.equal(module.teacher_pmf, taught[1].pmf().detach()[:, [7, 1]])
-    module.cache = photos()
     x, quality, coded, _ = module.coded_at(0)
     same = taught[0](x, quality)
     chosen = coded._replace(**{field: getattr(same, field)[:, :, [2, 5, 11]] for field in ("mu", "index", "gain")})

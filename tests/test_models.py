@@ -15,7 +15,7 @@ from conftest import VARIANTS, lively
 from safetensors.torch import load_file, save_file
 
 from slimcodec import InvalidFile, InvalidInput, InvalidModel
-from slimcodec.cli.main import main
+from slimcodec.cli import main
 from slimcodec.codec import inference, models, zoo
 from slimcodec.codec.complexity import decoder_macs_per_pixel, macs_per_pixel
 from slimcodec.codec.network import QUALITY_ONE, Architecture, HyperpriorCodec

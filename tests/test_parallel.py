@@ -1,5 +1,6 @@
 """Two processes train as one does, leave one set of files, stop together, and end together."""
 
+import functools
 import json
 import os
 import signal
@@ -11,19 +12,20 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from run_parts import CACHE, ONE_ROUND, ROOT, configuration, run
 from test_checkpoints import logged
-from test_run import ONE_ROUND, ROOT, configuration
 from test_teach import distilling, teaching
 from training_parts import photo_data, trainer_factory
 
-import run
 from slimcodec import InvalidInput
+from slimcodec.pipeline.checks import checked, require_possible
+from slimcodec.pipeline.run_directory import RunDirectory
 from slimcodec.training import data
 from slimcodec.training.teach import fit
 
 TINY = [
     "experiment=smoke",
-    "teacher_cache=${run_dir}-cache",
+    CACHE,
     "stages=[teacher,distill,prune]",
     *(f"{role}.training.{name}" for role in ("teacher", "student") for name in ("steps=4", "steps_per_epoch=3")),
     *(f"prune.training.{name}" for name in ("steps=2", "steps_per_epoch=2")),
@@ -69,8 +71,7 @@ def wait_for(condition, seconds: float = 120) -> None:
 
 def test_two_processes_train_as_one(tmp_path):
     process = start(tmp_path / "two")
-    one = run.Run(configuration(*TINY, f"run_dir={tmp_path / 'one'}"))
-    one()
+    run(*TINY, f"run_dir={tmp_path / 'one'}")
     output, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors[-3000:]
     assert output.count("round 1:") == 1
@@ -112,7 +113,7 @@ def test_an_error_is_one_line_and_ends_all_processes(tmp_path):
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 2
     lines = [line for line in errors.splitlines() if line.startswith("slimcodec:")]
-    assert lines == ["slimcodec: training.batch=7: must be a multiple of the 2 processes"]
+    assert lines == ["slimcodec: teacher.training.batch=7: must be a multiple of the 2 processes"]
     assert "Traceback" not in errors
 
 
@@ -153,7 +154,7 @@ def test_when_one_process_dies_none_is_left(tmp_path, victim):
 @pytest.mark.slow
 def test_each_job_of_a_multirun_has_its_own_processes(tmp_path):
     command = [sys.executable, str(ROOT / "run.py"), "-m", *TINY, "trainer=ddp_cpu", "stages=[teacher]"]
-    command += ["seed=1,2", f"teacher_cache={tmp_path}/cache", f"hydra.sweep.dir={tmp_path}/sweep"]
+    command += ["seed=1,2", f"cache={tmp_path}/cache", f"hydra.sweep.dir={tmp_path}/sweep"]
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert all((tmp_path / f"sweep/seed={seed}/teacher/model.json").is_file() for seed in "12")
@@ -164,8 +165,8 @@ def test_each_job_of_a_multirun_has_its_own_processes(tmp_path):
 
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_a_compiled_step_is_the_same_step(backend):
-    plain, compiled = distilling().train(), distilling().train()
-    compiled.compiled = torch.compile(compiled.codec.forward, backend=backend)
+    compiler = functools.partial(torch.compile, backend=backend)
+    plain, compiled = distilling().train(), distilling(compiler=compiler).train()
     (loss, figures), (loss_compiled, figures_compiled) = plain.loss_at(0), compiled.loss_at(0)
     torch.testing.assert_close(loss_compiled, loss, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(figures_compiled, figures, rtol=1e-4, atol=1e-5)
@@ -176,9 +177,9 @@ def test_a_compiled_step_is_the_same_step(backend):
 
 @pytest.mark.slow
 def test_training_through_compile_leaves_an_ordinary_codec(tmp_path):
-    module = teaching(steps=2)
+    module = teaching(steps=2, compiler=torch.compile)
     names = list(module.state_dict())
-    fit(module, photo_data(2), tmp_path, trainer_factory(), compile=True)
+    fit(module, photo_data(2), tmp_path, trainer_factory())
     assert list(module.state_dict()) == names
     assert list(torch.load(tmp_path / "last.ckpt", weights_only=True)["current_model_state"]) == names
 
@@ -186,8 +187,5 @@ def test_training_through_compile_leaves_an_ordinary_codec(tmp_path):
 def test_gpus_that_are_not_there_are_named():
     if torch.cuda.is_available():
         pytest.skip("this machine has GPUs")
-    with (
-        pytest.raises(InvalidInput, match=r"trainer\.devices=auto: .* this machine has 0 GPUs"),
-        run._processes(configuration("experiment=smoke", "trainer=ddp")),
-    ):
-        pass
+    with pytest.raises(InvalidInput, match=r"trainer\.accelerator=gpu: this machine has no CUDA GPU; take trainer=cpu"):
+        require_possible(checked(configuration("experiment=smoke", "trainer=ddp")), RunDirectory(Path("nowhere")))

@@ -10,7 +10,10 @@ import pytest
 from report_parts import a_summary
 
 import slimcodec
-from slimcodec.evaluation import provenance, report, study
+from slimcodec.evaluation import provenance
+from slimcodec.evaluation.summary import Command, Machine, Provenance, plain
+from slimcodec.evaluation.summary import read as read_summary
+from slimcodec.report import page, study, tables
 
 MACHINE = {"cpu": "a processor", "cores": 2}
 
@@ -96,30 +99,31 @@ def test_this_checkout_says_its_own_head():
 
 
 def test_every_command_is_kept_and_a_repeated_one_once():
-    first = provenance.provenance("slimcodec evaluate a", 1, "c" * 40, {})
+    first = provenance.provenance("slimcodec evaluate a", 1, "c" * 40, Provenance())
     second = provenance.provenance("slimcodec anchors a", 1, "d" * 40, first)
     again = provenance.provenance("slimcodec evaluate a", 1, "c" * 40, second)
-    assert [entry["command"] for entry in second["commands"]] == ["slimcodec evaluate a", "slimcodec anchors a"]
-    assert [entry["command"] for entry in again["commands"]] == ["slimcodec anchors a", "slimcodec evaluate a"]
-    assert second["commands"][0] == {
-        "date": first["date"],
-        "version": slimcodec.__version__,
-        "commit": "c" * 40,
-        "command": "slimcodec evaluate a",
-        "processor": first["machine"]["cpu"],
-    }
+    assert [entry.command for entry in second.commands] == ["slimcodec evaluate a", "slimcodec anchors a"]
+    assert [entry.command for entry in again.commands] == ["slimcodec anchors a", "slimcodec evaluate a"]
+    assert second.commands[0] == Command(
+        date=first.date,
+        version=slimcodec.__version__,
+        commit="c" * 40,
+        command="slimcodec evaluate a",
+        processor=first.machine.cpu,
+    )
     other_code = provenance.provenance("slimcodec evaluate a", 1, "e" * 40, first)
-    assert len(other_code["commands"]) == 2
-    assert provenance.provenance("", 1, None, first)["commands"] == first["commands"]
+    assert len(other_code.commands) == 2
+    assert provenance.provenance("", 1, None, first).commands == first.commands
 
 
 def test_a_summary_with_one_command_is_read_as_a_list_of_one(tmp_path):
     made = {"date": "2026-01-02", "version": "0.1.0", "commit": "c" * 40, "command": "evaluate", "machine": MACHINE}
-    (tmp_path / study.SUMMARY).write_text(json.dumps(a_summary(provenance=made)))
-    read = study.read_summary(tmp_path)["provenance"]
-    assert "command" not in read and read["machine"] == MACHINE
-    (entry,) = read["commands"]
-    assert entry == {n: made[n] for n in ("date", "version", "commit", "command")} | {"processor": "a processor"}
+    old = plain(a_summary()) | {"provenance": made}
+    (tmp_path / study.SUMMARY).write_text(json.dumps(old))
+    read = read_summary(tmp_path).provenance
+    assert "command" not in plain(read) and read.machine == Machine(**MACHINE)
+    (entry,) = read.commands
+    assert entry == Command(*(made[n] for n in ("date", "version", "commit", "command")), processor="a processor")
 
 
 def test_the_page_shows_every_command():
@@ -128,7 +132,7 @@ def test_the_page_shows_every_command():
         {"date": "2026-01-03", "version": "0.1.0", "commit": None, "command": "anchors a", "processor": "two"},
     ]
     summary = a_summary(provenance={"date": "2026-01-03", "commands": commands})
-    lines = [value for name, value in report.machine(summary) if name == "Command"]
+    lines = [value for name, value in tables.machine(summary) if name == "Command"]
     assert lines == [f"evaluate a (2026-01-02, 0.1.0, {'c' * 40}, one)", "anchors a (2026-01-03, 0.1.0, two)"]
-    html = report.render(summary, [], [])
+    html = page.render(summary, [], [])
     assert "evaluate a (2026-01-02" in html and "anchors a (2026-01-03" in html

@@ -12,7 +12,7 @@ from slimcodec import InvalidInput
 from slimcodec.codec import models
 from slimcodec.codec.complexity import macs_per_pixel
 from slimcodec.codec.layers import DepthwiseBlock
-from slimcodec.training import prune
+from slimcodec.training import groups, prune, widths
 from slimcodec.training.teach import Teach, accumulate_gradients, load_trained, save_trained
 
 FLOORS = {"latent": 8, "hyper": 4}
@@ -111,8 +111,8 @@ def test_removing_channels_is_silencing_them(name, scope):
     x = pictures()
     before = coded(codec, x)
     assert before.residual.round().abs().mean() > 0.3 and before.z.round().abs().mean() > 0.3
-    for group in prune.groups(copy.deepcopy(codec), prior, scope):
-        removed = some_channels(prune.widths(codec.architecture)[group.path])
+    for group in groups.groups(copy.deepcopy(codec), prior, scope):
+        removed = some_channels(widths.widths(codec.architecture)[group.path])
         silenced, pruned, fewer = copy.deepcopy(codec), copy.deepcopy(codec), copy.deepcopy(prior)
         silence(silenced, group.path, removed)
         prune.remove_channels(pruned, fewer, scope, {group.path: removed})
@@ -124,8 +124,8 @@ def test_removing_channels_is_silencing_them(name, scope):
             assert_same_outputs(coded(pruned, x), expected, latents, hypers)
         except AssertionError as error:
             raise AssertionError(f"{group.path}: {error}") from error
-        widths = prune.widths(codec.architecture)
-        assert prune.widths(pruned.architecture) == widths | {group.path: widths[group.path] - len(removed)}
+        before = widths.widths(codec.architecture)
+        assert widths.widths(pruned.architecture) == before | {group.path: before[group.path] - len(removed)}
 
 
 @pytest.mark.parametrize(("name", "scope"), CASES)
@@ -134,8 +134,8 @@ def test_all_groups_at_once_and_rebuilt_bit_for_bit(name, scope):
     codec, prior = lively(ARCHITECTURES[name])
     anchored(codec)
     x = pictures()
-    removed = {path: some_channels(width) for path, width in prune.widths(codec.architecture).items()}
-    removed = {path: rows for path, rows in removed.items() if path.split(".")[0] in prune.PARTS[scope]}
+    removed = {path: some_channels(width) for path, width in widths.widths(codec.architecture).items()}
+    removed = {path: rows for path, rows in removed.items() if path.split(".")[0] in widths.PARTS[scope]}
     silenced, pruned = copy.deepcopy(codec), copy.deepcopy(codec)
     for path, channels in removed.items():
         silence(silenced, path, channels)
@@ -180,7 +180,7 @@ def test_taylor_is_the_gradient_of_a_gate_on_the_channel():
     gate = torch.ones(1, block.expand.out_channels, 1, 1, requires_grad=True)
     block.expand.register_forward_hook(lambda _layer, _inputs, output: output * gate)
     (codec(x, QUALITY).x_hat - x).square().sum().backward()
-    scores = {group.path: prune.taylor(group) for group in prune.groups(codec, prior, "decoder")}
+    scores = {group.path: prune.taylor(group) for group in groups.groups(codec, prior, "decoder")}
     # Both members, `expand` with its bias and the columns of `project`, are the same gate.
     torch.testing.assert_close(scores["g_s.0.0"], 2 * gate.grad.flatten().abs(), rtol=1e-3, atol=1e-4)
 
@@ -188,11 +188,11 @@ def test_taylor_is_the_gradient_of_a_gate_on_the_channel():
 def test_magnitude_sees_small_channels_whatever_the_layer():
     for architecture in (ARCHITECTURES["teacher"], ARCHITECTURES["student"]):
         codec, prior = lively(architecture)
-        for group in [*prune.groups(codec, prior, "decoder"), *prune.groups(codec, prior, "encoder")]:
+        for group in [*groups.groups(codec, prior, "decoder"), *groups.groups(codec, prior, "encoder")]:
             shrunk = copy.deepcopy((codec, prior))
             silence(shrunk[0], group.path, [2])
             scope = "encoder" if group.path[:3] in ENCODER else "decoder"
-            scores = {g.path: prune.magnitude(g) for g in prune.groups(*shrunk, scope)}[group.path]
+            scores = {g.path: prune.magnitude(g) for g in groups.groups(*shrunk, scope)}[group.path]
             assert scores[2] < prune.magnitude(group)[2], group.path
             assert scores.mean().item() == pytest.approx(1, rel=1e-4)
 
@@ -204,8 +204,8 @@ def random_importance(architecture, scope, seed):
     generator = torch.Generator().manual_seed(seed)
     return {
         path: torch.rand(width, generator=generator) ** (1 + seed)  # ever more uneven
-        for path, width in prune.widths(architecture).items()
-        if path.split(".")[0] in prune.PARTS[scope]
+        for path, width in widths.widths(architecture).items()
+        if path.split(".")[0] in widths.PARTS[scope]
     }
 
 
@@ -213,26 +213,26 @@ def random_importance(architecture, scope, seed):
 @pytest.mark.parametrize("name", ["teacher", "student"])
 def test_widths_meet_the_budget_and_are_multiples(name, scope):
     architecture = ARCHITECTURES[name]
-    start = prune.COUNTS[scope](architecture)
+    start = widths.COUNTS[scope](architecture)
     for seed, share in enumerate((0.95, 0.9, 0.8, 0.7, 0.6)):
         importance = random_importance(architecture, scope, seed)
         budget = share * start
         chosen = prune.choose_widths(architecture, importance, scope=scope, budget=budget, floors=FLOORS)
-        macs = prune.COUNTS[scope](prune.resized(architecture, chosen))
+        macs = widths.COUNTS[scope](widths.resized(architecture, chosen))
         assert 0.93 * budget <= macs <= budget
-        before = prune.widths(architecture)
+        before = widths.widths(architecture)
         for path, width in chosen.items():
-            assert width % prune.multiple(architecture, path) == 0
+            assert width % widths.multiple(architecture, path) == 0
             assert before[path] / 2 <= width <= before[path]
             assert width >= FLOORS.get(path, 8) or width == before[path]
-            one_more = min(before[path], width + prune.multiple(architecture, path))
+            one_more = min(before[path], width + widths.multiple(architecture, path))
             if one_more > width:
-                assert prune.COUNTS[scope](prune.resized(architecture, chosen | {path: one_more})) > budget
+                assert widths.COUNTS[scope](widths.resized(architecture, chosen | {path: one_more})) > budget
 
 
 def test_multiples_are_of_eight_where_channels_are_wide():
     architecture = ARCHITECTURES["teacher"]
-    multiples = {path: prune.multiple(architecture, path) for path in prune.widths(architecture)}
+    multiples = {path: widths.multiple(architecture, path) for path in widths.widths(architecture)}
     assert {path for path, multiple in multiples.items() if multiple == 8} == {
         *("latent", "g_a.1", "g_a.1.0"),  # 1/16
         *("g_s.0", "g_s.0.0", "g_s.1", "g_s.1.0"),  # 1/16 and 1/8
@@ -243,8 +243,8 @@ def test_multiples_are_of_eight_where_channels_are_wide():
 def test_cheap_loss_for_many_macs_goes_first():
     """Of two equally unimportant widths, the one whose channels cost more MAC/pixel is cut."""
     architecture = ARCHITECTURES["teacher"]
-    importance = {path: torch.ones(width) for path, width in prune.widths(architecture).items() if path[:3] == "g_s"}
-    budget = 0.7 * prune.COUNTS["decoder"](architecture)
+    importance = {path: torch.ones(width) for path, width in widths.widths(architecture).items() if path[:3] == "g_s"}
+    budget = 0.7 * widths.COUNTS["decoder"](architecture)
     chosen = prune.choose_widths(architecture, importance, scope="decoder", budget=budget, floors={})
     assert chosen["g_s.2"] < 24 and chosen["g_s.0.0"] == 32
 
@@ -270,18 +270,18 @@ def snapshot(codec, prior):
 @pytest.mark.parametrize("scope", ["decoder", "encoder"])
 def test_a_step_prunes_a_copy_and_touches_one_side_only(scope):
     codec, prior = lively(ARCHITECTURES["student"])
-    module = Teach(codec, prior, steps=1, batch=4, crop=64, learning_rate=1e-3)
-    accumulate_gradients(module, photos(), 2)
+    module = Teach(codec, prior, cache=photos(), steps=1, batch=4, crop=64, learning_rate=1e-3)
+    accumulate_gradients(module, 2)
     before, architecture = snapshot(codec, prior), codec.architecture
-    budget = 0.8 * prune.COUNTS[scope](architecture)
+    budget = 0.8 * widths.COUNTS[scope](architecture)
     smaller, smaller_prior = prune.prune(codec, prior, scope=scope, budget=budget, importance="taylor", floors=FLOORS)
 
     assert len(before) > len([*codec.state_dict(), *prior.state_dict()])  # with gradients
     assert all(map(torch.equal, snapshot(codec, prior), before)) and codec.architecture is architecture
-    assert 0.93 * budget <= prune.COUNTS[scope](smaller.architecture) <= budget
-    old, new = prune.widths(architecture), prune.widths(smaller.architecture)
+    assert 0.93 * budget <= widths.COUNTS[scope](smaller.architecture) <= budget
+    old, new = widths.widths(architecture), widths.widths(smaller.architecture)
     changed = {path.split(".")[0] for path in old if new[path] != old[path]}
-    assert changed and changed <= set(prune.PARTS[scope])
+    assert changed and changed <= set(widths.PARTS[scope])
     if scope == "encoder":
         assert macs_per_pixel(smaller.architecture)["g_s"] == macs_per_pixel(architecture)["g_s"]
         assert all(torch.equal(smaller.g_s.state_dict()[name], t) for name, t in codec.g_s.state_dict().items())
@@ -292,7 +292,7 @@ def test_a_step_prunes_a_copy_and_touches_one_side_only(scope):
 def test_frozen_layers_are_pruned_like_others():
     codec, prior = lively(ARCHITECTURES["student"])
     settings = {"scope": "encoder", "importance": "magnitude", "floors": FLOORS}
-    budget = 0.8 * prune.COUNTS["encoder"](codec.architecture)
+    budget = 0.8 * widths.COUNTS["encoder"](codec.architecture)
     free, _ = prune.prune(codec, prior, budget=budget, **settings)
     codec.requires_grad_(False)
     frozen, _ = prune.prune(codec, prior, budget=budget, **settings)
@@ -305,7 +305,7 @@ def test_frozen_layers_are_pruned_like_others():
 def test_an_optimizer_of_the_rebuilt_codec_moves_it_and_an_old_one_does_not():
     codec, prior = lively(ARCHITECTURES["student"])
     old = torch.optim.Adam(codec.parameters(), lr=0.01)
-    budget = 0.8 * prune.COUNTS["decoder"](codec.architecture)
+    budget = 0.8 * widths.COUNTS["decoder"](codec.architecture)
     smaller, _ = prune.prune(codec, prior, scope="decoder", budget=budget, importance="magnitude", floors=FLOORS)
     new = torch.optim.Adam(smaller.parameters(), lr=0.01)
     before = [parameter.detach().clone() for parameter in smaller.g_s.parameters()]
@@ -319,14 +319,14 @@ def test_an_optimizer_of_the_rebuilt_codec_moves_it_and_an_old_one_does_not():
 
 def test_a_pruned_codec_is_a_model_directory_like_any_other(tmp_path):
     codec, prior = lively(ARCHITECTURES["student"])
-    budget = 0.7 * prune.COUNTS["decoder"](codec.architecture)
+    budget = 0.7 * widths.COUNTS["decoder"](codec.architecture)
     codec, prior = prune.prune(codec, prior, scope="decoder", budget=budget, importance="magnitude", floors=FLOORS)
     x = pictures()
     save_trained(tmp_path / "pruned", codec, prior, role="student")
     model = models.load(tmp_path / "pruned")
     again, again_prior, _ = load_trained(tmp_path / "pruned")
     assert model.codec.architecture == codec.architecture
-    assert model.info["decoder_macs_per_pixel"] == prune.COUNTS["decoder"](codec.architecture) <= budget
+    assert model.info["decoder_macs_per_pixel"] == widths.COUNTS["decoder"](codec.architecture) <= budget
     expected = coded(codec, x)
     for loaded in (model.codec, again):
         assert all(map(torch.equal, coded(loaded, x), expected))
@@ -337,18 +337,18 @@ def test_a_pruned_codec_is_a_model_directory_like_any_other(tmp_path):
 @pytest.mark.parametrize("scope", ["decoder", "encoder"])
 def test_the_lowest_cost_above_the_floors_is_what_pruning_comes_to(scope):
     architecture, floors = ARCHITECTURES["student"], {"latent": 8, "hyper": 6, "g_s.0": 24, "h_mean": 9}
-    lowest = prune.lowest_macs_per_pixel(architecture, scope=scope, floors=floors)
-    while prune.COUNTS[scope](architecture) > lowest:  # round by round, each as far as one can go
-        budget = prune.lowest_macs_per_pixel(architecture, scope=scope, floors=floors, lowest_share=0.5)
+    lowest = widths.lowest_macs_per_pixel(architecture, scope=scope, floors=floors)
+    while widths.COUNTS[scope](architecture) > lowest:  # round by round, each as far as one can go
+        budget = widths.lowest_macs_per_pixel(architecture, scope=scope, floors=floors, lowest_share=0.5)
         scores = _even_scores(architecture, scope)
         with pytest.raises(InvalidInput, match="above the floors"):
             prune.choose_widths(architecture, scores, scope=scope, budget=0.999 * budget, floors=floors)
         chosen = prune.choose_widths(architecture, scores, scope=scope, budget=budget, floors=floors)
-        architecture = prune.resized(architecture, chosen)
-        assert prune.COUNTS[scope](architecture) == budget >= lowest
+        architecture = widths.resized(architecture, chosen)
+        assert widths.COUNTS[scope](architecture) == budget >= lowest
     assert architecture.hypers == (8 if scope == "decoder" else ARCHITECTURES["student"].hypers)
 
 
 def _even_scores(architecture, scope):
-    widths = prune.widths(architecture).items()
-    return {path: torch.ones(width) for path, width in widths if path.split(".")[0] in prune.PARTS[scope]}
+    found = widths.widths(architecture).items()
+    return {path: torch.ones(width) for path, width in found if path.split(".")[0] in widths.PARTS[scope]}

@@ -5,11 +5,13 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from report_parts import NASTY, PSNR, PillowFile, a_rate, a_summary, bare_summary, make_photos, make_points
+from report_parts import NASTY, PSNR, PillowFile, a_codec, a_rate, a_summary, bare_summary, make_photos, make_points
 
-from slimcodec.evaluation import report
 from slimcodec.evaluation.points import Point
-from slimcodec.evaluation.viewer import Shown, View, views
+from slimcodec.evaluation.summary import plain
+from slimcodec.report import page as report
+from slimcodec.report import tables
+from slimcodec.report.viewer import Shown, View, views
 
 VOID = {"meta", "link", "img", "br", "hr", "input", "source"}
 
@@ -112,8 +114,10 @@ def test_a_picture_may_be_called_anything():
 
 def test_the_data_are_those_of_the_summary(html):
     data, summary = data_of(html), a_summary()
-    assert data["curves"][PSNR]["slim"] == summary["codecs"]["slim"]["curves"][PSNR]
-    assert data["bdRate"] == summary["bd_rate"] and data["anchors"] == summary["anchors"]
+    assert data["curves"][PSNR]["slim"] == {
+        n: list(v) for n, v in summary.codecs["slim"].curves[PSNR]._asdict().items()
+    }
+    assert data["bdRate"] == plain(summary.bd_rate) and data["anchors"] == summary.anchors
     assert {name: codec["group"] for name, codec in data["codecs"].items()} == {
         "teacher": "model", "distilled": "rounds", "round 1": "rounds", "slim": "model", "jpeg": "anchor",
         "webp": "anchor", "compressai:vtm": "quoted", "compressai:jpeg": "quoted", "elic": "quoted",
@@ -124,15 +128,15 @@ def test_the_data_are_those_of_the_summary(html):
 
 
 def test_numbers_as_people_read_them():
-    assert report.number(-12345.678, 1) == "−12,345.7" and report.percent(-6.66) == "−6.7 %"
-    assert [report.significant(value) for value in (0, 0.01234, 7.284, 384.6, 12345.6)] == [
+    assert tables.number(-12345.678, 1) == "−12,345.7" and tables.percent(-6.66) == "−6.7 %"
+    assert [tables.significant(value) for value in (0, 0.01234, 7.284, 384.6, 12345.6)] == [
         "0",
         "0.0123",
         "7.28",
         "385",
         "12,346",
     ]
-    assert report.number(None) == report.percent(float("nan")) == report.significant(None) == "–"
+    assert tables.number(None) == tables.percent(float("nan")) == tables.significant(None) == "–"
 
 
 def test_tables_keep_every_digit_for_the_csv(html):
@@ -142,7 +146,7 @@ def test_tables_keep_every_digit_for_the_csv(html):
 
 def test_times_are_medians_at_each_quality():
     points = [Point("slim", f"{n}.png", 20.0, 1e5, 0.8, seconds, 0.5, {}) for n, seconds in enumerate((1.0, 2.0, 9.0))]
-    table = report.mean_points_table(a_summary(), points)
+    table = tables.mean_points_table(a_summary(), points)
     rows = {(row[0].text, row[1].text): row for row in table.rows}
     assert [cell.text for cell in rows["slim", "20"][-2:]] == ["2,000", "500"]
     assert [cell.text for cell in rows["slim", "40"][-2:]] == ["–", "–"]
@@ -150,7 +154,7 @@ def test_times_are_medians_at_each_quality():
 
 
 def test_what_is_missing_is_listed_with_its_reason():
-    rows = [[cell.text for cell in row] for row in report.missing_table(a_summary()).rows]
+    rows = [[cell.text for cell in row] for row in tables.missing_table(a_summary()).rows]
     assert rows == [
         ["picture", NASTY, "not a picture"],
         ["metric", "VMAF", "ffmpeg has no libvmaf"],
@@ -172,7 +176,7 @@ def test_the_least_that_there_can_be_is_still_a_page(tmp_path):
     ("changes", "sentence"),
     [
         (
-            {"rounds": [], "codecs": {"slim": {**a_summary()["codecs"]["slim"], "complexity": None}}},
+            {"rounds": [], "codecs": {"slim": a_codec(1.8, kind="model", role="student", key="s")}},
             "No model was measured, so",
         ),
         ({"anchors": [], "bd_rate": {}}, "There is no codec to compare with, so there are no BD-rates."),
@@ -194,10 +198,10 @@ def test_any_part_may_be_absent(absent):
 
 
 def test_a_codec_without_complexity_beside_one_with_it():
-    summary = a_summary()
-    summary["bd_rate"]["teacher"]["jpeg"] = {PSNR: a_rate(30.0)}
-    assert [row[0].text for row in report.complexity_table(summary).rows][-2:] == ["JPEG", "WebP"]
-    assert [cell.text for cell in report.complexity_table(summary).rows[-2]][1:5] == ["–"] * 4
+    of_both = {"slim": {PSNR: a_rate(20.0)}, "jpeg": {PSNR: a_rate(30.0)}}
+    summary = a_summary(bd_rate={"teacher": of_both}, anchors=["teacher"])
+    assert [row[0].text for row in tables.complexity_table(summary).rows][-2:] == ["JPEG", "WebP"]
+    assert [cell.text for cell in tables.complexity_table(summary).rows[-2]][1:5] == ["–"] * 4
 
 
 def test_a_page_that_would_be_too_large_leaves_out_rounds_then_pictures(tmp_path, monkeypatch):

@@ -10,7 +10,8 @@ from slimcodec.codec import models
 from slimcodec.codec.complexity import decoder_macs_per_pixel
 from slimcodec.evaluation.curves import BdRate, Curve
 from slimcodec.training import prune
-from slimcodec.training.rounds import RECORDS, Attempt, Round, Rules, is_accepted, next_attempt, read_records, rounds
+from slimcodec.training.records import RECORDS, Attempt, Round, Rules, next_attempt, read_records
+from slimcodec.training.rounds import is_accepted, rounds
 from slimcodec.training.teach import load_trained, save_trained
 
 RULES = Rules(target_macs_per_pixel=500, shrink=0.75, max_passes=2, max_halvings=2)

@@ -7,62 +7,28 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from run_parts import ROOT, TINY, begin, configuration, run
 
-import run
 import slimcodec
 from slimcodec import InvalidInput
 from slimcodec.codec import models
+from slimcodec.pipeline import stages
+from slimcodec.pipeline.checks import checked
+from slimcodec.pipeline.settings import STAGES
 from slimcodec.training import data
 
-ROOT = Path(run.__file__).parent
 NAMES = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
 # In miniature, these are others by another name: nothing is learned from running both.
-SAME = {f"flagship_{piece}": "flagship" for piece in ("teacher", "student", "rounds")} | {
-    "flagship_gpu_more": "flagship_gpu"
-}
+SAME = {f"flagship_{piece}": "flagship" for piece in ("teacher", "student")} | {"flagship_gpu_more": "flagship_gpu"}
 EXPERIMENTS = [name for name in NAMES if name not in SAME]
-# One round of pruning takes the tiny student to its target.
-ONE_ROUND = [
-    "prune.importance_batches=1",
-    "prune.target_macs_per_pixel=190",
-    "prune.shrink=0.5",
-    "++prune.floors={latent:8,hyper:4,g_s.0:8,g_s.1:8}",
-    "validation.side=64",
-    "validation.qualities=[1,3,6,8]",
-]
-# Seconds instead of minutes: the models and crops of the smoke test, whatever the experiment.
-TINY = [
-    "teacher_cache=${run_dir}-cache",
-    "stages=[teacher,distill,prune,finish,evaluate,export]",
-    "teacher=tiny",
-    "student=tiny",
-    "teacher.training.steps=2",
-    "student.training.steps=2",
-    "prune.training.steps=1",
-    "teacher.training.steps_per_epoch=2",
-    "student.training.steps_per_epoch=2",
-    "prune.training.steps_per_epoch=1",
-    "prune.training.crop=64",
-    "++finish.training={steps:1,batch:8,crop:64,learning_rate:1.0e-3,steps_per_epoch:1,as_in_files:true}",
-    "finish.start=null",
-    "teacher.load=null",
-    *ONE_ROUND,
-    "evaluate.qualities=[1,3,6,8]",
-    "evaluate.limit=1",
-    "evaluate.anchors=[]",
-    "evaluate.memory=false",
-    "evaluate.models=[]",
-]
 
 
-def configuration(*overrides):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A cache that runs of this file have in common: what one trained, the next one takes."""
+    return f"cache={tmp_path_factory.mktemp('cache')}"
 
 
 @pytest.fixture(scope="module")
@@ -78,13 +44,13 @@ def photos(tmp_path_factory):
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_composes_and_runs(experiment, tmp_path, photos):
-    overrides = [f"experiment={experiment}", f"run_dir={tmp_path}", *TINY]
+def test_every_experiment_composes_and_runs(experiment, tmp_path, photos, cache):
+    overrides = [f"experiment={experiment}", f"run_dir={tmp_path}", *TINY, cache]
     if configuration(f"experiment={experiment}")["data"]["kind"] == "folder":
         overrides += [f"data.root={photos}", "data.held_out=2"]
     if configuration(f"experiment={experiment}")["trainer"]["accelerator"] == "gpu":
         overrides += ["trainer.accelerator=cpu"]  # the rest as it is, workers and all
-    run.Run(configuration(*overrides))()
+    run(*overrides)
     info = json.loads((tmp_path / "student" / "model.json").read_text())
     assert info["decoder_macs_per_pixel"] <= 190
     assert info["configuration"]["finish"]["training"]["steps"] == 1
@@ -102,21 +68,21 @@ def test_every_experiment_composes_and_runs(experiment, tmp_path, photos):
 def test_some_experiments_are_the_same_in_miniature(name, other):
     miniatures = [configuration(f"experiment={each}", "data.root=photos", *TINY) for each in (name, other)]
     for settings in miniatures:
-        for key in ("name", "run_dir", "teacher_cache"):
+        for key in ("name", "run_dir", "cache"):
             settings.pop(key)
     assert miniatures[0] == miniatures[1]
-    assert set(configuration(f"experiment={name}", "data.root=photos")["stages"]) <= set(run.STAGES)
+    assert set(configuration(f"experiment={name}", "data.root=photos")["stages"]) <= set(STAGES)
 
 
 @pytest.mark.parametrize("section", ["teacher", "student"])
 def test_training_as_in_files_needs_a_model_that_was_saved(section):
     with pytest.raises(InvalidInput, match=rf"{section}\.training\.as_in_files.*finish\.training"):
-        run.Run(configuration(f"+{section}.training.as_in_files=true"))
+        checked(configuration(f"+{section}.training.as_in_files=true"))
 
 
 def test_a_negative_number_of_workers_is_named():
     with pytest.raises(InvalidInput, match=r"trainer\.crop_workers=-1: must be 0 or more"):
-        run.Run(configuration("trainer.crop_workers=-1"))
+        checked(configuration("trainer.crop_workers=-1"))
 
 
 @pytest.mark.parametrize("group", ["teacher", "student", "distill", "prune", "trainer"])
@@ -125,30 +91,28 @@ def test_every_configuration_composes(group):
         assert configuration(f"{group}={option}")[group]
 
 
-def test_complete_stages_are_skipped_and_another_configuration_is_refused(tmp_path, capsys):
-    overrides = ["experiment=smoke", f"run_dir={tmp_path}", *TINY]
-    first = run.Run(configuration(*overrides))
-    first()
+def test_complete_stages_are_skipped_and_another_configuration_is_refused(tmp_path, capsys, cache):
+    overrides = ["experiment=smoke", f"run_dir={tmp_path}", *TINY, cache]
+    run(*overrides)
     files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("weights.safetensors")}
     capsys.readouterr()
-    again = run.Run(configuration(*overrides))
-    again()
+    run(*overrides)
     printed = capsys.readouterr().out
-    assert printed.count("skipped") == len(run.STAGES)
+    assert printed.count("skipped") == len(STAGES)
     assert all(path.stat().st_mtime_ns == when for path, when in files.items())
     with pytest.raises(InvalidInput, match=r"teacher\.training\.learning_rate=0\.001, not 0\.002"):
-        run.Run(configuration(*overrides, "teacher.training.learning_rate=0.002"))()
+        run(*overrides, "teacher.training.learning_rate=0.002")
 
 
-def test_a_finished_student_is_trained_on_in_a_run_of_its_own(tmp_path):
+def test_a_finished_student_is_trained_on_in_a_run_of_its_own(tmp_path, cache):
     first, second = tmp_path / "first", tmp_path / "second"
-    run.Run(configuration("experiment=smoke", f"run_dir={first}", *TINY))()
+    run("experiment=smoke", f"run_dir={first}", *TINY, cache)
     more = [
         f"teacher.load={first / 'teacher'}",
         f"finish.start={first / 'finished'}",
         "stages=[finish,evaluate,export]",
     ]
-    run.Run(configuration("experiment=smoke", f"run_dir={second}", *TINY, *more))()
+    run("experiment=smoke", f"run_dir={second}", *TINY, cache, *more)
     start, student = (models.load(path) for path in (first / "finished", second / "student"))
     assert student.info["architecture"] == start.info["architecture"] and student.sha256 != start.sha256
     assert "teacher" in student.info["figures"]["validation"]["bd_rate_percent"]  # null, so little is it trained
@@ -156,24 +120,23 @@ def test_a_finished_student_is_trained_on_in_a_run_of_its_own(tmp_path):
 
 def test_unknown_stage_and_missing_target_are_named(tmp_path):
     with pytest.raises(InvalidInput, match=r"stages.*'train'"):
-        run.Run(configuration("stages=[train]"))
+        checked(configuration("stages=[train]"))
     overrides = ["experiment=smoke", f"run_dir={tmp_path}", *TINY, "prune.scope=both"]
     with pytest.raises(InvalidInput, match=r"prune\.encoder_target_macs_per_pixel"):
-        run.Run(configuration(*overrides))()
+        checked(configuration(*overrides))
 
 
-def test_both_sides_are_pruned_each_to_its_target(tmp_path):
-    overrides = ["experiment=smoke", f"run_dir={tmp_path}", *TINY]
-    job = run.Run(configuration(*overrides, "prune.scope=both", "prune.encoder_target_macs_per_pixel=450"))
-    job()
+def test_both_sides_are_pruned_each_to_its_target(tmp_path, cache):
+    both = ["prune.scope=both", "prune.encoder_target_macs_per_pixel=450"]
+    run("experiment=smoke", f"run_dir={tmp_path}", *TINY, cache, *both)
     info = json.loads((tmp_path / "student" / "model.json").read_text())
     assert info["decoder_macs_per_pixel"] <= 190
     assert 0.93 * 450 <= info["encoder_macs_per_pixel"] <= 450
 
 
-def test_efforts_and_other_models_are_evaluated_beside(tmp_path):
-    overrides = ["experiment=smoke", f"run_dir={tmp_path}", *TINY, "evaluate.efforts=[1]"]
-    run.Run(configuration(*overrides, "evaluate.models=[slim-2k]"))()
+def test_efforts_and_other_models_are_evaluated_beside(tmp_path, cache):
+    more = ["evaluate.efforts=[1]", "evaluate.models=[slim-2k]"]
+    run("experiment=smoke", f"run_dir={tmp_path}", *TINY, cache, *more)
     figures = json.loads((tmp_path / "student" / "model.json").read_text())["figures"]
     assert {"validation", "validation effort 1"} <= set(figures)
     assert figures["validation effort 1"]["curve"] != figures["validation"]["curve"]
@@ -182,14 +145,14 @@ def test_efforts_and_other_models_are_evaluated_beside(tmp_path):
 
 
 def _command(directory, *overrides):
-    cache = f"teacher_cache={directory.parent / 'cache'}"
+    cache = f"cache={directory.parent / 'cache'}"
     return [sys.executable, str(ROOT / "run.py"), "experiment=smoke", f"run_dir={directory}", cache, *overrides]
 
 
 # What exists while a stage is at work, in the order of the stages.
 SIGNS = {
     "teacher": "../cache/*/teacher.work/last.ckpt",
-    "distill": "distilled.work/last.ckpt",
+    "distill": "../cache/*/distilled.work/last.ckpt",
     "prune": "rounds/*/pass-1.work/last.ckpt",
     "evaluate": "evaluation/validation/points.csv",
     "export": "evaluation/summary.json",
@@ -218,3 +181,29 @@ def test_a_run_killed_in_each_stage_continues(tmp_path):
     codec = slimcodec.load(tmp_path / "run" / "student")
     _, pixels = data.embedded("validation")[0]
     assert codec.decompress(codec.compress(pixels, 4)).size == (pixels.shape[1], pixels.shape[0])
+
+
+def test_a_stage_is_done_once_for_all_runs_with_the_same_inputs(tmp_path, capsys):
+    first, second, third = ([f"run_dir={tmp_path / name}", f"cache={tmp_path / 'cache'}"] for name in "abc")
+    run("experiment=smoke", *TINY, *first)
+    capsys.readouterr()
+    run("experiment=smoke", *TINY, *second, "evaluate.qualities=[1,2,3,4]")
+    printed = capsys.readouterr().out
+    for stage in ("teacher", "distill", "finish"):
+        assert f"{stage}: taken from " in printed
+    assert "prune: complete in" in printed and "step" not in printed
+    for place in ("teacher", "distilled", "rounds/01", "finished"):
+        one, other = (tmp_path / name / place / "weights.safetensors" for name in "ab")
+        assert one.read_bytes() == other.read_bytes()
+    run("experiment=smoke", *TINY, *third, "distill.weights.output=0.5", "stages=[teacher,distill]")
+    printed = capsys.readouterr().out
+    assert "teacher: taken from" in printed and "distill: taken from" not in printed
+    distilled = [(tmp_path / name / "distilled/weights.safetensors").read_bytes() for name in "ac"]
+    assert distilled[0] != distilled[1]
+
+
+@pytest.mark.parametrize("change", ["half_weights=false", "seed=2", "data.saturated=0.5"])
+def test_what_a_stage_depends_on_is_not_taken_for_another(tmp_path, change):
+    settings = [begin(configuration("experiment=smoke", f"run_dir={tmp_path}", *more)) for more in ([], [change])]
+    entries = {stages.cache_entry(job, "teacher", []).path for job in settings}
+    assert len(entries) == 2

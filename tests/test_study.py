@@ -10,19 +10,25 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import skimage.data
 from PIL import Image
 
 from slimcodec import InvalidInput
-from slimcodec.cli.main import main
-from slimcodec.cli.study import default_jobs
+from slimcodec.cli import main
+from slimcodec.cli.studies import default_jobs
 from slimcodec.codec import complexity as codec_complexity
-from slimcodec.evaluation import anchors, memory, study
-from slimcodec.evaluation.codecs import ModelCodec, code_version, with_run
-from slimcodec.evaluation.points import find_photos, read_points
-from slimcodec.evaluation.summary import complexity, is_kodak, references, to_json
+from slimcodec.evaluation import anchors, memory
+from slimcodec.evaluation.codecs import ModelCodec, code_version, with_steps
+from slimcodec.evaluation.comparison import complexity, is_kodak, references
+from slimcodec.evaluation.photos import find_photos
+from slimcodec.evaluation.points import Failure, read_points
+from slimcodec.evaluation.summary import Width, plain, to_json
+from slimcodec.evaluation.summary import read as read_summary
+from slimcodec.pipeline.run_directory import RunDirectory
+from slimcodec.report import study
 
 PSNR = "psnr_rgb_db"
 QUALITIES = (1.0, 3.0, 5.0, 8.0)
@@ -51,39 +57,39 @@ def evaluated(codecs, folder, out, **settings):
 def without_times(summary):
     """What must be the same however often a study was interrupted."""
     timed = ("encode_ms_per_megapixel", "decode_ms_per_megapixel")
-    codecs = {n: {k: v for k, v in codec.items() if k not in timed} for n, codec in summary["codecs"].items()}
-    return summary | {"codecs": codecs, "provenance": None}
+    codecs = {n: {k: v for k, v in plain(c).items() if k not in timed} for n, c in summary.codecs.items()}
+    return plain(summary) | {"codecs": codecs, "provenance": None}
 
 
 def test_a_study_leaves_points_summary_figures_and_page(model, photos, tmp_path):
     summary = evaluated([model, anchors.codec("jpeg")], photos, tmp_path, command="slimcodec evaluate …")
-    assert json.loads((tmp_path / study.SUMMARY).read_text()) == summary
-    assert summary["data"]["pictures"] == ["astronaut.png", "chelsea.png", "coffee.png"]
-    assert summary["data"]["megapixels"] == pytest.approx(3 * 96 * 128 / 1e6)
-    assert set(summary["codecs"]) == {"lively", "jpeg"} and summary["anchors"] == ["jpeg"]
-    curve = summary["codecs"]["jpeg"]["curves"][PSNR]
-    assert curve["quality"] == list(JPEG_QUALITIES) and curve["bpp"] == sorted(curve["bpp"])
-    assert summary["codecs"]["lively"]["complexity"]["decoder_macs_per_pixel"] > 0
-    assert summary["codecs"]["jpeg"]["encode_ms_per_megapixel"] > 0
-    assert summary["quoted"] == {} and summary["failures"] == [] and summary["unavailable"] == {}
-    entry = summary["bd_rate"]["jpeg"]["lively"][PSNR]
-    assert entry["percent"] is not None or entry["reason"]
+    assert json.loads((tmp_path / study.SUMMARY).read_text()) == plain(summary)
+    assert summary.data.pictures == ["astronaut.png", "chelsea.png", "coffee.png"]
+    assert summary.data.megapixels == pytest.approx(3 * 96 * 128 / 1e6)
+    assert set(summary.codecs) == {"lively", "jpeg"} and summary.anchors == ["jpeg"]
+    curve = summary.codecs["jpeg"].curves[PSNR]
+    assert curve.quality == JPEG_QUALITIES and list(curve.bpp) == sorted(curve.bpp)
+    assert summary.codecs["lively"].complexity.decoder_macs_per_pixel > 0
+    assert summary.codecs["jpeg"].encode_ms_per_megapixel > 0
+    assert summary.quoted == {} and summary.failures == [] and summary.unavailable == {}
+    entry = summary.bd_rate["jpeg"]["lively"][PSNR]
+    assert entry.percent is not None or entry.reason
     assert (tmp_path / study.PAGE).stat().st_size > 10_000
     assert list((tmp_path / study.FIGURES).glob("*.png")) and list((tmp_path / study.FIGURES).glob("*.svg"))
-    machine = summary["provenance"]["machine"]
-    assert machine["cores"] >= 1 and machine["python"].startswith("3.") and "torch" in machine["libraries"]
+    machine = summary.provenance.machine
+    assert machine.cores >= 1 and machine.python.startswith("3.") and "torch" in machine.libraries
 
 
 def test_a_second_study_adds_to_the_first_and_nothing_is_redone(model, photos, tmp_path, monkeypatch):
     first = evaluated([model], photos, tmp_path)
     written = (tmp_path / study.POINTS).read_text()
     second = evaluated([anchors.codec("jpeg")], photos, tmp_path)
-    assert set(second["codecs"]) == {"lively", "jpeg"}
-    assert second["codecs"]["lively"]["curves"] == first["codecs"]["lively"]["curves"]
+    assert set(second.codecs) == {"lively", "jpeg"}
+    assert second.codecs["lively"].curves == first.codecs["lively"].curves
     assert (tmp_path / study.POINTS).read_text().startswith(written)
     monkeypatch.setattr(ModelCodec, "compress", None)  # would fail
     third = evaluated([model, anchors.codec("jpeg")], photos, tmp_path)
-    assert third == second | {"provenance": third["provenance"]}
+    assert third == second._replace(provenance=third.provenance)
 
 
 def test_killed_and_repeated_it_gives_the_same_summary(model_directory, photos, tmp_path, monkeypatch):
@@ -101,7 +107,7 @@ def test_killed_and_repeated_it_gives_the_same_summary(model_directory, photos, 
     assert command(*arguments) == 0
     assert set(done) <= set(points.read_text().split("\n"))  # with their seconds: none was measured again
     assert command(*arguments[:-1], whole) == 0
-    killed, whole = (without_times(study.read_summary(folder)) for folder in (killed, whole))
+    killed, whole = (without_times(read_summary(folder)) for folder in (killed, whole))
     assert killed == whole
 
 
@@ -112,8 +118,8 @@ def test_a_corrupt_picture_is_left_out_and_named(model, photos, tmp_path):
         (folder / photo.name).write_bytes(photo.read_bytes())
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nand no more")
     summary = evaluated([model], folder, tmp_path / "out")
-    assert list(summary["data"]["left_out"]) == ["broken.png"]
-    assert summary["codecs"]["lively"]["pictures"] == 3
+    assert list(summary.data.left_out) == ["broken.png"]
+    assert summary.codecs["lively"].pictures == 3
     for photo in photos.iterdir():
         (folder / photo.name).unlink()
     with pytest.raises(InvalidInput, match=r"nothing could be measured; .*broken\.png"):
@@ -127,25 +133,23 @@ def test_a_picture_of_the_same_name_in_another_study_does_not_count(model, photo
     (folder / "chelsea.png").write_bytes((photos / "coffee.png").read_bytes())
     (folder / "coffee.png").write_bytes((photos / "coffee.png").read_bytes())
     summary = evaluated([model], folder, tmp_path / "out")
-    assert {name: codec["pictures"] for name, codec in summary["codecs"].items()} == {"jpeg": 1, "lively": 2}
+    assert {name: codec.pictures for name, codec in summary.codecs.items()} == {"jpeg": 1, "lively": 2}
 
 
 def test_one_quality_has_points_and_no_bd_rate(model, photos, tmp_path):
     qualities = {"lively": (4.0,), "jpeg": (50.0,)}
     summary = evaluated([model, anchors.codec("jpeg")], photos, tmp_path, qualities=qualities)
-    entry = summary["bd_rate"]["jpeg"]["lively"][PSNR]
-    assert entry["percent"] is None and "points" in entry["reason"]
-    assert len(summary["codecs"]["lively"]["curves"][PSNR]["bpp"]) == 1
+    entry = summary.bd_rate["jpeg"]["lively"][PSNR]
+    assert entry.percent is None and "points" in entry.reason
+    assert len(summary.codecs["lively"].curves[PSNR].bpp) == 1
 
 
 def test_a_codec_that_is_not_there_is_named_and_the_others_go_on(model, photos, tmp_path, monkeypatch):
     jpeg = anchors.codec("jpeg")
     monkeypatch.setattr(type(jpeg), "unavailable", lambda self: "not installed here; install it")
     summary = evaluated([model, jpeg], photos, tmp_path)
-    assert set(summary["codecs"]) == {"lively"}
-    assert summary["failures"] == [
-        {"picture": "", "codec": "jpeg", "quality": None, "reason": "not installed here; install it"}
-    ]
+    assert set(summary.codecs) == {"lively"}
+    assert summary.failures == [Failure("", "jpeg", None, "not installed here; install it")]
     with pytest.raises(InvalidInput, match="jpeg: not installed here"):
         evaluated([jpeg], photos, tmp_path / "alone")
 
@@ -166,18 +170,18 @@ def test_a_run_gives_its_teacher_and_every_step_once(model_directory, tmp_path):
         description["weights_sha256"] = hashlib.sha256(place.encode()).hexdigest()
         (run / place / "model.json").write_text(json.dumps(description))
     student = ModelCodec.find(run / "rounds" / "02", name="student")
-    codecs, rounds = with_run([student], run)
+    codecs, rounds = with_steps([student], *RunDirectory(run).models())
     assert [codec.name for codec in codecs] == ["student", "teacher", "distilled", "round 01"]
     assert rounds == ["distilled", "round 01", "student"]
     with pytest.raises(InvalidInput, match="name the directory of a run"):
-        with_run([], tmp_path)
+        RunDirectory(tmp_path).models()
 
 
 def test_complexity_adds_up_to_that_of_the_codec(architecture):
     found = complexity(architecture, parameters=7)
-    assert found["decoder_macs_per_pixel"] == pytest.approx(codec_complexity.decoder_macs_per_pixel(architecture))
-    assert found["encoder_macs_per_pixel"] == pytest.approx(codec_complexity.encoder_macs_per_pixel(architecture))
-    assert found["widths"]["y (M)"] == {"label": "y (M)", "channels": architecture.latents, "of": None}
+    assert found.decoder_macs_per_pixel == pytest.approx(codec_complexity.decoder_macs_per_pixel(architecture))
+    assert found.encoder_macs_per_pixel == pytest.approx(codec_complexity.encoder_macs_per_pixel(architecture))
+    assert found.widths["y (M)"] == Width("y (M)", architecture.latents, of=None)
 
 
 def test_settings_tell_codecs_apart(model_directory):
@@ -195,7 +199,8 @@ def test_peak_memory_is_that_of_a_process(model, photos):
 
 def test_small_things():
     assert is_kodak(f"kodim{n:02}.png" for n in range(1, 25)) and not is_kodak(["kodim01.png"])
-    codecs = {"slim": {"role": "student"}, "t": {"role": "teacher"}, "jpeg": {"role": None}, "vvc": {"role": None}}
+    roles = {"slim": "student", "t": "teacher", "jpeg": None, "vvc": None}
+    codecs = {name: SimpleNamespace(role=role) for name, role in roles.items()}
     assert references(codecs, kodak=True) == ["compressai:vtm", "vvc", "jpeg", "t"]
     assert references(codecs, kodak=False) == ["vvc", "jpeg", "t"]
     text = to_json({"a": (1 / 3, float("inf"), 2), "b": [float("nan"), "x, [y]"], "c": [{"d": [1]}]})
@@ -217,7 +222,7 @@ def test_one_command_makes_the_page(model_directory, photos, tmp_path, capsys, m
     printed = capsys.readouterr()
     assert "BD-rate against jpeg" in printed.out and str(tmp_path / study.PAGE) in printed.out
     assert command("anchors", photos, "--codec", "webp", "--qualities", "20,40,60,80", "--out", tmp_path) == 0
-    assert set(study.read_summary(tmp_path)["codecs"]) == {model_directory.name, "jpeg", "webp"}
+    assert set(read_summary(tmp_path).codecs) == {model_directory.name, "jpeg", "webp"}
     (tmp_path / study.PAGE).unlink()
     assert command("report", tmp_path, "--data", photos, "--figures", tmp_path / "drawn") == 0
     assert (tmp_path / study.PAGE).exists() and list((tmp_path / "drawn").iterdir())
@@ -234,11 +239,9 @@ def test_names_that_are_not_utf_8(model_directory, photos, tmp_path, capsys, mon
     arguments = ["evaluate", data, "--model", model, "--out", out, "--codec", "jpeg", "--metrics", "psnr_rgb_db"]
     arguments += ["--qualities", "1,3,5,8", "--jobs", 1]
     assert command(*arguments) == 0
-    summary, points = study.read_summary(out), read_points(out / study.POINTS)
-    assert summary["data"]["pictures"] == [name] and summary["data"]["name"] == data.name
-    assert (
-        set(summary["codecs"]) == {model.name, "jpeg"} and data.name in summary["provenance"]["commands"][-1]["command"]
-    )
+    summary, points = read_summary(out), read_points(out / study.POINTS)
+    assert summary.data.pictures == [name] and summary.data.name == data.name
+    assert set(summary.codecs) == {model.name, "jpeg"} and data.name in summary.provenance.commands[-1].command
     assert {(point.codec, point.picture) for point in points} == {(model.name, name), ("jpeg", name)}
     before = (out / study.POINTS).read_bytes()
     assert command(*arguments) == 0 and (out / study.POINTS).read_bytes() == before  # with its times: nothing is redone
@@ -289,7 +292,7 @@ def test_a_corrupt_picture_ends_in_code_2_with_everything_else_done(
 def test_what_measuring_needs_is_named_where_it_is_not_installed(model_directory, photos, tmp_path):
     script = (
         "import sys; sys.modules['joblib'] = sys.modules['plotly'] = None\n"
-        "from slimcodec.cli.main import main; sys.exit(main(sys.argv[1:]))"
+        "from slimcodec.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     arguments = ["evaluate", str(photos), "--model", str(model_directory), "--out", str(tmp_path)]
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)

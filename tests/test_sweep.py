@@ -11,15 +11,19 @@ from pathlib import Path
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
-from test_run import ROOT, TINY
+from run_parts import CACHE, ROOT, TINY
 
-from slimcodec.evaluation.figures import pareto, plot_pareto
-from slimcodec.training import sweep
+from slimcodec.evaluation.locks import alone
+from slimcodec.pipeline import jobs, sweep
+from slimcodec.pipeline.results import Figures
+from slimcodec.pipeline.run_directory import RunDirectory
+from slimcodec.pipeline.stages import identity
+from slimcodec.report.run_plots import pareto, plot_pareto
 
 DISTILL = ("full", "output_only")
 FOUR_JOBS = ("prune.target_macs_per_pixel=190,230", "distill=full,output_only")
 # With as many steps as the smoke test has, for models that have a BD-rate.
-SHORT = [override for override in TINY if "teacher_cache" not in override and ".training.steps" not in override]
+SHORT = [override for override in TINY if override != CACHE and ".training.steps" not in override]
 SHORT += ["stages=[teacher,distill,prune,evaluate]", "evaluate.rounds=false"]
 NAMES = {f"distill={distill},prune.target_macs_per_pixel={macs}" for distill in DISTILL for macs in (190, 230)}
 
@@ -29,7 +33,7 @@ class Swept:
 
     def __init__(self, directory: Path, *overrides: str):
         self.directory, self.cache = directory / "sweep", directory / "cache"
-        places = [f"hydra.sweep.dir={self.directory}", f"teacher_cache={self.cache}"]
+        places = [f"hydra.sweep.dir={self.directory}", f"cache={self.cache}"]
         self.command = [sys.executable, str(ROOT / "run.py"), "-m", "experiment=smoke", *SHORT, *places, *overrides]
         self.settings = {"env": os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}, "text": True}
 
@@ -143,30 +147,30 @@ def test_the_sweep_that_wandb_drives_names_settings_that_exist():
 # ------------------------------------------------------------------------------------------------------ without runs
 
 
-FIGURES = sweep.Figures(2000.0, 16000.0, {"jpeg": -30.0, "teacher": 2.5}, {"jpeg": -32.0}, 11000.0)
+FIGURES = Figures(2000.0, 16000.0, {"jpeg": -30.0, "teacher": 2.5}, {"jpeg": -32.0}, 11000.0)
 
 
-GOOD = sweep.Outcome(sweep.COMPLETE, figures=FIGURES)
+GOOD = jobs.Outcome(jobs.COMPLETE, figures=FIGURES)
 
 
 def recorded(directory, *overrides, outcome=GOOD):
-    sweep.record(directory, overrides, 5.0, outcome)
+    jobs.record(RunDirectory(directory), overrides, 5.0, outcome)
 
 
 def test_jobs_are_read_back_as_they_were_recorded(tmp_path):
     recorded(tmp_path / "seed=1", "seed=1", "a=b=c")
     (tmp_path / "seed=1" / "seconds.json").write_text('{"teacher": 1.5, "distill": 2}')
     recorded(tmp_path / "seed=1", "seed=1", "a=b=c")
-    recorded(tmp_path / "x=teachers" / "small", "x=teachers/small", outcome=sweep.Outcome(sweep.FAILED, "why"))
-    first, second = sweep.jobs(tmp_path)
-    assert first == sweep.Job("seed=1", {"seed": "1", "a": "b=c"}, "complete", 5.0, None, 3.5, FIGURES)
-    assert second == sweep.Job("x=teachers/small", {"x": "teachers/small"}, "failed", 5.0, "why")
+    recorded(tmp_path / "x=teachers" / "small", "x=teachers/small", outcome=jobs.Outcome(jobs.FAILED, "why"))
+    first, second = jobs.read_all(tmp_path)
+    assert first == jobs.Job("seed=1", {"seed": "1", "a": "b=c"}, "complete", 5.0, None, 3.5, FIGURES)
+    assert second == jobs.Job("x=teachers/small", {"x": "teachers/small"}, "failed", 5.0, "why")
 
 
 def test_the_csv_has_a_row_a_job_and_empty_cells_where_nothing_is_known(tmp_path):
     recorded(tmp_path / "seed=1", "seed=1")
-    recorded(tmp_path / "seed=2", "seed=2", outcome=sweep.Outcome(sweep.FAILED, "two\nlines, and a comma"))
-    sweep.write_csv(sweep.jobs(tmp_path), tmp_path / sweep.CSV)
+    recorded(tmp_path / "seed=2", "seed=2", outcome=jobs.Outcome(jobs.FAILED, "two\nlines, and a comma"))
+    sweep.write_csv(jobs.read_all(tmp_path), tmp_path / sweep.CSV)
     with open(tmp_path / sweep.CSV, newline="") as file:
         good, bad = csv.DictReader(file)
     assert list(good)[:3] == ["job", "seed", "status"] and list(good)[-2:] == ["seconds", "error"]
@@ -177,8 +181,8 @@ def test_the_csv_has_a_row_a_job_and_empty_cells_where_nothing_is_known(tmp_path
 def test_spots_are_named_by_what_varies(tmp_path):
     for seed in ("1", "2"):
         recorded(tmp_path / seed, f"seed={seed}", "experiment=demo")
-    recorded(tmp_path / "3", "seed=3", "experiment=demo", outcome=sweep.Outcome(sweep.STOPPED))
-    found = sweep.jobs(tmp_path)
+    recorded(tmp_path / "3", "seed=3", "experiment=demo", outcome=jobs.Outcome(jobs.STOPPED))
+    found = jobs.read_all(tmp_path)
     assert sweep.varied(found) == ["seed"]
     assert list(sweep.spots(found)) == ["teacher", "jpeg"]
     assert sweep.spots(found)["teacher"] == {"1": (2000.0, 2.5), "2": (2000.0, 2.5)}
@@ -192,14 +196,14 @@ def test_the_front_holds_what_no_other_beats(tmp_path):
 
 
 def test_a_configuration_has_one_identity():
-    assert sweep.identity({"a": 1, "b": [1, {"c": None}]}) == sweep.identity({"b": [1, {"c": None}], "a": 1})
-    assert sweep.identity({"a": 1}) != sweep.identity({"a": 2})
+    assert identity({"a": 1, "b": [1, {"c": None}]}) == identity({"b": [1, {"c": None}], "a": 1})
+    assert identity({"a": 1}) != identity({"a": 2})
 
 
 def test_the_lock_is_waited_for_and_freed_by_a_dead_process(tmp_path):
     script = (
-        "import sys, time; from pathlib import Path; from slimcodec.training import sweep\n"
-        "with sweep.alone(Path(sys.argv[1]), print):\n    print('held', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from slimcodec.evaluation.locks import alone\n"
+        "with alone(Path(sys.argv[1]), print):\n    print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
@@ -209,8 +213,8 @@ def test_the_lock_is_waited_for_and_freed_by_a_dead_process(tmp_path):
         waited.append(time.monotonic())
         holder.kill()
 
-    with sweep.alone(tmp_path, kill):
+    with alone(tmp_path, kill):
         assert waited
     holder.wait()
-    with sweep.alone(tmp_path, lambda: pytest.fail("nobody holds it")):
+    with alone(tmp_path, lambda: pytest.fail("nobody holds it")):
         pass

@@ -12,9 +12,12 @@ import torch
 from training_parts import ARCHITECTURES, configured, lively, photo_data, photos, student, teacher, trainer_factory
 
 from slimcodec import InvalidInput
-from slimcodec.training.checkpoints import LAST, TrainingInterrupted, TrainingStopped
-from slimcodec.training.distill import Distill, inherited_parts, new_student
-from slimcodec.training.teach import OPTIMIZERS, Teach, accumulate_gradients, fit
+from slimcodec.training.checkpoints import LAST
+from slimcodec.training.distill import Distill, new_student
+from slimcodec.training.errors import TrainingInterrupted, TrainingStopped
+from slimcodec.training.inheritance import inherited_parts
+from slimcodec.training.names import OPTIMIZERS
+from slimcodec.training.teach import Teach, accumulate_gradients, fit
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 WEIGHTS = {"output": 0.2, "latent": 0.2, "hyper_latent": 0.2, "decoder": 0.05, "hyper": 0.02}
@@ -24,9 +27,7 @@ SETTINGS = {"batch": 4, "crop": 64, "learning_rate": 1e-3}
 
 def teaching(seed=0, **changes) -> Teach:
     codec, prior = lively(teacher(), seed)
-    module = Teach(codec, prior, **(SETTINGS | {"steps": 8} | changes))
-    module.cache = photos()
-    return module
+    return Teach(codec, prior, cache=photos(), **(SETTINGS | {"steps": 8} | changes))
 
 
 def distilling(*, inherit=True, **changes) -> Distill:
@@ -34,9 +35,7 @@ def distilling(*, inherit=True, **changes) -> Distill:
     taught = lively(teacher(), 1)
     pupil = new_student(student(), *taught, inherit_encoder=inherit)
     settings = SETTINGS | {"steps": 8, "weights": WEIGHTS, "inherited_encoder": inherit} | changes
-    module = Distill(*pupil, *taught, **settings)
-    module.cache = photos()
-    return module
+    return Distill(*pupil, *taught, cache=photos(), **settings)
 
 
 def weights(module):
@@ -148,7 +147,7 @@ def test_the_learning_rate_warms_up_stays_and_falls_to_zero():
 def test_gradients_for_taylor_are_sums_over_batches_of_the_rate_distortion_cost():
     module = distilling()
     module.codec.g_a.requires_grad_(False)
-    accumulate_gradients(module, photos(), 2)
+    accumulate_gradients(module, 2)
     found = [parameter.grad.clone() for parameter in module.codec.parameters()]
     assert all(adapter.grad is None for adapter in module.adapters.parameters())
 

@@ -17,16 +17,18 @@ import pytest
 import wandb
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
+from run_parts import TINY, begin, configuration, run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_run import TINY, configuration
 from wandb.proto import wandb_internal_pb2
 
-import run
 from slimcodec import InvalidInput
 from slimcodec.codec import models
 from slimcodec.evaluation.curves import Curve
-from slimcodec.training.rounds import Round
-from slimcodec.training.tracking import Tracker, tracker
+from slimcodec.pipeline.checks import checked
+from slimcodec.pipeline.run_directory import RunDirectory
+from slimcodec.pipeline.settings import STAGES
+from slimcodec.pipeline.tracking import Tracker, tracker
+from slimcodec.training.records import Round
 
 SECTION = {"project": "tests", "pictures": 1, "qualities": [2], "init_timeout_seconds": 2, "finish_timeout_seconds": 60}
 BLOCK, HEADER = 32768, 7  # bytes; a .wandb file is a LevelDB log behind a header of its own
@@ -114,9 +116,10 @@ def no_account(tmp_path):
         yield
 
 
-def make(directory: Path, **more) -> Tracker:
-    common = {"group": "sweep", "stages": ["teacher"], "configuration": {"seed": 1}}
-    return tracker({"wandb": dict(SECTION)}, directory, **(common | more))
+def make(directory: Path, **section) -> Tracker:
+    settings = configuration("experiment=smoke", "name=sweep", f"run_dir={directory}", "stages=[teacher]")
+    settings["logger"] = {"wandb": SECTION | section}
+    return tracker(checked(settings), RunDirectory(directory))
 
 
 # ---------------------------------------------------------------------------------------------- a whole run, read back
@@ -136,8 +139,8 @@ def job(tmp_path_factory):
     directory, printed = folder / "run", io.StringIO()
     overrides = ["experiment=smoke", f"run_dir={directory}", *TINY, "logger=[csv,wandb]", "trainer.log_every_n_steps=1"]
     with fresh_wandb(folder), contextlib.redirect_stdout(printed):
-        run.Run(configuration(*overrides, "stages=[teacher]"))()
-        run.Run(configuration(*overrides))()
+        run(*overrides, "stages=[teacher]")
+        run(*overrides)
     assert len(files(directory)) == 2
     return Job(directory, configuration(*overrides), printed.getvalue(), *map(read, files(directory)))
 
@@ -153,7 +156,7 @@ def test_a_resumed_job_goes_on_with_its_run(job):
 def test_the_run_has_configuration_tags_and_group(job):
     started = job.second["run"][0]
     assert (started.project, started.run_group, started.display_name) == ("slimcodec", "smoke", "run")
-    assert list(started.tags) == list(run.STAGES)
+    assert list(started.tags) == list(STAGES)
     assert {name: job.second.configuration[name] for name in job.settings} == job.settings
     assert job.second["stats"], "system metrics"
 
@@ -192,7 +195,7 @@ def test_curves_are_plots(job):
 
 
 def test_reconstructions_are_beside_the_original_and_the_teachers(job):
-    originals = run.Run(job.settings).validation_crops
+    originals = begin(job.settings).photos.validation_crops
     for quality in (2, 6):
         name = f"reconstructions/quality_{quality}"
         captions = job.second.metric(f"{name}/captions")
@@ -235,7 +238,7 @@ def test_without_an_answer_from_the_network_training_goes_on(tmp_path, capsys):
     overrides = ["experiment=smoke", f"run_dir={tmp_path}", *TINY, "logger=wandb", "stages=[teacher]"]
     unreachable = {"WANDB_MODE": "online", "WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": 40 * "0"}
     with fresh_wandb(tmp_path, **unreachable):
-        run.Run(configuration(*overrides, "logger.wandb.init_timeout_seconds=1", "trainer.log_every_n_steps=1"))()
+        run(*overrides, "logger.wandb.init_timeout_seconds=1", "trainer.log_every_n_steps=1")
     assert "this run is kept offline; `wandb sync` uploads it" in capsys.readouterr().out
     assert (tmp_path / "teacher" / "model.json").is_file()
     records = read(files(tmp_path)[-1])
@@ -271,8 +274,9 @@ def test_when_the_network_dies_under_a_run_everything_is_kept_on_disk(tmp_path, 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
     threading.Thread(target=server.serve_forever).start()
     address = f"http://127.0.0.1:{server.server_port}"
-    with fresh_wandb(tmp_path, WANDB_BASE_URL=address, WANDB_API_KEY=40 * "0"), make(tmp_path / "run") as tracked:
-        tracked.settings["wandb"] |= {"init_timeout_seconds": 20, "finish_timeout_seconds": 2}
+    account = {"WANDB_BASE_URL": address, "WANDB_API_KEY": 40 * "0"}
+    patience = {"init_timeout_seconds": 20, "finish_timeout_seconds": 2}
+    with fresh_wandb(tmp_path, **account), make(tmp_path / "run", **patience) as tracked:
         tracked.log("teacher", {"train/bpp": 1.0}, 0)
         assert not tracked.run.offline
         server.shutdown()
@@ -359,21 +363,21 @@ def test_a_mode_that_is_set_is_respected(tmp_path, mode, capsys):
 def test_loggers_are_chosen_by_one_name_or_a_list(override, kinds, tmp_path):
     chosen = configuration(*override, f"run_dir={tmp_path}")
     assert set(chosen.get("logger") or {}) == kinds
-    assert len(run.Run(chosen).tracker.loggers(tmp_path / "teacher.work")) == len(kinds)
+    assert len(begin(chosen).tracker.loggers(tmp_path / "teacher.work")) == len(kinds)
 
 
 def test_an_unknown_logger_is_named(tmp_path):
     with pytest.raises(InvalidInput, match=r"logger\.comet"):
-        run.Run(configuration("+logger.comet={}", f"run_dir={tmp_path}"))()
+        checked(configuration("+logger.comet={}", f"run_dir={tmp_path}"))
 
 
 def test_tensorboard_has_the_scalars_and_none_writes_nothing(tmp_path):
     overrides = ["experiment=smoke", f"run_dir={tmp_path}", *TINY, "stages=[teacher]", "trainer.log_every_n_steps=1"]
-    run.Run(configuration(*overrides, "logger=tensorboard"))()
+    run(*overrides, "logger=tensorboard")
     (events,) = (tmp_path / "teacher.log").rglob("events.out.*")
     found = EventAccumulator(str(events)).Reload()
     assert [scalar.step for scalar in found.Scalars("train/rate_distortion")] == [0, 1]
     assert found.Scalars("val/psnr_8")[0].value > 0
     other = tmp_path / "other"
-    run.Run(configuration(*overrides, f"run_dir={other}", "logger=none"))()
+    run(*overrides, f"run_dir={other}", "logger=none")
     assert {path.name for path in other.iterdir()} == {"teacher", "seconds.json"}

@@ -8,7 +8,7 @@ from PIL import Image
 from report_parts import PSNR, PillowFile, make_photos, make_points
 
 from slimcodec import InvalidInput
-from slimcodec.evaluation.viewer import largest_error, middle, nearest, views
+from slimcodec.report.viewer import largest_error, middle, nearest, views
 
 
 @pytest.fixture

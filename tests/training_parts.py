@@ -2,24 +2,23 @@
 
 import dataclasses
 from functools import cache
-from pathlib import Path
 
 import lightning
 import torch
-import yaml
+from run_parts import configuration
 
 from slimcodec.codec.network import Architecture, Block, HyperpriorCodec, Level
 from slimcodec.training import data
-from slimcodec.training.distill import student_architecture
+from slimcodec.training.inheritance import student_architecture
 from slimcodec.training.prior import FactorizedPrior
 
-CONF = Path(__file__).parents[1] / "conf"
 QUALITY = torch.tensor([256, 1152])  # rung 1, and half-way between 4 and 5
 
 
 def configured(name: str) -> dict:
-    """The architecture in conf/<name>.yaml."""
-    return yaml.safe_load((CONF / f"{name}.yaml").read_text())["architecture"]
+    """The architecture that conf/<name>.yaml composes to."""
+    group, _, choice = name.partition("/")
+    return configuration(f"{group}={choice}")[group]["architecture"]
 
 
 def teacher() -> Architecture:
@@ -84,7 +83,7 @@ def pictures(count: int = 2, size: int = 128) -> torch.Tensor:
 
 def photo_data(steps_per_epoch: int, validation: int = 1) -> data.PhotoData:
     crops = data.centre_crops(data.embedded("validation")[:validation], 64)
-    return data.PhotoData(cache=photos(), validation_photos=crops, steps_per_epoch=steps_per_epoch)
+    return data.PhotoData(validation_photos=crops, steps_per_epoch=steps_per_epoch)
 
 
 def trainer_factory(*more_callbacks: lightning.Callback, **more):

@@ -1,6 +1,8 @@
+"""python -m slimcodec: the command line."""
+
 import sys
 
-from slimcodec.cli.main import main
+from slimcodec.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,20 +6,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from slimcodec import InvalidModel
-from slimcodec.cli import streams
-from slimcodec.cli.streams import BAD_INPUT, STREAM
+from slimcodec.cli.options import add_verb, table
+from slimcodec.cli.streams import BAD_INPUT, complain, write
 from slimcodec.codec import zoo
 
-HELP = "the installed models"
 EXAMPLES = """examples:
   slimcodec models
   slimcodec models --json
   slimcodec info NAME"""
-TITLES = "name", "role", "decoder kMAC/pixel", "encoder kMAC/pixel", "parameters", "hash"
+
+
+def add(verbs: Any) -> None:
+    verb = add_verb(verbs, "models", run, help="the installed models", examples=EXAMPLES, prints=True)
+    verb.add_argument("--json", action="store_true", help="as JSON")
 
 
 class Listed(NamedTuple):
-    """One model; the fields are the keys of --json, all but the first two as in model.json."""
+    """A model as it is listed; these are the names in the JSON."""
 
     name: str
     directory: str
@@ -29,41 +32,38 @@ class Listed(NamedTuple):
     parameters: int
     weights_sha256: str
 
-    @classmethod
-    def from_description(cls, directory: Path, description: dict[str, Any]) -> "Listed":
-        return cls(directory.name, str(directory), *(description[field] for field in cls._fields[2:]))
-
-    def row(self) -> tuple[str, ...]:
-        macs = self.decoder_macs_per_pixel, self.encoder_macs_per_pixel
-        kilo = (f"{number / 1000:.2f}" for number in macs)
-        return (self.name, self.role, *kilo, f"{self.parameters:,}", self.weights_sha256[:16])
-
-
-def add_arguments(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--json", action="store_true", help="as JSON")
-    verb.set_defaults(output=STREAM)
-
 
 def run(options: argparse.Namespace) -> int:
-    found, broken = _read_all()
-    for reason in broken:
-        streams.complain(reason)
-    streams.show(json.dumps([model._asdict() for model in found], indent=1) if options.json else _lines(found))
-    return BAD_INPUT if broken else 0
-
-
-def _read_all() -> tuple[list[Listed], list[str]]:
-    """The models that can be read, and why others cannot."""
-    found, broken = [], []
+    found, code = [], 0
     for directory in zoo.list_models():
         try:
-            found.append(Listed.from_description(directory, zoo.read_description(directory)))
+            found.append(_listed(directory))
         except InvalidModel as error:
-            broken.append(str(error))
-    return found, broken
+            complain(str(error))
+            code = BAD_INPUT
+    write(json.dumps([model._asdict() for model in found], indent=1) if options.json else _model_lines(found))
+    return code
 
 
-def _lines(found: list[Listed]) -> str:
+def _listed(directory: Path) -> Listed:
+    described = zoo.describe(directory)
+    return Listed(directory.name, str(directory), *(getattr(described, name) for name in Listed._fields[2:]))
+
+
+def _model_lines(found: list[Listed]) -> str:
+    """A table of the models, with the column titles first."""
     if not found:
         return "no model is installed"
-    return streams.table([TITLES, *(model.row() for model in found)])
+    rows = [("name", "role", "decoder kMAC/pixel", "encoder kMAC/pixel", "parameters", "hash")]
+    rows += [
+        (
+            model.name,
+            model.role,
+            f"{model.decoder_macs_per_pixel / 1000:.2f}",
+            f"{model.encoder_macs_per_pixel / 1000:.2f}",
+            f"{model.parameters:,}",
+            model.weights_sha256[:16],
+        )
+        for model in found
+    ]
+    return table(rows)

@@ -1,4 +1,4 @@
-"""What is printed, and stdin, stdout and stderr where they are closed, full, or read by nobody."""
+"""Standard streams: closed ones, full disks behind them, names of files that are no text, and what is said on them."""
 
 import argparse
 import contextlib
@@ -11,65 +11,52 @@ from typing import Any, TextIO
 from slimcodec import InvalidInput
 from slimcodec.codec import atomic
 
-BAD_INPUT, STOPPED, NOBODY_READS = 2, 130, 141  # exit codes
+BAD_INPUT, STOPPED, NOBODY_READS = 2, 130, 141
 STREAM = "-"  # stdin as IN, stdout as OUT
 
 
-# --- what is printed ------------------------------------------------------------------------------------------------
-
-
-def show(text: str) -> None:
-    """Print on stdout."""
-    with writing_stdout():
-        print(text)
-
-
-def complain(line: str) -> None:
-    """Print a line on stderr. Where that fails, the exit code alone says it."""
-    with contextlib.suppress(OSError):
-        print(f"slimcodec: {line}", file=sys.stderr)
-
-
-def show_warning(message: Any, *_: Any, **__: Any) -> None:
-    """Takes the place of `warnings.showwarning`."""
-    complain(" ".join(str(message).split()))
-
-
-def one_line(error: Exception) -> str:
-    """What went wrong, in one line."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
-    return " ".join(str(error).split())
-
-
-def table(rows: list[tuple[str, ...]]) -> str:
-    """The rows in columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-
-
-# --- streams that are closed ----------------------------------------------------------------------------------------
-
-
-def open_closed() -> set[str]:
-    """Open the null device for each standard stream that is closed; returns the names of these streams.
-
-    Otherwise the next file that is opened would get the stream's number, and messages would be written into it.
+def open_closed_streams() -> set[str]:
+    """The names of the standard streams that are closed. The null device takes their places: else the next file that
+    is opened would, and what is meant for stderr would be written into it.
     """
     closed = set()
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in this order: each gets its own number
+    for name, mode in (
+        ("stdin", "r"),
+        ("stdout", "w"),
+        ("stderr", "w"),
+    ):  # opening takes the lowest number that is free
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - for as long as the process lives
             closed.add(name)
     return closed
 
 
-def require(options: argparse.Namespace, closed: set[str]) -> None:
-    """Raises InvalidInput when the verb needs a stream that is closed. Messages are not worth an error."""
+@contextlib.contextmanager
+def checked_streams() -> Iterator[None]:
+    """A file's name need not be text. And PYTHONUNBUFFERED's raw stdout would not tell of a disk that took a part."""
+    raw, before = getattr(sys.stdout, "buffer", None), sys.stdout
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    if not isinstance(raw, io.RawIOBase):
+        yield
+        return
+    checked = io.BufferedWriter(raw)
+    sys.stdout = io.TextIOWrapper(checked, before.encoding, "backslashreplace", line_buffering=True)
+    try:
+        yield
+    finally:
+        sys.stdout.detach()
+        checked.detach()
+        sys.stdout = before
+
+
+def require_streams(options: argparse.Namespace, closed: set[str]) -> None:
+    """Raises InvalidInput when what was asked for needs a closed stream. Mere messages do without."""
     sources, target = [*getattr(options, "inputs", []), getattr(options, "name", "")], getattr(options, "output", "")
     if "stdin" in closed and any(stands_for(name, 0) for name in sources):
         raise InvalidInput("stdin is closed; name a file to read")
-    if "stdout" in closed and stands_for(target, 1):
+    if "stdout" in closed and (getattr(options, "prints", False) or stands_for(target, 1)):
         raise InvalidInput("stdout is closed, there is nowhere to write to")
 
 
@@ -81,33 +68,6 @@ def stands_for(name: str, number: int) -> bool:
     with contextlib.suppress(OSError):
         return os.path.sameopenfile(found, number)
     return False
-
-
-# --- streams that cannot be written to ------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def checked() -> Iterator[None]:
-    """Inside the block, any name of a file can be printed, and stdout reports a full disk.
-
-    A file's name may hold bytes that are no text. And with PYTHONUNBUFFERED stdout is a raw file, which may write a
-    part and raise nothing.
-    """
-    raw, before = getattr(sys.stdout, "buffer", None), sys.stdout
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    if not isinstance(raw, io.RawIOBase):
-        yield
-        return
-    buffer = io.BufferedWriter(raw)
-    sys.stdout = io.TextIOWrapper(buffer, before.encoding, "backslashreplace", line_buffering=True)
-    try:
-        yield
-    finally:
-        sys.stdout.detach()
-        buffer.detach()
-        sys.stdout = before
 
 
 def flushed(code: Any) -> Any:
@@ -122,23 +82,45 @@ def flushed(code: Any) -> Any:
         code = BAD_INPUT
     try:
         sys.stderr.flush()
-    except OSError:  # there is no place left to say so
-        _drop(sys.stderr)
+    except OSError:  # nobody can be told
+        drop(sys.stderr)
     return code
 
 
 @contextlib.contextmanager
 def writing_stdout() -> Iterator[None]:
-    """An error in the block names stdout. What is still to be written is dropped, or Python would try again at exit."""
+    """Name stdout in what goes wrong with it. What is left to be written is dropped, or Python would try it again."""
     try:
         yield
     except OSError as error:
-        if error.errno is not None:  # an InvalidFile, which is an OSError too, has none
-            _drop(sys.stdout)
+        if error.errno is not None:  # none in a refusal, of a damaged file say
+            drop(sys.stdout)
             error.filename = "stdout" if error.filename in (None, "<stdout>") else error.filename
         raise
 
 
-def _drop(stream: TextIO) -> None:
+def drop(stream: TextIO) -> None:
     with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), stream.fileno())
+
+
+def write(text: str) -> None:
+    with writing_stdout():
+        print(text)
+
+
+def complain(line: str) -> None:
+    """A line on stderr; where it cannot be written, the exit code has to do."""
+    with contextlib.suppress(OSError):
+        print(f"slimcodec: {line}", file=sys.stderr)
+
+
+def one_line(error: Exception) -> str:
+    """What went wrong, in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+    return " ".join(str(error).split())
+
+
+def show_warning(message: Any, *_: Any, **__: Any) -> None:
+    complain(" ".join(str(message).split()))

@@ -7,6 +7,7 @@ import json
 import math
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,7 +62,8 @@ def parse(data: bytes, *, max_bytes: int = MAX_BYTES) -> Any:
 def record(kind: type[Record], values: Any) -> Record:
     """A NamedTuple from an object that has its fields, each of its type; those with a default may be missing.
 
-    Raises ValueError, naming the field. Whole numbers are floats too; true and false are no numbers.
+    A field may hold other NamedTuples, and lists, tuples and dicts of them. Whole numbers are floats too; true and
+    false are no numbers. Raises ValueError, naming the field.
     """
     if not isinstance(values, dict):
         raise ValueError("no object")
@@ -70,18 +72,40 @@ def record(kind: type[Record], values: Any) -> Record:
         raise ValueError(f"there is no {min(unknown)}")
     if missing := hints.keys() - values.keys() - kind._field_defaults.keys():
         raise ValueError(f"{min(missing)} is missing")
-    for name, value in values.items():
-        if not fits(value, hints[name]):
-            raise ValueError(f"{name} is of the wrong type")
-    return kind(**values)
+    return kind(**{name: _built(hints[name], value, name) for name, value in values.items()})
+
+
+def _built(hint: Any, value: Any, name: str) -> Any:
+    """A field's value, with a NamedTuple for every object that is one."""
+    inner = typing.get_args(hint)
+    if isinstance(value, dict) and typing.get_origin(hint) in (dict, Mapping):
+        return {key: _built(inner[1], item, name) for key, item in value.items()}
+    if isinstance(value, list) and typing.get_origin(hint) in (list, tuple):  # of one kind of items
+        return typing.get_origin(hint)(_built(inner[0], item, name) for item in value)
+    for each in inner if isinstance(hint, types.UnionType) else (hint,):
+        if isinstance(value, dict) and hasattr(each, "_fields"):
+            return _named(each, value, name)
+    if not fits(value, hint):
+        raise ValueError(f"{name} is of the wrong type")
+    return value
+
+
+def _named(kind: type[Record], value: Any, name: str) -> Record:
+    try:
+        return record(kind, value)
+    except ValueError as error:
+        raise ValueError(f"in {name} {error}") from error
 
 
 def fits(value: Any, hint: Any) -> bool:
     """Whether a value is of a type such as int, dict[str, float] or str | None. Whole numbers are floats too."""
+    inner = typing.get_args(hint)
     if isinstance(hint, types.UnionType):
-        return any(fits(value, each) for each in typing.get_args(hint))
-    if typing.get_origin(hint) is dict:
-        return isinstance(value, dict) and all(fits(item, typing.get_args(hint)[1]) for item in value.values())
+        return any(fits(value, each) for each in inner)
+    if typing.get_origin(hint) in (dict, Mapping):
+        return isinstance(value, dict) and all(fits(item, inner[1]) for item in value.values())
+    if typing.get_origin(hint) is list:
+        return isinstance(value, list) and all(fits(item, inner[0]) for item in value)
     return hint is Any or type(value) is hint or (hint is float and type(value) is int)
 
 

@@ -14,7 +14,7 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import slimcodec
 from slimcodec import InvalidFile, InvalidInput, InvalidModel
@@ -208,3 +208,25 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class Described(NamedTuple):
+    """What others need to know of a model directory."""
+
+    role: str  # teacher or student
+    architecture: Architecture
+    parameters: int
+    decoder_macs_per_pixel: float
+    encoder_macs_per_pixel: float
+    weights_sha256: str
+    teacher: dict[str, str] | None  # name and sha256
+    git_commit: str | None
+    configuration: dict[str, Any]  # that it was trained with
+    figures: dict[str, Any]
+
+
+def describe(directory: Path) -> Described:
+    """Of a model directory. Raises InvalidModel, naming the field, when it is damaged or edited."""
+    info = read_description(directory)
+    values = {name: info[name] for name in Described._fields}
+    return Described(**values | {"architecture": architecture_of(Path(directory) / DESCRIPTION, info)})

@@ -1,7 +1,6 @@
-"""The other codecs: those that run here, as anchors to measure beside a model, and published curves that are quoted.
+"""The other codecs that run here, as anchors to measure beside a model.
 
     codec("hevc").compress(picture, 30) -> bytes;  codec("hevc").decompress(bytes) -> picture
-    quoted("compressai:vtm").curve
 
 An anchor is given its best fair chance at PSNR: encoders are told to tune for it where they tune for the eye, and
 work slowly where that pays. JPEG and WebP are written as CompressAI writes them (compressai/utils/bench/codecs.py:
@@ -20,12 +19,9 @@ written by default, headers included (AVIF's container is some 300 bytes), JPEG 
 """
 
 import io
-import json
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -34,46 +30,6 @@ from PIL import __version__ as pillow_version
 
 from slimcodec import InvalidInput
 from slimcodec.evaluation import ffmpeg
-from slimcodec.evaluation.curves import Curve
-
-# ---------------------------------------------------------------------------------------------------------- quoted
-
-
-class Quoted(NamedTuple):
-    """A published curve: means over the 24 Kodak pictures, PSNR on RGB. Its qualities are positions 1, 2, ..."""
-
-    name: str
-    curve: Curve
-    source: str  # the repository and file that the numbers were read from
-    decoder_kmacs_per_pixel: float | None  # all networks of the decoder; None where not known
-
-    @property
-    def points(self):
-        """The curve as ((bpp, psnr_rgb_db), ...)."""
-        return self.curve.points
-
-
-def quoted(name: str) -> Quoted:
-    """The published curve of that name, for example "compressai:vtm"; `InvalidInput` when there is none."""
-    if name not in _published():
-        raise InvalidInput(f"no published curve is named {name!r}; there are {', '.join(quoted_names())}")
-    entry = _published()[name]
-    positions = tuple(float(position) for position in range(1, len(entry["bpp"]) + 1))
-    curve = Curve(positions, tuple(entry["bpp"]), tuple(entry["psnr_rgb_db"]))
-    return Quoted(name, curve, entry["source"], entry.get("decoder_kmac_per_pixel"))
-
-
-def quoted_names() -> list[str]:
-    """Names of all published curves, sorted."""
-    return sorted(_published())
-
-
-@cache
-def _published():
-    return json.loads(Path(__file__).with_name("kodak_psnr_rgb.json").read_text(encoding="utf-8"))
-
-
-# ---------------------------------------------------------------------------------------------------------- anchors
 
 
 class Scale(NamedTuple):

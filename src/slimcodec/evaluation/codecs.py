@@ -5,11 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from slimcodec import InvalidInput, __version__
+from slimcodec import __version__
 from slimcodec.codec import zoo
+
+if TYPE_CHECKING:
+    from slimcodec.codec.inference import Codec
 
 QUALITIES = tuple(range(1, 9))
 
@@ -28,16 +32,24 @@ class ModelCodec:
     kind: str = "model"
 
     @classmethod
-    def find(cls, name_or_directory, *, name=None, role=None, effort=0, **settings) -> "ModelCodec":
+    def find(
+        cls,
+        name_or_directory: str | Path,
+        *,
+        name: str | None = None,
+        role: str | None = None,
+        effort: int = 0,
+        **settings: Any,
+    ) -> "ModelCodec":
         """Of a model in the zoos, or of a directory. Raises InvalidModel where there is none."""
         directory = zoo.find(name_or_directory)
-        description = zoo.read_description(directory)
+        described = zoo.describe(directory)
         name = name or directory.resolve().name
         return cls(
             name=f"{name} effort {effort}" if effort else name,
             directory=directory,
-            weights_sha256=description["weights_sha256"],
-            role=role or description["role"],
+            weights_sha256=described.weights_sha256,
+            role=role or described.role,
             effort=effort,
             **settings,
         )
@@ -56,7 +68,7 @@ class ModelCodec:
 
 
 @cache
-def _loaded(directory, weights_sha256, device):
+def _loaded(directory: Path, weights_sha256: str, device: str) -> "Codec":
     from slimcodec.codec.inference import load  # late: it imports torch
 
     return load(directory, device)
@@ -69,29 +81,20 @@ def code_version() -> str:
     return f"{__version__}+{hashlib.sha256(b''.join(path.read_bytes() for path in sources)).hexdigest()[:8]}"
 
 
-def with_run(codecs: Sequence[ModelCodec], run: str | Path, **settings) -> tuple[list[ModelCodec], list[str]]:
-    """These models and those of a run: its teacher, and its student before pruning, after each round, and finished.
+def with_steps(
+    codecs: Sequence[ModelCodec], teacher: Path | None, steps: Sequence[tuple[str, Path]], **settings: Any
+) -> tuple[list[ModelCodec], list[str]]:
+    """These models and those of a run: its teacher, and its student at every step, by name and model directory.
 
-    Beside them the names of the steps of pruning in their order. What has the same weights is not taken twice.
-    Raises InvalidInput when it is no run's directory.
+    Beside them the names of the steps in their order. What has the same weights is not taken twice.
     """
-    run = Path(run)
-    steps = {"distilled": run / "distilled"}
-    for folder, prefix in (("rounds", "round"), ("rounds-encoder", "encoder round")):
-        steps |= {f"{prefix} {path.name}": path for path in sorted(run.glob(f"{folder}/[0-9][0-9]"))}
-    steps["finished"] = run / "finished"
-    steps = {name: path for name, path in steps.items() if (path / zoo.DESCRIPTION).is_file()}
-    if not steps:
-        raise InvalidInput(f"{run}: holds neither distilled/ nor rounds/; name the directory of a run (runs/NAME)")
     found = list(codecs)
-    if (run / "teacher" / zoo.DESCRIPTION).is_file():
-        _add(found, ModelCodec.find(run / "teacher", **settings))
-    return found, [
-        _add(found, ModelCodec.find(path, name=name, role="round", **settings)) for name, path in steps.items()
-    ]
+    if teacher:
+        _add(found, ModelCodec.find(teacher, **settings))
+    return found, [_add(found, ModelCodec.find(path, name=name, role="round", **settings)) for name, path in steps]
 
 
-def _add(codecs, codec):
+def _add(codecs: list[ModelCodec], codec: ModelCodec) -> str:
     """Add it unless it is there already; the name that it has in the list."""
     for known in codecs:
         if known.settings == codec.settings:

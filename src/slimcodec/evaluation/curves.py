@@ -21,12 +21,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from slimcodec import InvalidInput
-from slimcodec.evaluation.metrics import METRICS
+from slimcodec.evaluation.metrics import METRICS, PSNR
 
 if TYPE_CHECKING:
     from slimcodec.evaluation.points import Point
 
-PSNR = "psnr_rgb_db"
 METHODS = ("pchip", "cubic")  # of the bjontegaard package: piecewise through the points; one polynomial, least squares
 FEWEST_POINTS = 4  # a cubic through fewer says more about the interpolation than about the codec
 FEWEST_PICTURES = 5  # resampling fewer gives intervals that hold the truth far less often than they say

@@ -10,7 +10,8 @@ import sys
 import threading
 from pathlib import Path
 
-from slimcodec.evaluation.points import Codec, open_photo
+from slimcodec.evaluation.photos import open_photo
+from slimcodec.evaluation.points import Codec
 
 TIMEOUT_SECONDS = 600
 BETWEEN_LOOKS_SECONDS = 0.01

@@ -58,10 +58,11 @@ class Metric(NamedTuple):
     higher_is_better: bool
 
 
+PSNR = "psnr_rgb_db"  # what BD-rates and gates are by unless another is named
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("psnr_rgb_db", "PSNR RGB", "dB", True),
+        Metric(PSNR, "PSNR RGB", "dB", True),
         Metric("psnr_y_db", "PSNR Y", "dB", True),
         Metric("psnr_u_db", "PSNR U", "dB", True),
         Metric("psnr_v_db", "PSNR V", "dB", True),
@@ -77,7 +78,7 @@ METRICS = {
         Metric("vmaf", "VMAF", "", True),
     )
 }
-_PSNR = "psnr_rgb_db", "psnr_y_db", "psnr_u_db", "psnr_v_db", "psnr_yuv_db"
+_PSNR = PSNR, "psnr_y_db", "psnr_u_db", "psnr_v_db", "psnr_yuv_db"
 DEFAULT = (*_PSNR, "ms_ssim", "ms_ssim_db", "aad")
 JPEG_AI = "ms_ssim", "iw_ssim", "vif", "fsim", "nlpd", "psnr_hvs_m_db", "vmaf"
 GROUPS = {"psnr": _PSNR, "ms_ssim": ("ms_ssim", "ms_ssim_db"), "jpeg_ai": JPEG_AI}

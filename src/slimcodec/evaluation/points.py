@@ -1,14 +1,11 @@
 """Rate–distortion points: every photo by every codec at every quality, in real files, kept in a CSV file.
 
-    photos × codecs × qualities ──measure──► Point each ──► points.csv, which is also the cache
-
-A photo is the path of a picture file, or a pair of its name and its pixels, uint8 [H, W, 3].
+photos × codecs × qualities ──measure──► Point each ──► points.csv, which is also the cache
 """
 
 import csv
 import hashlib
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,14 +20,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from slimcodec import InvalidInput
-from slimcodec.codec import pictures
 from slimcodec.codec.atomic import write_text
 from slimcodec.evaluation import metrics as quality_metrics
 from slimcodec.evaluation.locks import alone
 from slimcodec.evaluation.metrics import METRICS, psnr_db
+from slimcodec.evaluation.photos import Photo, names_of, open_photo
 
-PHOTO_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp"}
-Photo = Path | tuple[str, np.ndarray]
 DIGITS = 6  # after the point, of seconds and metrics: enough, and points are kept by the thousand
 NAMES = "surrogateescape"  # how names of files that are not UTF-8 stand in points.csv: as their own bytes
 KEY_DIGITS = 16  # hexadecimal, of a SHA-256
@@ -83,55 +78,6 @@ class Failure(NamedTuple):
 class Measured(NamedTuple):
     points: list[Point]  # all that were asked for and could be had, by codec, picture and quality
     failures: list[Failure]
-
-
-# ---------------------------------------------------------------------------------------------------------- photos
-
-
-def find_photos(root, limit=None):
-    """Picture files below the folder `root`, in all its folders, sorted by path; the first `limit` of them.
-
-    Hidden files and folders are left out: they hold thumbnails (`.thumbnails/`) and what is no picture (`._photo.jpg`).
-    Links to folders are not followed.
-    Raises `InvalidInput` when there is no such folder or no picture in it.
-    """
-    root = Path(root)
-    if not root.is_dir():
-        raise InvalidInput(f"{root} is not a folder; name one that holds photos")
-    found = (path for path in root.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)
-    photos = sorted(path for path in found if not _is_hidden(path.relative_to(root)) and path.is_file())
-    if not photos:
-        raise InvalidInput(f"{root} holds no picture ({', '.join(sorted(PHOTO_SUFFIXES))})")
-    return photos[:limit]
-
-
-def _is_hidden(path):
-    return any(part.startswith(".") for part in path.parts)
-
-
-def open_photo(photo: Photo) -> Image.Image:
-    """A photo as an 8-bit RGB Pillow image, the right way up, without its metadata.
-
-    Raises `InvalidInput` when the file is missing, damaged or not a picture.
-    """
-    if isinstance(photo, tuple):
-        return Image.fromarray(photo[1])
-    # Without metadata, for Pillow would write some of it into the files it saves, and their size is measured.
-    return Image.fromarray(np.asarray(pictures.from_picture(pictures.open_picture(photo), strip=True).pixels))
-
-
-def names_of(photos: Sequence[Photo]) -> list[str]:
-    """What the photos are called: files by their path below the folder that holds them all.
-
-    Raises `InvalidInput` when two have the same name.
-    """
-    files = [photo for photo in photos if isinstance(photo, Path)]
-    root = Path(os.path.commonpath([file.absolute().parent for file in files])) if files else None
-    names = [photo.absolute().relative_to(root).as_posix() if isinstance(photo, Path) else photo[0] for photo in photos]
-    name, count = Counter(names).most_common(1)[0] if names else ("", 0)
-    if count > 1:
-        raise InvalidInput(f"{count} photos are named {name}; points are told apart by name, so rename them")
-    return names
 
 
 # ---------------------------------------------------------------------------------------------------------- measuring

@@ -4,55 +4,40 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
-
-import torch
 
 import slimcodec
+from slimcodec.evaluation.summary import Command, Machine, Provenance
 
 LIBRARIES = ("torch", "numpy", "pillow", "numba", "bjontegaard", "pytorch-msssim", "piq", "imageio-ffmpeg")
 DIRTY = "+dirty"
-COMMAND = ("date", "version", "commit", "command", "processor")  # what is kept of every command
 
 
-def provenance(command: str, jobs: int, commit: str | None, before: Mapping[str, Any]) -> dict[str, Any]:
+def provenance(command: str, jobs: int, commit: str | None, before: Provenance) -> Provenance:
     """What is known of this command; `commands` holds it after those of `before`, the provenance so far.
 
     A command without a name is not kept, and one that is repeated, by the same code on the same machine, once.
     """
-    made = {
-        "date": time.strftime("%Y-%m-%d"),
-        "version": slimcodec.__version__,
-        "commit": commit,
-        "machine": {
-            "cpu": _processor(),
-            "cores": os.cpu_count(),
-            "memory_gib": _memory_gib(),
-            "system": f"{platform.system()} {platform.machine()}",
-            "python": platform.python_version(),
-            "libraries": {name: found for name in LIBRARIES if (found := _version(name))},
-        },
-        "jobs": jobs,
-        "threads": 1 if jobs > 1 else torch.get_num_threads(),
-    }
-    this = commands(made | {"command": command})
-    earlier = [entry for entry in commands(before) if not this or _undated(entry) != _undated(this[0])]
-    return made | {"commands": earlier + this}
+    import torch  # late: it takes seconds, and the commit is asked for where it may not be needed
+
+    machine = Machine(
+        cpu=_processor(),
+        cores=os.cpu_count(),
+        memory_gib=_memory_gib(),
+        system=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        libraries={name: found for name in LIBRARIES if (found := _version(name))},
+    )
+    date, version = time.strftime("%Y-%m-%d"), slimcodec.__version__
+    this = [Command(date, version, commit, command, machine.cpu)] if command else []
+    earlier = [entry for entry in before.commands if not this or _undated(entry) != _undated(this[0])]
+    threads = 1 if jobs > 1 else torch.get_num_threads()
+    return Provenance(date, version, commit, machine, jobs, threads, (*earlier, *this))
 
 
-def commands(made: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The commands of a provenance, the oldest first; one that was written before they were a list has the last."""
-    if "commands" in made:
-        return list(made["commands"])
-    found = dict(made) | {"processor": (made.get("machine") or {}).get("cpu")}
-    return [{name: found.get(name) for name in COMMAND}] if made.get("command") else []
-
-
-def _undated(entry):
-    return {name: value for name, value in entry.items() if name != "date"}
+def _undated(command: Command) -> Command:
+    return command._replace(date=None)
 
 
 def commit(without: Path | None = None) -> str | None:
@@ -67,12 +52,14 @@ def commit(without: Path | None = None) -> str | None:
     top, head = _git(package, "rev-parse", "--show-toplevel"), _git(package, "rev-parse", "HEAD")
     if not head:
         return None
-    left_out = [f":(exclude){without.resolve()}"] if without and without.resolve().is_relative_to(top) else []
+    left_out = (
+        [f":(exclude){without.resolve()}"] if without and without.resolve().is_relative_to(top or package) else []
+    )
     changed = _git(package, "status", "--porcelain", "--untracked-files=no", "--", ":/", *left_out)
     return head + (DIRTY if changed or _git(package, "status", "--porcelain", "--", ".") else "")
 
 
-def _git(folder, *arguments):
+def _git(folder: Path, *arguments: str) -> str | None:
     """What git prints in a folder; None where it fails or is missing."""
     # What a hook or a user set for another checkout must not be believed.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
@@ -84,7 +71,7 @@ def _git(folder, *arguments):
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _processor():
+def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
@@ -92,14 +79,14 @@ def _processor():
         return platform.processor()
 
 
-def _memory_gib():
+def _memory_gib() -> float | None:
     try:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     except (AttributeError, ValueError, OSError):
         return None
 
 
-def _version(library):
+def _version(library: str) -> str | None:
     try:
         return version(library)
     except PackageNotFoundError:

@@ -1,209 +1,235 @@
-"""summary.json: what the points of a study say, codec by codec: mean curves, BD-rates, time, complexity.
+"""summary.json: all that the figures and the page of a study show, and nothing that a photo is needed for.
 
-It holds all that the figures and the page draw, and nothing that a photo is needed for.
+    points ──comparison──► Summary ──write──► summary.json ──read──► Summary ──► report
+
+Only this file knows the names in the JSON. They are those of the fields.
 """
 
 import json
 import math
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from statistics import median
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from slimcodec import InvalidInput
-from slimcodec.codec.architecture import Architecture
-from slimcodec.codec.complexity import DECODER, macs_per_pixel
-from slimcodec.evaluation import anchors, curves
-from slimcodec.evaluation.points import DIGITS, NAMES, Point
+from slimcodec.codec import json_files
+from slimcodec.codec.atomic import write_text
+from slimcodec.evaluation.curves import Curve
+from slimcodec.evaluation.points import DIGITS, NAMES, Failure
 
-KODAK = {f"kodim{number:02}.png" for number in range(1, 25)}
-KODAK_RANGE_DB = 29.0, 37.0  # RGB PSNR that most published curves cover
-VTM = "compressai:vtm"
-REFERENCES = (VTM, "vvc", "jpeg", "webp")  # what BD-rates are against where it was measured, and then every teacher
-PSNR = "psnr_rgb_db"
+SUMMARY = "summary.json"
+REMEDY = "remove it and evaluate again: what is in points.csv is not measured again"
 
 
-def is_kodak(pictures: Iterable[str]) -> bool:
-    """Whether these are the names of the 24 Kodak pictures: then published curves are of the same set."""
-    return set(pictures) == KODAK
+class Data(NamedTuple):
+    """The set of photos."""
+
+    name: str
+    pictures: list[str]
+    sha256: dict[str, str]  # picture → first digits of its file's
+    megapixels: float  # of all
+    left_out: dict[str, str]  # picture → why it could not be read
 
 
-def complexity(architecture: Architecture, parameters: int) -> dict[str, Any]:
-    """MAC/pixel of each part on either side, parameters, and the number of channels wherever pruning may change it."""
-    parts = macs_per_pixel(architecture)
-    # y·gain before h_a, the residual's before rounding, and y_hat's after it; see codec/complexity.
-    encoder = {name: macs for name, macs in parts.items() if name != "g_s"} | {"gain": 3 * parts["gain"]}
-    decoder = {name: parts[name] for name in DECODER}
-    return {
-        "encoder_macs_per_pixel": sum(encoder.values()),
-        "decoder_macs_per_pixel": sum(decoder.values()),
-        "parameters": parameters,
-        "encoder": encoder,
-        "decoder": decoder,
-        "widths": {
-            place: {"label": place, "channels": count, "of": None} for place, count in widths(architecture).items()
-        },
-    }
+class Command(NamedTuple):
+    """A command that measured into this study. What is not known is None."""
+
+    date: str | None
+    version: str | None
+    commit: str | None
+    command: str
+    processor: str | None
 
 
-def widths(architecture: Architecture) -> dict[str, int]:
-    """Place in the decoder → number of channels there."""
-    found = {"y (M)": architecture.latents, "z (N)": architecture.hypers}
-    for name in ("h_scale", "h_mean", "context"):
-        channels = getattr(architecture, name)
-        found |= {f"{name} {number}": width for number, width in enumerate(channels, start=1)}
-    for level in architecture.g_s:
-        found[f"g_s 1/{level.scale}"] = level.channels
-        found |= {f"g_s 1/{level.scale} block {n}": block.hidden for n, block in enumerate(level.blocks, start=1)}
-    return found
+class Machine(NamedTuple):
+    cpu: str | None = None
+    cores: int | None = None
+    memory_gib: float | None = None
+    system: str | None = None
+    python: str | None = None
+    libraries: Mapping[str, str] = {}  # name → version
 
 
-def codec_figures(points: Sequence[Point], metrics: Sequence[str], megapixels: Mapping[str, float]) -> dict[str, Any]:
-    """Mean curves of one codec, and medians of the time it took. Only pictures that have every quality count."""
-    complete = complete_pictures(points)
-    pictures = len({point.picture for point in complete})
-    found = {name: _curve(complete, name) for name in metrics}
-    return {
-        "pictures": pictures,
-        "curves": {name: curve._asdict() for name, curve in found.items() if curve is not None},
-        "encode_ms_per_megapixel": _milliseconds(points, "encode_seconds", megapixels),
-        "decode_ms_per_megapixel": _milliseconds(points, "decode_seconds", megapixels),
-    }
+class Provenance(NamedTuple):
+    """How the results were made, by the last command; all commands are in `commands`, the oldest first."""
+
+    date: str | None = None
+    version: str | None = None
+    commit: str | None = None
+    machine: Machine | None = None
+    jobs: int | None = None
+    threads: int | None = None
+    commands: tuple[Command, ...] = ()
 
 
-def complete_pictures(points: Sequence[Point]) -> list[Point]:
-    """The points of those pictures that have all the qualities."""
-    qualities = {point.quality for point in points}
-    count = defaultdict(int)
-    for point in points:
-        count[point.picture] += 1
-    return [point for point in points if count[point.picture] == len(qualities)]
+class Width(NamedTuple):
+    """The channels at a place in the decoder."""
+
+    label: str
+    channels: int
+    of: int | None  # how many there were before the first round of pruning
 
 
-def _curve(points, metric):
-    """The mean curve over the pictures that have the metric at every quality; None where there is none.
+class Complexity(NamedTuple):
+    encoder_macs_per_pixel: float
+    decoder_macs_per_pixel: float
+    parameters: int
+    encoder: dict[str, float]  # part → MAC/pixel
+    decoder: dict[str, float]
+    widths: dict[str, Width]
 
-    An infinite PSNR has no mean. It comes of a grey picture's chroma, then the picture is left out, or of a quality
-    that loses nothing, then the quality is.
-    """
-    points = complete_pictures([point for point in points if metric in point.metrics])
-    grey = {point.picture for point in points} - {p.picture for p in points if math.isfinite(p.metrics[metric])}
-    points = [point for point in points if point.picture not in grey]
-    lossless = {point.quality for point in points if not math.isfinite(point.metrics[metric])}
-    points = [point for point in points if point.quality not in lossless]
-    return curves.mean_curve(points, metric) if points else None
-
-
-def _milliseconds(points, field, megapixels):
-    values = [1000 * getattr(point, field) / megapixels[point.picture] for point in points]
-    return median(values) if values else None
+    def parts(self, side: str) -> dict[str, float]:
+        """Part → MAC/pixel of the encoder or the decoder."""
+        return self.encoder if side == "encoder" else self.decoder
 
 
-# ------------------------------------------------------------------------------------------------------------ BD-rate
+class CodecEntry(NamedTuple):
+    """A codec that ran: what it is, and what its points come to."""
+
+    kind: str  # model or anchor
+    role: str | None  # of a model: teacher, student or round
+    settings: str
+    key: str  # of the settings
+    complexity: Complexity | None
+    weights_sha256: str | None
+    qualities: list[float]
+    peak_memory_mib: float | None
+    pictures: int  # that have every quality
+    curves: dict[str, Curve]  # by metric
+    encode_ms_per_megapixel: float | None
+    decode_ms_per_megapixel: float | None
 
 
-def references(codecs: Mapping[str, Mapping], kodak: bool) -> list[str]:
-    """The names that BD-rates are against, the headline's first."""
-    teachers = [name for name, codec in codecs.items() if codec["role"] == "teacher"]
-    return [name for name in REFERENCES if name in codecs or (name == VTM and kodak)] + teachers
+class QuotedEntry(NamedTuple):
+    """A published curve of the same pictures."""
+
+    source: str
+    decoder_kmacs_per_pixel: float | None
+    curves: dict[str, Curve]
 
 
-def bd_rates(points: Mapping[str, Sequence[Point]], metrics: Sequence[str], anchor_names: Sequence[str], kodak: bool):
-    """anchor → codec → metric → BD-rate with all that has to be known of it; against VTM also of the quoted codecs.
+class FixedRange(NamedTuple):
+    """A BD-rate over the range that every published curve covers."""
 
-    `points` are those of each codec.
-    """
-    table = {}
-    for anchor in anchor_names:
-        table[anchor] = {
-            name: {
-                metric: _of_points(points, anchor, name, metric, kodak) for metric in metrics if _has(anchor, metric)
-            }
-            for name in points
-            if name != anchor
-        }
-    if VTM in table:
-        names = [name for name in anchors.quoted_names() if name != VTM]
-        table[VTM] |= {n: {PSNR: _entry(_vtm(), anchors.quoted(n).curve, PSNR, kodak)} for n in names}
-    return table
+    low: float
+    high: float
+    percent: float | None
+    coverage: float
 
 
-def _vtm():
-    return anchors.quoted(VTM).curve
+class BdRateEntry(NamedTuple):
+    """A BD-rate with all that has to be known of it. `percent` is None where there is none, for `reason`."""
+
+    percent: float | None
+    low: float | None = None  # the range, in the metric's unit
+    high: float | None = None
+    coverage: float | None = None
+    monotonic: bool | None = None
+    cubic_percent: float | None = None  # by one polynomial instead of piecewise
+    bd_quality: float | None = None  # in the metric's unit
+    fixed: FixedRange | None = None
+    interval: list[float] | None = None  # ends of the bootstrap's, in per cent
+    interval_reason: str | None = None  # why there is none
+    pictures_percent: float | None = None  # mean of the pictures' own BD-rates
+    pictures: int | None = None  # that have one
+    pictures_left_out: dict[str, str] | None = None  # the others → why
+    reason: str | None = None
 
 
-def _has(anchor, metric):
-    return anchor != VTM or metric == PSNR
+class Summary(NamedTuple):
+    data: Data
+    provenance: Provenance
+    unavailable: dict[str, str]  # metric → why it could not be computed here
+    failures: list[Failure]
+    target_macs_per_pixel: float | None
+    rounds: list[str]  # names of the codecs that are steps of pruning, in their order
+    codecs: dict[str, CodecEntry]
+    metrics: list[str]
+    quoted: dict[str, QuotedEntry]
+    anchors: list[str]  # what BD-rates are against, the headline's first
+    bd_rate: dict[str, dict[str, dict[str, BdRateEntry]]]  # anchor → codec → metric
 
 
-def _of_points(points, anchor, name, metric, kodak):
-    test = points[name]
-    if anchor == VTM:
-        return _entry(_vtm(), _curve(test, metric), metric, kodak)
-    test, reference = _common(test, points[anchor], metric)
-    entry = _entry(_curve(reference, metric), _curve(test, metric), metric, kodak)
-    if entry["percent"] is not None:
-        entry["interval"], entry["interval_reason"] = _interval(reference, test, metric)
-        of_pictures = curves.bd_rate_of_pictures(reference, test, metric)
-        entry |= {"pictures_percent": of_pictures.percent, "pictures": of_pictures.pictures}
-        entry["pictures_left_out"] = of_pictures.left_out
-    return entry
+# ------------------------------------------------------------------------------------------------------------ as JSON
+
+# Of an entry, what is not there is left out, but for these, where null says something.
+ALWAYS = {
+    Provenance: set(Provenance._fields),
+    CodecEntry: set(CodecEntry._fields) - {"weights_sha256"},
+    BdRateEntry: {"percent"},
+}
 
 
-def _interval(reference, test, metric):
-    """The ends of the bootstrap's interval, or why there is none."""
+def read(folder: Path) -> Summary:
+    """The summary of the study in a folder. Raises InvalidInput when it is missing or damaged."""
+    path = folder / SUMMARY
+    found = json_files.read(path, remedy=REMEDY if path.is_file() else "run slimcodec evaluate first")
+    if missing := [name for name in Summary._fields if name not in found]:
+        raise InvalidInput(f"{path}: is no summary of a study ({missing[0]} is missing); {REMEDY}")
     try:
-        return list(curves.bootstrap(reference, test, metric)), None
-    except InvalidInput as error:
-        return None, str(error)
+        return from_json(found)
+    except ValueError as error:
+        raise InvalidInput(f"{path}: is damaged ({error}); {REMEDY}") from error
 
 
-def _common(first, second, metric):
-    """The points of the pictures that both codecs have at all their qualities, with the metric."""
-    first, second = (complete_pictures([p for p in points if metric in p.metrics]) for points in (first, second))
-    both = {point.picture for point in first} & {point.picture for point in second}
-    return [point for point in first if point.picture in both], [point for point in second if point.picture in both]
+def from_json(values: dict[str, Any]) -> Summary:
+    """Raises ValueError, naming the field, where the values are no summary's."""
+    made, codecs = values.get("provenance"), values.get("codecs")
+    if isinstance(made, dict):
+        values = values | {"provenance": _with_commands(made)}
+    if isinstance(codecs, dict):
+        values = values | {"codecs": {name: _with_weights(entry) for name, entry in codecs.items()}}
+    return json_files.record(Summary, values)
 
 
-def _none(reason):
-    return {"percent": None, "reason": reason}
+def _with_weights(entry: Any) -> Any:
+    """Only models have weights."""
+    return {"weights_sha256": None} | entry if isinstance(entry, dict) else entry
 
 
-def _entry(anchor, test, metric, kodak):
-    """A BD-rate over all that the curves share, in two interpolations, and over the fixed range where there is one.
-
-    Against a published curve there is no interval: its pictures cannot be drawn together with the test's, and how
-    hard those drawn are would be most of what varies.
-    """
-    if anchor is None or test is None:
-        return _none("no picture has the metric at all qualities of both")
-    try:
-        result = curves.bd_rate(anchor, test, metric=metric)
-        entry = result._asdict() | {
-            "cubic_percent": curves.bd_rate(anchor, test, metric=metric, method="cubic").percent,
-            "bd_quality": curves.bd_quality(anchor, test, metric=metric).value,
-        }
-    except InvalidInput as error:
-        return _none(str(error))
-    if not result.monotonic:
-        return entry | _none("on one of the curves the metric does not rise with every step in bpp")
-    return entry | {"fixed": _fixed(anchor, test, metric)} if kodak and metric == PSNR else entry
+def _with_commands(made: dict[str, Any]) -> dict[str, Any]:
+    """A provenance as it is written now; before, it held the last command alone."""
+    found = {name: value for name, value in made.items() if name != "command"}
+    if "commands" in made or not made.get("command"):
+        return {"commands": []} | found
+    last = {name: made.get(name) for name in ("date", "version", "commit", "command")}
+    return found | {"commands": [last | {"processor": (made.get("machine") or {}).get("cpu")}]}
 
 
-def _fixed(anchor, test, metric):
-    low, high = KODAK_RANGE_DB
-    try:
-        result = curves.bd_rate(anchor, test, metric=metric, within=KODAK_RANGE_DB)
-    except InvalidInput:
-        return None
-    return {"low": low, "high": high, "percent": result.percent, "coverage": result.coverage}
+def write(summary: Summary, folder: Path) -> None:
+    write_text(folder / SUMMARY, to_json(summary))
 
 
-def to_json(summary: Mapping[str, Any]) -> str:
+def to_json(summary: Summary) -> str:
     """The summary as text: six digits after the point, null for what is not finite, lists of numbers on one line."""
-    text = json.dumps(_plain(summary), indent=1, ensure_ascii=False)
+    text = json.dumps(plain(summary), indent=1, ensure_ascii=False)
     return re.sub(r'\[\s[^][{}"]*\]', _on_one_line, text) + "\n"
+
+
+def _on_one_line(numbers: re.Match[str]) -> str:
+    return "[" + " ".join(numbers[0][1:-1].split()) + "]"
+
+
+def plain(value: Any) -> Any:
+    """Entries as dicts of what they hold, numbers rounded."""
+    if hasattr(value, "_fields"):
+        return plain(_fields_of(value))
+    if isinstance(value, Mapping):
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return round(value, DIGITS) if math.isfinite(value) else None
+    return value
+
+
+def _fields_of(entry: Any) -> dict[str, Any]:
+    kind, values = type(entry), entry._asdict()
+    shown = ALWAYS.get(kind, set(values))
+    if kind is BdRateEntry and entry.pictures is not None:
+        shown = shown | {"interval", "interval_reason"}  # of these two, one is null
+    return {name: value for name, value in values.items() if value is not None or name in shown}
 
 
 def readable(value: Any) -> Any:
@@ -215,18 +241,4 @@ def readable(value: Any) -> Any:
     if isinstance(value, list | tuple):
         items = map(readable, value)
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    return value
-
-
-def _on_one_line(numbers):
-    return "[" + " ".join(numbers[0][1:-1].split()) + "]"
-
-
-def _plain(value):
-    if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return round(value, DIGITS) if math.isfinite(value) else None
     return value

@@ -22,20 +22,12 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
-from slimcodec import SlimcodecError
 from slimcodec.training import parallel
+from slimcodec.training.errors import TrainingInterrupted
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 BEST_BY = "val/log_loss"
 GO_ON, SAVE, STOP = 0, 1, 2
-
-
-class TrainingStopped(SlimcodecError):
-    """Training ended before its last step, by a loss that is not a number or by an interruption."""
-
-
-class TrainingInterrupted(TrainingStopped):
-    """Training was told to stop, by a time limit or a signal; the same command continues."""
 
 
 class Checkpoints(Checkpoint):

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from slimcodec import InvalidInput
 from slimcodec.codec.network import ALIGNMENT
-from slimcodec.evaluation.points import find_photos, open_photo
+from slimcodec.evaluation.photos import find_photos, open_photo
 from slimcodec.training import parallel
 
 # Photos inside installed packages: (package, path in it). Only natural photos: the retina, the telescope picture and
@@ -383,16 +383,15 @@ class Steps:
 
 
 class PhotoData(lightning.LightningDataModule):
-    """The cache that training cuts its crops from, validation photos as a list, and the steps' numbers.
+    """The steps' numbers, and validation photos as a list.
 
-    `training_step` gets the number of the step; it takes its crops from `self.trainer.datamodule.cache`.
-    `validation_step` gets one photo: its name and float32 [3, H, W] in [0, 1], H and W cut to multiples of 64. Each of
-    several processes gets its share of the photos; all of them, if there are too few to share.
+    `training_step` gets the number of the step. `validation_step` gets one photo: its name and float32 [3, H, W] in
+    [0, 1], H and W cut to multiples of 64. Each of several processes gets its share of the photos; all of them, if
+    there are too few to share.
     """
 
-    def __init__(self, *, cache: PhotoCache, validation_photos: Sequence[Photo], steps_per_epoch: int):
+    def __init__(self, *, validation_photos: Sequence[Photo], steps_per_epoch: int):
         super().__init__()
-        self.cache = cache
         self.validation_photos = list(validation_photos)
         self.steps_per_epoch = steps_per_epoch
 

@@ -8,12 +8,10 @@ from torch import Tensor, nn
 from slimcodec import InvalidInput
 from slimcodec.codec.network import ALIGNMENT, QUALITY_ONE, Architecture, Coded, HyperpriorCodec
 from slimcodec.training import losses
+from slimcodec.training.inheritance import inherited_parts
+from slimcodec.training.names import DISTILLATION_TERMS, FEATURE_TERMS
 from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.teach import Teach
-
-INHERITED = ("g_a", "h_a", "downsampling", "latent_channels", "hyper_channels", "quality_ladder")
-ENTROPY_MODEL = ("h_scale", "h_mean", "context")
-FEATURE_TERMS = ("encoder", "decoder", "hyper")
 
 
 class FeatureTap:
@@ -65,7 +63,7 @@ class Distill(Teach):
     ):
         super().__init__(codec, prior, **training)
         self.weights = {"rate_distortion": 1.0} | dict(weights)
-        if unknown := set(self.weights) - {"rate_distortion", *FEATURE_TERMS, "output", "latent", "hyper_latent"}:
+        if unknown := set(self.weights) - set(DISTILLATION_TERMS):
             raise InvalidInput(f"distill.weights.{sorted(unknown)[0]}: there is no such term")
         self.freeze_steps = int(freeze_share * self.steps) if inherited_encoder else 0
         self.inherited_encoder = inherited_encoder
@@ -155,28 +153,6 @@ class Distill(Teach):
                 nn.init.zeros_(adapter.bias)
             adapters[name.replace(".", "_")] = adapter  # ModuleDict allows no dots
         return adapters
-
-
-def student_architecture(values: dict[str, Any], teacher: Architecture, *, inherit_encoder: bool) -> Architecture:
-    """The student's architecture from its configured values, which may leave out the encoder and the latents.
-
-    They are the teacher's where the values leave them out, and whatever the values say if the encoder is inherited.
-    """
-    of_teacher = {name: value for name, value in teacher.to_dict().items() if name in INHERITED}
-    return Architecture.from_dict(values | of_teacher if inherit_encoder else of_teacher | values)
-
-
-def inherited_parts(student: Architecture, teacher: Architecture, *, inherit_encoder: bool) -> tuple[str, ...]:
-    """The parts that a new student takes from the teacher: its encoder, and its entropy model if the widths agree.
-
-    Latents in the teacher's units have the teacher's distributions, so what models these need not be learned again.
-    """
-    if not inherit_encoder:
-        return ()
-    same = all(
-        getattr(student, field) == getattr(teacher, field) for field in (*ENTROPY_MODEL, "stages", "context_kind")
-    )
-    return ("g_a", "h_a", *(ENTROPY_MODEL if same else ()))
 
 
 def new_student(

@@ -1,330 +1,22 @@
-"""One structured pruning step: choose channels by importance per MAC/pixel saved, remove them, rebuild.
-
-torch-pruning's dependency graph says which layers change together inside a part of the network. What crosses parts
-(latent and hyper-latent channels: gains, prior sets, context planes) is listed here, and so are the layers new to it.
-Every prunable width has a path, and `Architecture` and layers agree on them:
-
-    g_a.1       trunk of the second level of g_a        h_mean.2     the third width of h_mean, P
-    g_s.0.2     hidden width of the third block there   context.3    hidden width of the fourth context stage
-    latent      M                                       hyper        N
-"""
+"""One structured pruning step: choose channels by importance per MAC/pixel saved, remove them, rebuild."""
 
 import copy
 import dataclasses
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
-import torch_pruning
 from torch import Tensor, nn
 
 from slimcodec import InvalidInput
-from slimcodec.codec.complexity import decoder_macs_per_pixel, encoder_macs_per_pixel
-from slimcodec.codec.layers import IntegerConv2d, SubPixelConv
-from slimcodec.codec.network import PLANES, Architecture, HyperpriorCodec, Level
+from slimcodec.codec.architecture import Architecture
+from slimcodec.codec.layers import SubPixelConv
+from slimcodec.codec.network import HyperpriorCodec
+from slimcodec.training.groups import PRUNERS, Group, Member, groups, prune_member, roots
 from slimcodec.training.prior import FactorizedPrior
+from slimcodec.training.widths import COUNTS, LOWEST_SHARE_OF_WIDTH, PARTS, floor, multiple, resized
 
-LOWEST_SHARE_OF_BUDGET = 0.93
-LOWEST_SHARE_OF_WIDTH = 0.5  # in one round
-COUNTS = {"decoder": decoder_macs_per_pixel, "encoder": encoder_macs_per_pixel}
-# What each scope may prune. Latents cost on both sides; they belong to the decoder, whose context they fill.
-PARTS = {"decoder": ("g_s", "h_mean", "context", "h_scale", "latent", "hyper"), "encoder": ("g_a", "h_a")}
-
-
-# ------------------------------------------------------------------------------------------------------------- widths
-
-
-def widths(architecture: Architecture) -> dict[str, int]:
-    """Path → width, of everything that can be pruned."""
-    found = {"latent": architecture.latents, "hyper": architecture.hypers}
-    for part in ("g_a", "g_s"):
-        for number, level in enumerate(getattr(architecture, part)):
-            found[f"{part}.{number}"] = level.channels
-            found |= {f"{part}.{number}.{block}": spec.hidden for block, spec in enumerate(level.blocks)}
-    for part in ("h_a", "h_scale", "h_mean", "context"):
-        found |= {f"{part}.{number}": width for number, width in enumerate(getattr(architecture, part))}
-    return found
-
-
-def resized(architecture: Architecture, new: dict[str, int]) -> Architecture:
-    """The architecture with these widths (latent and hyper: the first so many channels)."""
-    values = widths(architecture) | new
-
-    def levels(part: str) -> tuple[Level, ...]:
-        return tuple(
-            dataclasses.replace(
-                level,
-                channels=values[f"{part}.{number}"],
-                blocks=tuple(
-                    dataclasses.replace(spec, hidden=values[f"{part}.{number}.{block}"])
-                    for block, spec in enumerate(level.blocks)
-                ),
-            )
-            for number, level in enumerate(getattr(architecture, part))
-        )
-
-    lists = {
-        part: tuple(values[f"{part}.{number}"] for number in range(len(getattr(architecture, part))))
-        for part in ("h_a", "h_scale", "h_mean", "context")
-    }
-    return dataclasses.replace(
-        architecture,
-        g_a=levels("g_a"),
-        g_s=levels("g_s"),
-        latent_channels=architecture.latent_channels[: values["latent"]],
-        hyper_channels=architecture.hyper_channels[: values["hyper"]],
-        **lists,
-    )
-
-
-def multiple(architecture: Architecture, path: str) -> int:
-    """Widths are multiples of 8 at 1/16 and 1/8, which suits vector units, and of 4 elsewhere."""
-    part, *place = path.split(".")
-    at_eighth = part in ("g_a", "g_s") and getattr(architecture, part)[int(place[0])].scale in (8, 16)
-    return 8 if at_eighth or part == "latent" else 4
-
-
-# ------------------------------------------------------------------------------------------------------------- groups
-
-
-class Member(NamedTuple):
-    """A tensor dimension that changes with a group: row `rows[c]` of it belongs to the group's channel c."""
-
-    layer: nn.Module
-    outputs: bool  # the layer's output channels, else its input channels; always true for a depthwise convolution
-    rows: Tensor  # int64 [C, k]: k rows a channel
-
-
-class Group(NamedTuple):
-    path: str
-    members: list[Member]
-
-
-def groups(codec: HyperpriorCodec, prior: FactorizedPrior, scope: str) -> list[Group]:
-    """All groups of channels in a scope, `decoder` or `encoder`, with all their members."""
-    parts = PARTS[scope]
-    graphs = {part: _graph(codec, part) for part in ("g_a", "g_s", "h_a", "h_scale", "h_mean") if part in parts}
-    # The context shares p with h_mean, so the two are one graph.
-    graphs |= {"context": graphs["h_mean"]} if "h_mean" in graphs else {}
-    found = [_traced_group(graphs[path.split(".")[0]], path, root) for path, root in _roots(codec, parts).items()]
-    if "latent" in parts:
-        found += [_latent_group(codec), _hyper_group(codec, prior)]
-    return found
-
-
-def _roots(codec: HyperpriorCodec, parts: Iterable[str]) -> dict[str, nn.Module]:
-    """Path → the layer whose output channels are that width."""
-    roots = {}
-    for part in ("g_a", "g_s"):
-        for number, level in enumerate(getattr(codec, part).levels):
-            roots[f"{part}.{number}"] = level.enter
-            roots |= {f"{part}.{number}.{block}": module.expand for block, module in enumerate(level.blocks)}
-    roots |= {f"h_a.{number}": codec.h_a[2 * number] for number in range(2)}
-    roots |= {f"h_scale.{number}": codec.h_scale.layers[number] for number in range(3)}
-    roots |= {f"h_mean.{number}": codec.h_mean[2 * number] for number in range(3)}
-    roots |= {f"context.{number}": c_k[-3] for number, c_k in enumerate(codec.context)}
-    return {path: root for path, root in roots.items() if path.split(".")[0] in parts}
-
-
-class _HyperDecoder(nn.Module):
-    """h_mean and the context stages, with planes of y_hat that are constants: what the dependency graph traces."""
-
-    def __init__(self, codec: HyperpriorCodec):
-        super().__init__()
-        self.h_mean, self.context, self.architecture = codec.h_mean, codec.context, codec.architecture
-
-    def forward(self, z_hat: Tensor) -> list[Tensor]:
-        p = self.h_mean(z_hat)
-        outputs = []
-        for stage, c_k in enumerate(self.context):
-            known = self.architecture.context_inputs(stage) - p.shape[1]
-            planes = p.new_zeros(len(p), known, *p.shape[2:])
-            outputs.append(c_k(torch.cat([p, planes], dim=1) if known else p))
-        return outputs
-
-
-def _graph(codec: HyperpriorCodec, part: str) -> torch_pruning.DependencyGraph:
-    architecture = codec.architecture
-    module = _HyperDecoder(codec) if part == "h_mean" else getattr(codec, part)
-    channels, size = {
-        "g_a": (3, 64),
-        "g_s": (architecture.latents, 4),
-        "h_a": (architecture.latents, 8),
-        "h_scale": (architecture.hypers, 2),
-        "h_mean": (architecture.hypers, 2),
-    }[part]
-    # Fresh containers: the library's defaults are shared between instances and mutated. It also calls eval().
-    return torch_pruning.DependencyGraph().build_dependency(
-        module,
-        torch.rand(1, channels, size, size, device=codec.log_gain.device),
-        customized_pruners={SubPixelConv: SubPixelPruner(), IntegerConv2d: IntegerPruner()},
-        ignored_layers=[],
-        unwrapped_parameters=[],
-        verbose=False,
-    )
-
-
-def _traced_group(graph: torch_pruning.DependencyGraph, path: str, root: nn.Module) -> Group:
-    channels = graph.get_out_channels(root)
-    group = graph.get_pruning_group(root, graph.get_pruner_of_module(root).prune_out_channels, list(range(channels)))
-    members = []
-    for item in group:
-        layer = item.dep.target.module
-        if isinstance(layer, PRUNABLE):
-            outputs = _is_depthwise(layer) or graph.is_out_channel_pruning_fn(item.dep.handler)
-            rows = torch.empty(channels, dtype=torch.int64)
-            rows[torch.as_tensor(item.root_idxs)] = torch.as_tensor(item.idxs)
-            members.append(Member(layer, outputs, rows[:, None]))
-    return Group(path, members)
-
-
-def _latent_group(codec: HyperpriorCodec) -> Group:
-    """M: the ends of g_a and h_scale, the beginnings of h_a and g_s, gains, and the planes in every context stage."""
-    architecture = codec.architecture
-    latents = architecture.latents
-    channel = torch.arange(latents)[:, None]
-    members = [
-        Member(codec.g_a.head, True, channel),
-        Member(codec.h_a[0], False, channel),
-        Member(codec.h_scale.layers[-1], True, channel + latents * torch.arange(PLANES)),
-        Member(codec.g_s.levels[0].enter, False, channel),
-        Member(codec, True, channel),  # log_gain
-    ]
-    for stage, (planes, c_k) in enumerate(zip(architecture.stages, codec.context, strict=True)):
-        known = (architecture.context_inputs(stage) - architecture.h_mean[2]) // latents
-        rows = architecture.h_mean[2] + channel + latents * torch.arange(known)
-        if known:
-            members.append(Member(c_k[0], _is_depthwise(c_k[0]), rows))
-        if known and _is_depthwise(c_k[0]):  # the 1×1 that follows sees the same planes
-            members.append(Member(c_k[1], False, rows))
-        members.append(Member(c_k[-1], True, channel + latents * torch.arange(len(planes))))
-    return Group("latent", members)
-
-
-def _hyper_group(codec: HyperpriorCodec, prior: FactorizedPrior) -> Group:
-    """N: the end of h_a, the beginnings of h_scale and h_mean, and every rung's set of the prior."""
-    channel = torch.arange(codec.architecture.hypers)[:, None]
-    return Group(
-        "hyper",
-        [
-            Member(codec.h_a[-1], True, channel),
-            Member(codec.h_scale.layers[0], False, channel),
-            Member(codec.h_mean[0], False, channel),
-            Member(prior, True, channel + codec.architecture.hypers * torch.arange(prior.rungs)),
-        ],
-    )
-
-
-# ---------------------------------------------------------------------------------------------------- pruning functions
-
-
-def _remove(layer: nn.Module, name: str, dimension: int, rows: list[int]) -> None:
-    """Drop rows of a parameter along a dimension. A new Parameter: old optimizers must not train the dead one."""
-    parameter = getattr(layer, name)
-    keep = torch.ones(parameter.shape[dimension], dtype=torch.bool)
-    keep[rows] = False
-    kept = parameter.detach().index_select(dimension, keep.nonzero()[:, 0].to(parameter.device))
-    setattr(layer, name, nn.Parameter(kept, requires_grad=parameter.requires_grad))
-
-
-def _sub_pixel_rows(rows: list[int], ratio: int) -> list[int]:
-    """The ratio² consecutive convolution outputs that a pixel shuffle turns into each channel."""
-    return [row * ratio**2 + offset for row in rows for offset in range(ratio**2)]
-
-
-class IntegerPruner(torch_pruning.BasePruningFunc):
-    """IntegerConv2d, whose outputs may pass a pixel shuffle."""
-
-    def prune_out_channels(self, layer: IntegerConv2d, idxs: list[int]) -> nn.Module:
-        for name in ("weight", "bias"):
-            _remove(layer, name, 0, _sub_pixel_rows(idxs, layer.ratio))
-        return layer
-
-    def prune_in_channels(self, layer: IntegerConv2d, idxs: list[int]) -> nn.Module:
-        _remove(layer, "weight", 1, idxs)
-        return layer
-
-    def get_out_channels(self, layer: IntegerConv2d) -> int:
-        return layer.weight.shape[0] // layer.ratio**2
-
-    def get_in_channels(self, layer: IntegerConv2d) -> int:
-        return layer.weight.shape[1]
-
-
-class SubPixelPruner(torch_pruning.BasePruningFunc):
-    """SubPixelConv: a channel is ratio² consecutive outputs of its convolution."""
-
-    def prune_out_channels(self, layer: SubPixelConv, idxs: list[int]) -> nn.Module:
-        torch_pruning.prune_conv_out_channels(layer.conv, _sub_pixel_rows(idxs, layer.ratio))
-        return layer
-
-    def prune_in_channels(self, layer: SubPixelConv, idxs: list[int]) -> nn.Module:
-        torch_pruning.prune_conv_in_channels(layer.conv, idxs)
-        return layer
-
-    def get_out_channels(self, layer: SubPixelConv) -> int:
-        return layer.conv.out_channels // layer.ratio**2
-
-    def get_in_channels(self, layer: SubPixelConv) -> int:
-        return layer.conv.in_channels
-
-
-class GainPruner(torch_pruning.BasePruningFunc):
-    """The codec's log_gain [Q, M]: a latent channel is a column."""
-
-    def prune_out_channels(self, layer: HyperpriorCodec, idxs: list[int]) -> nn.Module:
-        _remove(layer, "log_gain", 1, idxs)
-        return layer
-
-    prune_in_channels = prune_out_channels
-
-    def get_out_channels(self, layer: HyperpriorCodec) -> int:
-        return layer.log_gain.shape[1]
-
-    get_in_channels = get_out_channels
-
-
-class PriorPruner(torch_pruning.BasePruningFunc):
-    """The prior's sets: every tensor of the bottleneck has a row for each rung and channel."""
-
-    def prune_out_channels(self, layer: FactorizedPrior, idxs: list[int]) -> nn.Module:
-        for name, _ in list(layer.bottleneck.named_parameters()):
-            owner, _, last = name.rpartition(".")  # such as matrices.0, or quantiles of the bottleneck itself
-            _remove(layer.bottleneck.get_submodule(owner), last, 0, idxs)
-        return layer
-
-    prune_in_channels = prune_out_channels
-
-    def get_out_channels(self, layer: FactorizedPrior) -> int:
-        return layer.hypers * layer.rungs
-
-    get_in_channels = get_out_channels
-
-
-PRUNERS = {
-    IntegerConv2d: IntegerPruner(),
-    SubPixelConv: SubPixelPruner(),
-    HyperpriorCodec: GainPruner(),
-    FactorizedPrior: PriorPruner(),
-    nn.ConvTranspose2d: torch_pruning.pruner.function.ConvPruner(),
-    nn.Conv2d: torch_pruning.pruner.function.ConvPruner(),
-}
-PRUNABLE = tuple(PRUNERS)
-
-
-def _is_depthwise(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Conv2d) and layer.groups > 1
-
-
-def _prune_member(member: Member, channels: list[int]) -> None:
-    layer, rows = member.layer, member.rows[channels].flatten().tolist()
-    if _is_depthwise(layer):
-        torch_pruning.prune_depthwise_conv_out_channels(layer, rows)
-        return
-    pruner = PRUNERS[type(layer)]
-    (pruner.prune_out_channels if member.outputs else pruner.prune_in_channels)(layer, rows)
-
+LOWEST_SHARE_OF_BUDGET = 0.93  # a round uses at least so much of it
 
 # --------------------------------------------------------------------------------------------------------- importance
 
@@ -400,7 +92,7 @@ def choose_widths(
     """
     count = COUNTS[scope]
     full = {path: len(scores) for path, scores in importance.items()}
-    lowest = {path: max(_floor(path, floors), lowest_share * width) for path, width in full.items()}
+    lowest = {path: max(floor(path, floors), lowest_share * width) for path, width in full.items()}
     # lost[path][n]: the importance of the n least important channels
     lost = {path: [0.0, *scores.double().sort().values.cumsum(0).tolist()] for path, scores in importance.items()}
     current, macs = dict(full), count(architecture)
@@ -427,33 +119,6 @@ def choose_widths(
     while gift := max((move for move in moves(down=False) if move.macs_per_pixel <= budget), default=None):
         current[gift.path], macs = gift.width, gift.macs_per_pixel
     return current
-
-
-def lowest_macs_per_pixel(
-    architecture: Architecture,
-    *,
-    scope: str,
-    floors: dict[str, int],
-    pruned: Sequence[str] = (),
-    lowest_share: float = 0.0,
-) -> float:
-    """The least MAC/pixel of the scope's side that pruning can come to above the floors, in any number of rounds.
-
-    pruned        scopes that are pruned before, down to their own floors
-    lowest_share  of each width that stays at least: with LOWEST_SHARE_OF_WIDTH, what one round can come to
-    """
-    parts = [part for each in (scope, *pruned) for part in PARTS[each]]
-    lowest = {}
-    for path, width in widths(architecture).items():
-        if path.split(".")[0] in parts:
-            chunk = multiple(architecture, path)
-            least = max(1, _floor(path, floors), lowest_share * width)
-            lowest[path] = min(width, chunk * math.ceil(least / chunk))  # as many whole chunks, or not pruned at all
-    return COUNTS[scope](resized(architecture, lowest))
-
-
-def _floor(path: str, floors: dict[str, int]) -> int:
-    return floors.get(path, floors.get(path.split(".")[0], 8))
 
 
 def prune(
@@ -494,7 +159,7 @@ def remove_channels(codec: HyperpriorCodec, prior: FactorizedPrior, scope: str, 
     for layer, outputs, rows in doomed.values():
         if rows:
             ordered = torch.tensor(sorted(rows))[:, None]
-            _prune_member(Member(layer, outputs, ordered), list(range(len(rows))))
+            prune_member(Member(layer, outputs, ordered), list(range(len(rows))))
     latents, hypers = (
         tuple(channel for position, channel in enumerate(channels) if position not in set(removed.get(path, [])))
         for path, channels in (
@@ -510,8 +175,8 @@ def remove_channels(codec: HyperpriorCodec, prior: FactorizedPrior, scope: str, 
 
 def _layer_widths(codec: HyperpriorCodec) -> dict[str, int]:
     """Path → the width that the layers now have."""
-    roots = _roots(codec, ("g_a", "g_s", "h_a", "h_scale", "h_mean", "context"))
-    return {path: PRUNERS[type(root)].get_out_channels(root) for path, root in roots.items()}
+    parts = "g_a", "g_s", "h_a", "h_scale", "h_mean", "context"
+    return {path: PRUNERS[type(root)].get_out_channels(root) for path, root in roots(codec, parts).items()}
 
 
 def rebuilt(codec: HyperpriorCodec, prior: FactorizedPrior) -> tuple[HyperpriorCodec, FactorizedPrior]:

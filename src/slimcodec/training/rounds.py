@@ -10,100 +10,19 @@ on disk, so a run that was killed anywhere continues from its last complete piec
 import functools
 import json
 import math
+import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from slimcodec import InvalidInput
-from slimcodec.codec import json_files, models
+from slimcodec.codec import models
 from slimcodec.evaluation.curves import BdRate, Curve, bd_rate
 from slimcodec.training import parallel
+from slimcodec.training.records import RECORDS, Attempt, Round, Rules, check_rules, next_attempt, read_records
 
-RECORDS = "rounds.json"
-REMEDY = "remove it: the same command judges the rounds again, and trains none of them anew"
-NEAR_TARGET = 1.1
 MINIMUM_COVERAGE = 0.95  # of the teacher's range from the lowest to the highest quality
-
-
-class Round(NamedTuple):
-    """One attempt. BD-rates are None where they are undefined: no overlap, or a curve that is not monotonic."""
-
-    number: int  # counts accepted rounds: the attempt is for round `number`
-    budget: float  # MAC/pixel
-    passes: int  # of fine-tuning; more than one when the first was not enough
-    macs_per_pixel: float
-    bd_rate_percent: float | None  # against the teacher
-    bd_rate_percent_against_previous: float | None
-    coverage: float
-    accepted: bool
-    seconds: float
-    directory: str  # the model directory, relative to the rounds' directory
-
-
-class Attempt(NamedTuple):
-    number: int
-    base: str | None  # directory of the round it starts from, None for the first student
-    base_macs_per_pixel: float
-    budget: float
-    passes: int
-
-    @property
-    def work(self) -> str:
-        return f"{self.number:02d}-{self.budget:.0f}.work"
-
-
-class Rules(NamedTuple):
-    """How to go about it. `gate`: strict accepts only within max_bd_rate_percent; record accepts all and goes on."""
-
-    target_macs_per_pixel: float
-    shrink: float = 0.75  # a round's budget over the cost before it
-    gate: str = "strict"
-    max_bd_rate_percent: float = 1.0
-    max_passes: int = 2
-    max_halvings: int = 2
-
-
-def check_rules(rules: Rules) -> None:
-    """Raises InvalidInput, naming the setting, for rules by which rounds would never end or never begin."""
-    wrong = {
-        "gate": rules.gate not in ("strict", "record") and "must be strict or record",
-        # A share of 1 or more shrinks nothing: every round would be accepted, and none would be the last.
-        "shrink": not (_is_number(rules.shrink) and 0 < rules.shrink < 1) and "must be between 0 and 1",
-        "target_macs_per_pixel": not (_is_number(rules.target_macs_per_pixel) and rules.target_macs_per_pixel > 0)
-        and "must be above 0",
-        "max_bd_rate_percent": not _is_number(rules.max_bd_rate_percent) and "must be a number",
-        "max_passes": not (type(rules.max_passes) is int and rules.max_passes >= 1) and "must be 1 or more",
-        "max_halvings": not (type(rules.max_halvings) is int and rules.max_halvings >= 0) and "must be 0 or more",
-    }
-    for name, problem in wrong.items():
-        if problem:
-            raise InvalidInput(f"prune.{name}={getattr(rules, name)}: {problem}")
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-def next_attempt(records: Sequence[Round], start_macs_per_pixel: float, rules: Rules) -> Attempt | None:
-    """What to try after these rounds; None when the target is reached or nothing is left to try."""
-    accepted = [record for record in records if record.accepted]
-    macs = accepted[-1].macs_per_pixel if accepted else start_macs_per_pixel
-    if macs <= rules.target_macs_per_pixel:
-        return None
-    number, base = len(accepted) + 1, accepted[-1].directory if accepted else None
-    failures = [record for record in records if record.number == number]
-    if not failures:
-        budget = rules.shrink * macs
-        if budget < NEAR_TARGET * rules.target_macs_per_pixel:  # no round of its own for the last few per cent
-            budget = rules.target_macs_per_pixel
-        return Attempt(number, base, macs, budget, passes=1)
-    last = failures[-1]
-    if last.passes < rules.max_passes:
-        return Attempt(number, base, macs, last.budget, last.passes + 1)
-    if len({record.budget for record in failures}) > rules.max_halvings:
-        return None
-    return Attempt(number, base, macs, (macs + last.budget) / 2, passes=1)
 
 
 def is_accepted(result: BdRate | None, rules: Rules) -> bool:
@@ -178,14 +97,18 @@ def rounds(
         yield records[-1]
 
 
-def read_records(directory: Path) -> list[Round]:
-    """The rounds that an earlier run finished in this directory. Raises InvalidInput when their file is damaged."""
-    path = directory / RECORDS
-    found = json_files.read(path, kind=list, remedy=REMEDY) if path.is_file() else []
-    try:
-        return [json_files.record(Round, values) for values in found]
-    except ValueError as error:
-        raise InvalidInput(f"{path}: is damaged (in a round {error}); {REMEDY}") from error
+def copy_rounds(source: Path, target: Path) -> None:
+    """Give a rounds' directory those rounds of another that go on from its own, with the accepted models.
+
+    Both must be of the same settings.
+    """
+    there, here = read_records(source), read_records(target)
+    if len(there) <= len(here) or there[: len(here)] != here:
+        return
+    for record in there:
+        if record.accepted and not (target / record.directory).is_dir():
+            models.copy(source / record.directory, target / record.directory)
+    shutil.copyfile(source / RECORDS, target / RECORDS)
 
 
 def _prune_and_tune(attempt: Attempt, base: Path, work: Path, prune_to: Callable, finetune: Callable) -> Path:

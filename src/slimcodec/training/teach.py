@@ -20,7 +20,9 @@ from slimcodec.codec.network import QUALITY_ONE, Coded, HyperpriorCodec
 from slimcodec.codec.quantise import Quantiser
 from slimcodec.training import data, losses
 from slimcodec.training.calibrate import calibrated
-from slimcodec.training.checkpoints import Checkpoints, TrainingStopped, newest
+from slimcodec.training.checkpoints import Checkpoints, newest
+from slimcodec.training.errors import TrainingStopped
+from slimcodec.training.names import OPTIMIZERS
 from slimcodec.training.prior import FactorizedPrior, export_tables
 
 LOSS_MEAN_MOMENTUM = 0.98
@@ -45,6 +47,9 @@ class Teach(lightning.LightningModule):
     batch, crop  pictures in the global batch, and their side in pixels (a multiple of 64)
     optimizer    adam; or soap, which costs more a step and needs far fewer of them (Zhang and Zhu, arXiv 2601.20769)
     basis_every  steps from one eigenbasis of soap's to the next; a GPU takes long for one
+    cache        what the crops are cut from; needed for training
+    quantiser    makes integers of residuals as in files; without it they are rounded
+    compiler     such as torch.compile: training runs through what it makes of forward; the codec stays as it is
     """
 
     def __init__(
@@ -59,6 +64,9 @@ class Teach(lightning.LightningModule):
         optimizer: str = "adam",
         basis_every: int = 10,
         seed: int = 0,
+        cache: data.PhotoCache | None = None,
+        quantiser: Quantiser | None = None,
+        compiler: Callable[[Callable[..., Coded]], Callable[..., Coded]] | None = None,
     ):
         super().__init__()
         if optimizer not in OPTIMIZERS:
@@ -71,16 +79,14 @@ class Teach(lightning.LightningModule):
         self.learning_rate, self.seed = learning_rate, seed
         self.register_buffer("lmbda", torch.tensor(codec.architecture.quality_ladder), persistent=False)
         self.register_buffer("loss_mean", torch.zeros(len(self.lmbda)))  # running mean of the cost at each rung
-        self.cache: data.PhotoCache | None = None
-        self.compiled: Callable[..., Coded] | None = None  # the codec's forward, for training alone
-        self.quantiser: Quantiser | None = None  # makes integers of residuals as in files; None: they are rounded
+        self.cache, self.quantiser = cache, quantiser
+        self.forward_in_training = compiler(codec.forward) if compiler else codec.forward
 
     def on_fit_start(self) -> None:
         if self.batch % self.trainer.world_size:
             raise InvalidInput(
                 f"training.batch={self.batch}: must be a multiple of the {self.trainer.world_size} processes"
             )
-        self.cache = self.trainer.datamodule.cache
 
     def training_step(self, step: int, _: int) -> Tensor:
         loss, figures = self.loss_at(int(step))
@@ -91,7 +97,7 @@ class Teach(lightning.LightningModule):
     def loss_at(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of this process's slice of a step's batch, and the whole batch's detached figures for the log.
 
-        Needs `cache`, a data.PhotoCache. Raises TrainingStopped, in all processes, if the loss is not a number.
+        Raises TrainingStopped, in all processes, if the loss is not a number.
         """
         x, quality, coded, measured = self.coded_at(step)
         terms = {"rate_distortion": self.balanced(measured.cost, quality)} | self.terms(x, quality, coded)
@@ -107,7 +113,7 @@ class Teach(lightning.LightningModule):
     def coded_at(self, step: int) -> tuple[Tensor, Tensor, Coded, RateDistortion]:
         """A step's batch x and quality, what the codec makes of it, and what that costs."""
         x, quality = self.draw(step)
-        coded = (self.compiled or self.codec)(x, quality, self.quantise)
+        coded = self.forward_in_training(x, quality, self.quantise)
         return x, quality, coded, self.rate_distortion(x, quality, coded, *self.noise(step, coded))
 
     def terms(self, x: Tensor, quality: Tensor, coded: Coded) -> dict[str, Tensor]:
@@ -188,7 +194,7 @@ class Teach(lightning.LightningModule):
             self.log_dict({key: value.mean() for key, value in figures.items()}, batch_size=1, sync_dist=True)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = OPTIMIZERS[self.optimizer](*self._parameter_groups(), self.learning_rate, self.basis_every)
+        optimizer = _MAKE_OPTIMIZER[self.optimizer](*self._parameter_groups(), self.learning_rate, self.basis_every)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -241,7 +247,7 @@ def _soap(
     )
 
 
-OPTIMIZERS = {"adam": _adam, "soap": _soap}
+_MAKE_OPTIMIZER = {"adam": _adam, "soap": _soap}
 
 
 class ExponentialAverage(WeightAveraging):
@@ -268,13 +274,11 @@ def fit(
     *,
     checkpoint_minutes: float = 10,
     deadline: float | None = None,
-    compile: bool = False,
 ) -> None:
     """Train to the module's last step, from the newest checkpoint in `directory` if there is one.
 
     make_trainer  make_trainer(directory, max_steps=…, callbacks=…) gives a fresh Trainer
     deadline      of time.monotonic(): after it, training stops at the end of a step
-    compile       train through torch.compile; the codec itself stays as it is
 
     Raises TrainingInterrupted when it is stopped by the deadline, SIGTERM or SIGINT, with a checkpoint written.
     """
@@ -283,7 +287,6 @@ def fit(
     trainer = make_trainer(directory, max_steps=module.steps, callbacks=[checkpoints, ExponentialAverage()])
     resume = newest(directory)
     module.train()  # a codec that was loaded is in eval mode
-    module.compiled = torch.compile(module.codec.forward) if compile else None
     trainer.fit(module, datamodule=photos, ckpt_path=resume, weights_only=True if resume else None)
 
 
@@ -301,21 +304,28 @@ def save_trained(
     return models.save(directory, codec, tables, training=training, **fields)
 
 
-def load_trained(name_or_directory: str | Path) -> tuple[HyperpriorCodec, FactorizedPrior, models.Model]:
-    """The codec and prior of a model directory, with float weights, to be trained further. Raises InvalidModel."""
+class Trained(NamedTuple):
+    """A model that can be trained further."""
+
+    codec: HyperpriorCodec  # with float weights
+    prior: FactorizedPrior
+    model: models.Model
+
+
+def load_trained(name_or_directory: str | Path) -> Trained:
+    """What a model directory holds, to be trained further. Raises InvalidModel."""
     model = models.load(name_or_directory)
     state = models.load_training_state(model)
     prior = FactorizedPrior(model.codec.architecture.hypers, model.codec.architecture.rungs)
     prior.load_state_dict({name.removeprefix("prior."): tensor for name, tensor in state.items()})
-    return model.codec, prior, model
+    return Trained(model.codec, prior, model)
 
 
-def accumulate_gradients(module: Teach, cache: data.PhotoCache, batches: int) -> None:
+def accumulate_gradients(module: Teach, batches: int) -> None:
     """Sum the balanced rate–distortion cost's gradients over some batches on the codec's parameters, for `taylor`.
 
     Distillation's terms are left out: a new module's adapters are random, and so is what they ask of the features.
     """
-    module.cache = cache
     module.codec.train().requires_grad_(True)
     module.zero_grad()
     for step in range(batches):

@@ -1,4 +1,4 @@
-"""Several files in one command: which becomes which, and a line about each."""
+"""Several files at once: which becomes which, one after the other, with a line each and a bar."""
 
 import contextlib
 import os
@@ -8,14 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from slimcodec import InvalidInput, InvalidModel, SlimcodecError
-from slimcodec.cli import streams
-from slimcodec.cli.streams import BAD_INPUT, STREAM
+from slimcodec.cli.streams import BAD_INPUT, STREAM, one_line, stands_for, write, writing_stdout
 from slimcodec.codec import atomic, bitstream
 
 BAR_AFTER_SECONDS = 1.0
-
-Progress = Callable[[float], None]  # takes the share that is done, 0 to 1
-Work = Callable[[Any, Any, Progress], str]  # (source, target, progress) → what to say of it
 
 
 class Job(NamedTuple):
@@ -23,28 +19,25 @@ class Job(NamedTuple):
     target: str
 
 
-# --- which file becomes which ---------------------------------------------------------------------------------------
-
-
 def plan(inputs: list[str], output: str, suffix: str) -> list[Job]:
-    """A job for each input. Raises InvalidInput before anything is written."""
+    """Which file becomes which. Raises InvalidInput before anything is written."""
     several = len(inputs) > 1
     if output == STREAM and (several or sys.stdout.isatty()):
         raise InvalidInput(f"{STREAM}: stdout is for one picture, and not for a terminal; name a file or a folder")
     if not several and not os.path.isdir(output) and not output.endswith(os.sep):
         jobs = [Job(inputs[0], output)]
     else:
-        jobs = _into_folder(inputs, output, suffix)
+        jobs = _jobs_in_folder(inputs, output, suffix)
     _check_targets(jobs, suffix)
     return jobs
 
 
-def _into_folder(inputs: list[str], folder: str, suffix: str) -> list[Job]:
+def _jobs_in_folder(inputs: list[str], folder: str, suffix: str) -> list[Job]:
     if STREAM in inputs:
         raise InvalidInput(f"{STREAM}: stdin has no name to write its picture under; make it the only IN and name OUT")
     if os.path.exists(folder) and not os.path.isdir(folder):
         raise InvalidInput(f"{folder}: is not a folder, and there are {len(inputs)} pictures to write to it")
-    sources: dict[str, str] = {}
+    sources = {}
     for source in inputs:
         target = os.path.join(folder, Path(source).stem + suffix)
         if target in sources:
@@ -55,7 +48,7 @@ def _into_folder(inputs: list[str], folder: str, suffix: str) -> list[Job]:
 
 
 def _check_targets(jobs: list[Job], suffix: str) -> None:
-    """Raises InvalidInput where a picture would be overwritten because OUT was forgotten: `compress *.png`."""
+    """A forgotten OUT must not cost a picture: `compress *.png` where there are two."""
     sources = {_identity(job.source) for job in jobs if job.source != STREAM}
     for _, target in jobs:
         if target == STREAM or atomic.is_stream(target):
@@ -77,24 +70,22 @@ def _identity(name: str) -> Any:
     return status.st_dev, status.st_ino
 
 
-# --- the work -------------------------------------------------------------------------------------------------------
-
-
-def run(jobs: list[Job], work: Work) -> int:
-    """Do every job, with a line about each; returns the exit code.
-
-    A picture that fails does not stop the others. A missing or damaged model does: it would fail them all.
-    """
+def do_each(jobs: list[Job], work: Callable[[Any, Any, Callable[[float], None]], str]) -> int:
+    """Do all that can be done, with a line each. A missing or damaged model stops everything."""
     code = 0
-    messages = sys.stderr if streams.stands_for(jobs[0].target, 1) else sys.stdout
+    messages = sys.stderr if stands_for(jobs[0].target, 1) else sys.stdout
     with _progress(len(jobs)) as (show, say):
         for index, job in enumerate(jobs):
+            source = sys.stdin.buffer if job.source == STREAM else job.source
+            target = sys.stdout.buffer if job.target == STREAM else job.target
+            to_stdout = writing_stdout() if job.target == STREAM else contextlib.nullcontext()
             try:
-                line = _one(job, work, lambda share, index=index: show(index + share))
+                with to_stdout:
+                    line = work(source, target, lambda share, index=index: show(index + share))
             except (InvalidModel, BrokenPipeError):
                 raise
             except (SlimcodecError, OSError) as error:
-                say(f"slimcodec: {streams.one_line(error)}", sys.stderr)
+                say(f"slimcodec: {one_line(error)}", sys.stderr)
                 code = BAD_INPUT
             else:
                 say(f"{'stdout' if job.target == STREAM else job.target}: {line}", messages)
@@ -102,17 +93,9 @@ def run(jobs: list[Job], work: Work) -> int:
     return code
 
 
-def _one(job: Job, work: Work, progress: Progress) -> str:
-    source = sys.stdin.buffer if job.source == STREAM else job.source
-    if job.target != STREAM:
-        return work(source, job.target, progress)
-    with streams.writing_stdout():
-        return work(source, sys.stdout.buffer, progress)
-
-
 @contextlib.contextmanager
-def _progress(total: int) -> Iterator[tuple[Progress, Callable[[str, TextIO], None]]]:
-    """`show(files done)` and `say(line, stream)`. On a terminal, work that takes long shows a bar."""
+def _progress(total: int) -> Iterator[tuple[Callable[[float], None], Callable[[str, TextIO], None]]]:
+    """`show(files done)` and `say(line, stream)`: on a terminal a bar, where the work takes its time."""
     if not sys.stderr.isatty():
         yield lambda done: None, _say
         return
@@ -126,7 +109,7 @@ def _progress(total: int) -> Iterator[tuple[Progress, Callable[[str, TextIO], No
 
 def _say(line: str, stream: TextIO) -> None:
     if stream is sys.stdout:
-        streams.show(line)
+        write(line)
     else:
         with contextlib.suppress(OSError):
             print(line, file=stream)

@@ -28,18 +28,19 @@ import numpy as np
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from slimcodec import InvalidInput, SlimcodecError
-from slimcodec.codec import models
+from slimcodec import SlimcodecError
+from slimcodec.codec import models, zoo
+from slimcodec.codec.atomic import write_text
 from slimcodec.codec.inference import Codec
-from slimcodec.evaluation import figures
 from slimcodec.evaluation.curves import Curve
 from slimcodec.evaluation.metrics import psnr_db
+from slimcodec.pipeline.results import ModelFigures
+from slimcodec.pipeline.run_directory import LOG, RunDirectory
+from slimcodec.pipeline.settings import Settings, Wandb
+from slimcodec.report import run_plots
 from slimcodec.training.data import Photo
-from slimcodec.training.rounds import Round, read_records
+from slimcodec.training.records import Round, read_records
 
-KINDS = ("csv", "tensorboard", "wandb")
-LOGS = "log"  # the folder for files, in a fit's working directory
-ID_FILE = "wandb-id.txt"
 LINEAGE = ("role", "teacher", "weights_sha256", "git_commit")
 LONGEST_NAME = 128  # that W&B takes for a run or an artifact
 OFFLINE = "kept offline; `wandb sync` uploads it"
@@ -47,28 +48,11 @@ MEASURED = tuple(name for name in Round._fields if name != "directory")
 SIZES = ("decoder_macs_per_pixel", "encoder_macs_per_pixel", "parameters")
 
 
-def tracker(
-    settings: Mapping[str, dict[str, Any]],
-    directory: Path,
-    *,
-    group: str,
-    stages: Sequence[str],
-    configuration: dict[str, Any],
-) -> "Tracker":
-    """The tracker of a job in the run directory `directory`.
-
-    settings       a section for each logger that is wanted, by its name: csv, tensorboard, wandb; none of them is fine
-    group          what W&B shows together: the name of the sweep, or of the run
-    stages         W&B's tags
-    configuration  resolved, plain containers
-
-    Raises InvalidInput for a logger that there is not. Of data-parallel processes only the first has a W&B run.
-    """
-    if unknown := set(settings) - set(KINDS):
-        raise InvalidInput(f"logger.{min(unknown)}: there is no such logger; known are {', '.join(KINDS)}")
-    if "wandb" not in settings or rank_zero_only.rank:
+def tracker(settings: Settings, directory: RunDirectory) -> "Tracker":
+    """The tracker of a job. Of data-parallel processes only the first has a W&B run."""
+    if settings.logger.wandb is None or rank_zero_only.rank:
         return Tracker(settings, directory)
-    return WandbTracker(settings, directory, group=group, stages=stages, configuration=configuration)
+    return WandbTracker(settings, directory, settings.logger.wandb)
 
 
 class Tracker:
@@ -78,7 +62,7 @@ class Tracker:
     sweep would be merged.
     """
 
-    def __init__(self, settings: Mapping[str, dict[str, Any]], directory: Path):
+    def __init__(self, settings: Settings, directory: RunDirectory):
         self.settings, self.directory = settings, directory
 
     def __enter__(self) -> "Tracker":
@@ -89,18 +73,14 @@ class Tracker:
 
     def loggers(self, directory: Path) -> list[Logger]:
         """Of the fit that works in `directory`, somewhere in the run directory."""
-        makers = {
-            "csv": lambda: CSVLogger(directory, name=LOGS),
-            "tensorboard": lambda: TensorBoardLogger(directory / LOGS, name="tensorboard"),
-            "wandb": lambda: StageLogger(self, self.stage(directory)),
-        }
-        return [make() for kind, make in makers.items() if kind in self.settings]
-
-    def stage(self, directory: Path) -> str:
-        """What made a model or works on one: teacher, distilled, rounds/01-7125/pass-1, finished."""
-        inside = directory.is_relative_to(self.directory)
-        name = directory.relative_to(self.directory).as_posix() if inside else directory.name
-        return name.replace(".work", "")
+        wanted, found = self.settings.logger, list[Logger]()
+        if wanted.csv is not None:
+            found.append(CSVLogger(directory, name=LOG))
+        if wanted.tensorboard is not None:
+            found.append(TensorBoardLogger(directory / LOG, name="tensorboard"))
+        if wanted.wandb is not None:
+            found.append(StageLogger(self, self.directory.stage_of(directory)))
+        return found
 
     def log(self, stage: str, metrics: Mapping[str, float], step: int) -> None:
         """Metrics of a stage at its own step: steps begin again with every fit."""
@@ -111,7 +91,7 @@ class Tracker:
     def curve(self, model: Path, curve: Curve) -> None:
         """A model's curve on the validation crops, beside those of the models before it."""
 
-    def evaluation(self, name: str, measured: Mapping[str, Any], path: Path) -> None:
+    def evaluation(self, name: str, measured: ModelFigures, path: Path) -> None:
         """The student's figures on a set, as model.json has them; `path` is the picture of its curves."""
 
     def pictures(self, crops: Sequence[Photo], codecs: Mapping[str, Path], device: Any) -> None:
@@ -149,17 +129,9 @@ class StageLogger(Logger):
 class WandbTracker(Tracker):
     """Everything to Weights & Biases as well. wandb is imported at the first use: that takes a second."""
 
-    def __init__(
-        self,
-        settings: Mapping[str, dict[str, Any]],
-        directory: Path,
-        *,
-        group: str,
-        stages: Sequence[str],
-        configuration: dict[str, Any],
-    ):
+    def __init__(self, settings: Settings, directory: RunDirectory, section: Wandb):
         super().__init__(settings, directory)
-        self.group, self.stages, self.configuration = group, stages, configuration
+        self.section = section
         self.curves: dict[str, Curve] = {}
         self.defined: set[str] = set()
         self.used: set[str] = set()
@@ -175,27 +147,26 @@ class WandbTracker(Tracker):
         self._send_picture(f"{scope}/path", path)
 
     def curve(self, model: Path, curve: Curve) -> None:
-        self.curves[self.stage(model)] = curve
+        self.curves[self.directory.stage_of(model)] = curve
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "curves.png"
-            figures.plot_curves(self.curves, path)
+            run_plots.plot_curves(self.curves, path)
             self._send_picture("validation/rate_distortion", path)
 
-    def evaluation(self, name: str, measured: Mapping[str, Any], path: Path) -> None:
-        percents = {anchor: percent for anchor, percent in measured["bd_rate_percent"].items() if percent is not None}
+    def evaluation(self, name: str, measured: ModelFigures, path: Path) -> None:
+        percents = {anchor: percent for anchor, percent in measured.bd_rate_percent.items() if percent is not None}
         with self._carrying_on():
             self.run.summary.update({f"evaluation/{name}/bd_rate_percent/{a}": value for a, value in percents.items()})
         self._send_picture(f"evaluation/{name}/rate_distortion", path)
 
     def pictures(self, crops: Sequence[Photo], codecs: Mapping[str, Path], device: Any) -> None:
-        settings = self.settings["wandb"]
         loaded = {role: Codec(models.load(directory), device) for role, directory in codecs.items()}
-        title = self.stage(list(codecs.values())[-1])
-        for quality in settings["qualities"]:
-            shown = [_side_by_side(crop, loaded, quality) for crop in crops[: settings["pictures"]]]
+        title = self.directory.stage_of(list(codecs.values())[-1])
+        for quality in self.section.qualities:
+            shown = [_side_by_side(crop, loaded, quality) for crop in crops[: self.section.pictures]]
             with self._carrying_on():
                 images = [_wandb().Image(pixels, caption=f"{title}, {caption}") for pixels, caption in shown]
-                self.run.log({f"reconstructions/quality_{quality}": images})
+                self.run.log({f"reconstructions/quality_{quality:g}": images})
 
     def model(self, directory: Path, teacher: Path, teacher_name: str) -> None:
         teachers = f"teacher-{teacher_name}"
@@ -209,7 +180,7 @@ class WandbTracker(Tracker):
                 # hold up training.
                 used = _artifact(teachers, teacher)
                 self.run._log_artifact(used, aliases=[], is_user_created=True, use_after_commit=True)
-            alias = re.sub(r"[^\w.-]+", "-", self.stage(directory))
+            alias = re.sub(r"[^\w.-]+", "-", self.directory.stage_of(directory))
             self.run.log_artifact(_artifact(self.students, directory), aliases=["latest", alias])
 
     def finish(self, *, failed: bool) -> None:
@@ -222,9 +193,9 @@ class WandbTracker(Tracker):
     @property
     def students(self) -> str:
         """The name of the artifact whose versions are this run's students. Jobs of a sweep may have very long ones."""
-        name = self.directory.name
-        name = f"student-{name}" if name == self.group else f"student-{self.group}-{name}"
-        return name if len(name) <= LONGEST_NAME else f"student-{self.group[: LONGEST_NAME // 2]}-{self.run.id}"
+        name, group = self.directory.path.name, self.settings.name
+        name = f"student-{name}" if name == group else f"student-{group}-{name}"
+        return name if len(name) <= LONGEST_NAME else f"student-{group[: LONGEST_NAME // 2]}-{self.run.id}"
 
     @cached_property
     def run(self) -> Any:
@@ -239,34 +210,34 @@ class WandbTracker(Tracker):
         return wandb.init(mode="disabled")
 
     def _begin(self, mode: str | None) -> Any:
-        wandb, settings = _wandb(), self.settings["wandb"]
-        self.directory.mkdir(parents=True, exist_ok=True)
+        wandb, path = _wandb(), self.directory.path
+        path.mkdir(parents=True, exist_ok=True)
         quiet = {"silent": True} if mode == "offline" else {"quiet": True}  # what was chosen here was said here
         # The agent of a W&B sweep names the project and the run itself.
-        named = {} if "WANDB_SWEEP_ID" in os.environ else {"project": settings["project"], "id": self._kept_id()}
+        named = {} if "WANDB_SWEEP_ID" in os.environ else {"project": self.section.project, "id": self._kept_id()}
         return wandb.init(
             **named,
-            group=self.group,
-            name=self.directory.name[:LONGEST_NAME],
-            tags=list(self.stages),
-            config=self.configuration,
-            dir=self.directory,
+            group=self.settings.name,
+            name=path.name[:LONGEST_NAME],
+            tags=list(self.settings.stages),
+            config=self.settings.configuration,
+            dir=path,
             mode=mode,
             resume="allow",
             reinit="finish_previous",
             settings=wandb.Settings(
                 **quiet,
-                init_timeout=settings["init_timeout_seconds"],
-                finish_timeout=settings["finish_timeout_seconds"],
+                init_timeout=self.section.init_timeout_seconds,
+                finish_timeout=self.section.finish_timeout_seconds,
             ),
         )
 
     def _kept_id(self) -> str:
-        path = self.directory / ID_FILE
+        path = self.directory.wandb_id
         kept = path.read_text().strip() if path.is_file() else None
         chosen = os.environ.get("WANDB_RUN_ID") or kept or secrets.token_hex(6)
         if chosen != kept:
-            models.write_text(path, chosen + "\n")
+            write_text(path, chosen + "\n")
         return chosen
 
     def _send(self, values: Mapping[str, float], step_name: str, step: int) -> None:
@@ -315,10 +286,9 @@ def _line(error: Exception) -> str:
 
 def _artifact(name: str, directory: Path) -> Any:
     """A model directory, with what it is in the metadata. Its files are uploaded from where they are."""
-    info = models.read_description(directory)
-    artifact = _wandb().Artifact(
-        re.sub(r"[^\w.-]+", "-", name), type="model", metadata={key: info[key] for key in (*LINEAGE, *SIZES)}
-    )
+    described = zoo.describe(directory)
+    metadata = {key: getattr(described, key) for key in (*LINEAGE, *SIZES)}
+    artifact = _wandb().Artifact(re.sub(r"[^\w.-]+", "-", name), type="model", metadata=metadata)
     for path in sorted(directory.iterdir()):
         artifact.add_file(str(path), name=path.name, skip_cache=True, policy="immutable")
     return artifact

@@ -19,11 +19,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from slimcodec import InvalidInput
+from slimcodec.codec import json_files
 from slimcodec.codec.atomic import write_bytes
-from slimcodec.evaluation.points import NAMES, Photo, Point, names_of, open_photo
+from slimcodec.evaluation.metrics import PSNR
+from slimcodec.evaluation.photos import Photo, names_of, open_photo
+from slimcodec.evaluation.points import NAMES, Point
 
 THUMBNAIL_SIDE = 224
-PSNR = "psnr_rgb_db"
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 
 
@@ -130,10 +132,10 @@ def _view(name, photo, ladders, codecs, main, side, folder, progress) -> View:
     facts = crops.facts
     return View(
         picture=name,
-        width=facts["width"],
-        height=facts["height"],
-        box=tuple(facts["box"]),
-        original=crops.kept("original", lambda: _lossless(crops.original.crop(facts["box"]))),
+        width=facts.width,
+        height=facts.height,
+        box=facts.box,
+        original=crops.kept("original", lambda: _lossless(crops.original.crop(facts.box))),
         thumbnail=crops.kept("thumbnail", lambda: _thumbnail(crops.original)),
         codecs=shown,
         left_out=left_out,
@@ -149,6 +151,14 @@ def _show(crops, name, codec, point, shown, left_out):
         shown[name] = Shown(point.quality, point.bytes, point.bpp, point.metrics, image)
 
 
+class _Facts(NamedTuple):
+    """A picture's size, and where its crop is."""
+
+    width: int
+    height: int
+    box: Box
+
+
 class _Crops:
     """The crops of one picture: from the folder where they are there, else decoded and put there."""
 
@@ -156,7 +166,7 @@ class _Crops:
         self.photo, self.folder = photo, folder
         self.decoded: dict[tuple[str, float], Image.Image] = {}  # what find_box decoded is shown as well
         self.opened: Image.Image | None = None
-        self.facts: dict = {}
+        self.facts = _Facts(0, 0, (0, 0, 0, 0))
         self.key = ""
 
     @property
@@ -170,22 +180,22 @@ class _Crops:
         digits = point.picture_sha256 or self._sha256()
         path = self.folder / f"{_digest(point.codec, point.codec_key, digits, point.quality, side)}.json"
         if path.is_file():
-            self.facts = json.loads(path.read_bytes())
+            self.facts = json_files.record(_Facts, json.loads(path.read_bytes()))
         else:
-            size = {"width": self.original.width, "height": self.original.height}
+            width, height = self.original.size
             try:
                 box = largest_error(np.asarray(self.original), np.asarray(self._decode(codec, point)), side)
             except Exception:  # as in _show, where the reason is told
-                self.facts = {**size, "box": _middle_box(**size, side=side)}
+                self.facts = _Facts(width, height, _middle_box(width, height, side))
             else:
-                self.facts = {**size, "box": box}
-                write_bytes(path, json.dumps(self.facts).encode())
-        self.key = _digest(digits, *self.facts["box"])
+                self.facts = _Facts(width, height, box)
+                write_bytes(path, json.dumps(self.facts._asdict()).encode())
+        self.key = _digest(digits, *self.facts.box)
 
     def of(self, codec, point: Point) -> bytes:
         """The crop of what the codec makes of the picture at this point, as lossless WebP."""
         name = _digest(point.codec, point.codec_key, point.quality)
-        return self.kept(name, lambda: _lossless(self._decode(codec, point).crop(self.facts["box"])))
+        return self.kept(name, lambda: _lossless(self._decode(codec, point).crop(self.facts.box)))
 
     def kept(self, name: str, make: Callable[[], bytes]) -> bytes:
         path = self.folder / f"{self.key}-{name}.webp"

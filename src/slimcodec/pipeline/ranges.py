@@ -1,0 +1,63 @@
+"""The kinds of values that settings have, each with its range and the words for what would be right."""
+
+import math
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import Field, PlainValidator, Strict, ValidationError, WrapValidator
+
+from slimcodec.codec.architecture import ALIGNMENT
+
+LONGEST_NAME = 100  # characters: a file name may have 255 bytes, and W&B takes 128 characters
+
+
+def says(message: str) -> WrapValidator:
+    """Whatever is wrong with a value, the error says what would be right."""
+
+    def check(value: Any, handler: Callable[[Any], Any]) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise ValueError(message) from None
+
+    return WrapValidator(check)
+
+
+def _quality(value: Any) -> float:
+    """As it is: 2 is written without a point."""
+    if type(value) not in (int, float) or not 1 <= value < math.inf:
+        raise ValueError("must be a number from 1 on")
+    return value  # type: ignore[no-any-return]
+
+
+def one_of(*names: str) -> WrapValidator:
+    """A name among these."""
+
+    def check(value: Any, handler: Callable[[Any], Any]) -> Any:
+        if value not in names:
+            raise ValueError(f"there is no {value!r}; must be one of {', '.join(names)}")
+        return handler(value)
+
+    return WrapValidator(check)
+
+
+Count = Annotated[int, Strict(), Field(ge=1), says("must be a whole number, 1 or more")]
+NotNegative = Annotated[int, Strict(), Field(ge=0), says("must be 0 or more")]
+Switch = Annotated[bool, Strict(), says("must be true or false")]
+Positive = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False), says("must be a number above 0")]
+Share = Annotated[float, Strict(), Field(ge=0, le=1), says("must be a number from 0 to 1")]
+Weight = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False), says("must be a number, 0 or more")]
+Quality = Annotated[float, PlainValidator(_quality)]
+Text = Annotated[str, Strict(), Field(min_length=1), says("must be a text that is not empty")]
+Name = Annotated[
+    str,
+    Strict(),
+    Field(pattern=rf"^[^/\\\x00-\x1f.][^/\\\x00-\x1f]{{0,{LONGEST_NAME - 1}}}$"),
+    says(f"must be a name: 1 to {LONGEST_NAME} characters, none of them a slash, and no dot in front"),
+]
+Crop = Annotated[
+    int,
+    Strict(),
+    Field(ge=ALIGNMENT, multiple_of=ALIGNMENT),
+    says(f"must be a multiple of {ALIGNMENT} pixels"),
+]

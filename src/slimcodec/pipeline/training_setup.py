@@ -1,0 +1,288 @@
+"""What the stages train with: photos, the Trainer, processes, and one training up to its model directory."""
+
+import functools
+import inspect
+import os
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.strategies import DDPStrategy
+from rich.console import Console
+
+from slimcodec import InvalidInput
+from slimcodec.codec import models, zoo
+from slimcodec.codec.network import HyperpriorCodec
+from slimcodec.codec.quantise import Quantiser
+from slimcodec.evaluation import provenance
+from slimcodec.pipeline.run_directory import RunDirectory, require_same_configuration
+from slimcodec.pipeline.settings import Scope, Settings, Stage, Training
+from slimcodec.pipeline.tracking import Tracker
+from slimcodec.training import data, parallel
+from slimcodec.training.distill import Distill
+from slimcodec.training.prior import FactorizedPrior
+from slimcodec.training.prune import prune
+from slimcodec.training.teach import Teach, accumulate_gradients, fit, load_trained, save_trained
+
+STARTING_CROPS = 64  # more than a batch, for the covariances that a new codec starts from
+
+
+class Photos:
+    """The photos of a run, read when they are first needed."""
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+
+    @cached_property
+    def all(self) -> tuple[list[data.Photo], list[data.Photo]]:
+        """Training and validation photos, decoded once."""
+        settings = self.settings.data
+        if settings.kind == "embedded":
+            return data.embedded("train"), data.embedded("validation")
+        train = data.folder_photos(settings.root, limit=settings.limit, max_pixels=settings.max_pixels)
+        if settings.validation_root:
+            return train, data.folder_photos(settings.validation_root)
+        held_out = settings.held_out
+        if len(train) <= held_out:
+            raise InvalidInput(f"data.held_out={held_out}: {settings.root} has only {len(train)} photos")
+        return train[:-held_out], train[-held_out:]
+
+    @property
+    def validation(self) -> list[data.Photo]:
+        return self.all[1]
+
+    @cached_property
+    def validation_crops(self) -> list[data.Photo]:
+        settings = self.settings.validation
+        return data.centre_crops(data.for_validation(self.validation)[: settings.limit], settings.side)
+
+    @property
+    def device(self) -> torch.device:
+        """What this process computes on."""
+        return parallel.device() if self.settings.trainer.accelerator == "gpu" else torch.device("cpu")
+
+    @cached_property
+    def cache(self) -> data.PhotoCache:
+        """What crops are cut from. Raises InvalidInput where a stage's crops fit into no photo."""
+        cores = max(1, (os.cpu_count() or 1) // parallel.count())
+        cache = data.PhotoCache(
+            self.all[0],
+            device=self.device,
+            saturated=self.settings.data.saturated,
+            workers=min(self.settings.trainer.crop_workers, cores),
+        )
+        trainings = [self.settings.training(stage) for stage in self.settings.stages]
+        cache.require([training.crop for training in trainings if training])  # now, not when the last stage begins
+        return cache
+
+    def first_crops(self, training: Training) -> torch.Tensor:
+        """[64, 3, crop, crop]: what a new codec starts from, and what a trained one's tables are counted on."""
+        crops = self.cache.crops(seed=self.settings.seed, step=0, batch=STARTING_CROPS, size=training.crop)
+        return crops.cpu()
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every stage is given."""
+
+    settings: Settings
+    directory: RunDirectory
+    photos: Photos
+    tracker: Tracker
+    console: Console
+    zoos: Path  # the folder of students/ and teachers/, for models that are promoted
+    deadline: float | None  # as time.monotonic() counts
+    commit: str | None = field(default_factory=provenance.commit)  # now: the checkout may be another at the end
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False)
+
+    @property
+    def teacher(self) -> Path:
+        """The teacher's model directory."""
+        load = self.settings.teacher.load
+        return zoo.find(load) if load else self.directory.teacher
+
+    @property
+    def teacher_identity(self) -> dict[str, str]:
+        return {"name": self.settings.teacher.name, "sha256": models.load(self.teacher).sha256}
+
+    @property
+    def student(self) -> Path:
+        """The student so far."""
+        return self.directory.student_so_far(self.settings.prune.scopes)
+
+
+# ------------------------------------------------------------------------------------------------ Trainer, processes
+
+
+def trainer(run: Run, directory: Path, *, callbacks: list[Any], **settings: Any) -> lightning.Trainer:
+    """A fresh Trainer for one fit, with this run's loggers."""
+    chosen = run.settings.trainer
+    several: dict[str, Any] = {}
+    if parallel.count() > 1:
+        several["strategy"] = DDPStrategy(
+            process_group_backend=backend(run.settings),
+            find_unused_parameters=True,  # an inherited encoder is frozen at first
+            broadcast_buffers=False,  # they are the same in every process
+        )
+        several["use_distributed_sampler"] = False  # the crops and the validation photos are shared out already
+    return lightning.Trainer(
+        accelerator=chosen.accelerator,
+        devices=parallel.count(),
+        precision=chosen.precision,
+        gradient_clip_val=chosen.gradient_clip_val,
+        log_every_n_steps=chosen.log_every_n_steps,
+        benchmark=chosen.benchmark,
+        plugins=[LightningEnvironment()],  # under SLURM too, a run knows its processes itself
+        callbacks=callbacks,
+        logger=(parallel.rank() == 0 and run.tracker.loggers(directory)) or False,
+        default_root_dir=directory,
+        max_epochs=-1,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        **several,
+        **settings,
+        **chosen.more,
+    )
+
+
+def require_arguments(settings: Settings) -> None:
+    """Raises InvalidInput for a name in trainer.more that lightning.Trainer does not have."""
+    known = inspect.signature(lightning.Trainer).parameters
+    if unknown := set(settings.trainer.more) - set(known):
+        raise InvalidInput(f"trainer.more.{min(unknown)}: lightning.Trainer has no such argument; remove it")
+
+
+@contextmanager
+def processes(settings: Settings, command: list[str]) -> Iterator[None]:
+    """As many processes as the trainer wants, of which this is the first; `command` starts the others."""
+    devices = settings.trainer.devices
+    count = torch.cuda.device_count() if devices == "auto" else devices
+    if count == 1:
+        yield
+        return
+    with parallel.processes(count, command, settings.configuration, backend=backend(settings)):
+        yield
+
+
+def backend(settings: Settings) -> str:
+    """How processes talk to each other."""
+    return "nccl" if settings.trainer.accelerator == "gpu" else "gloo"
+
+
+# ------------------------------------------------------------------------------------------------- one training
+
+
+def train(run: Run, module: Teach, model: Path, training: Training, stage: Stage) -> None:
+    """Fit in a working directory beside, then write the model directory and remove the working directory."""
+    work = run.directory.work(model)
+    crops = run.photos.validation_crops
+    photos = data.PhotoData(validation_photos=crops, steps_per_epoch=training.steps_per_epoch)
+    parallel.on_rank_zero(require_same_configuration, work, run.settings.sections(stage))
+    minutes = run.settings.trainer.checkpoint_minutes
+    make_trainer = functools.partial(trainer, run)
+    fit(module, photos, work, make_trainer, checkpoint_minutes=minutes, deadline=run.deadline)
+    parallel.on_rank_zero(_keep_trained, run, module, model, training, stage)
+
+
+def _keep_trained(run: Run, module: Teach, model: Path, training: Training, stage: Stage) -> None:
+    run.directory.keep_log(model)
+    save_trained(
+        model,
+        module.codec.cpu(),
+        module.prior.cpu(),
+        run.photos.first_crops(training),
+        role="teacher" if stage == "teacher" else "student",
+        teacher=None if stage == "teacher" else run.teacher_identity,
+        configuration=run.settings.sections(stage),
+        git_commit=run.commit,
+        half=run.settings.half_weights,
+    )
+    shutil.rmtree(run.directory.work(model))
+
+
+def teaching(run: Run, codec: HyperpriorCodec, prior: FactorizedPrior, training: Training, *, seed: int) -> Teach:
+    """The LightningModule of a teacher."""
+    return Teach(codec, prior, seed=seed, cache=run.photos.cache, compiler=compiler(run.settings), **training.of_module)
+
+
+def compiler(settings: Settings) -> Callable[..., Any] | None:
+    """What training runs through."""
+    return torch.compile if settings.trainer.compile else None
+
+
+def distillation(
+    run: Run,
+    codec: HyperpriorCodec,
+    prior: FactorizedPrior,
+    training: Training,
+    *,
+    seed: int,
+    weights: dict[str, float],
+    freeze_share: float = 0.0,
+    quantiser: Quantiser | None = None,
+) -> Distill:
+    """The LightningModule of a student."""
+    lightning.seed_everything(seed, verbose=False)  # for the adapters
+    teacher = load_trained(run.teacher)
+    return Distill(
+        codec,
+        prior,
+        teacher.codec,
+        teacher.prior,
+        weights=weights,
+        inherited_encoder=run.settings.student.inherit_encoder,
+        freeze_share=freeze_share,
+        seed=seed,
+        cache=run.photos.cache,
+        quantiser=quantiser,
+        compiler=compiler(run.settings),
+        **training.of_module,
+    )
+
+
+def finetune(run: Run, before: Path, model: Path, training: Training, stage: Stage) -> None:
+    """Train the student in the model directory `before` further, into `model`."""
+    trained = load_trained(before)
+    # Every pass of every round sees other crops.
+    place = model.relative_to(run.directory.path) if model.is_relative_to(run.directory.path) else model.name
+    seed = run.settings.seed + zlib.crc32(str(place).encode()) % 2**16
+    quantiser = Quantiser(trained.model.tables, run.photos.device) if training.as_in_files else None
+    weights = run.settings.finetuning_weights
+    module = distillation(run, trained.codec, trained.prior, training, seed=seed, weights=weights, quantiser=quantiser)
+    train(run, module, model, training, stage)
+
+
+def prune_to(run: Run, scope: Scope, base: Path, budget: float, out: Path) -> None:
+    """Write the model directory of a student that is pruned to a budget of MAC/pixel."""
+    settings = run.settings.prune
+    trained = load_trained(base)
+    if settings.importance == "taylor":
+        module = teaching(run, trained.codec, trained.prior, settings.training, seed=run.settings.seed)
+        accumulate_gradients(module.to(run.photos.device), settings.importance_batches)
+    codec, prior = prune(
+        trained.codec,
+        trained.prior,
+        scope=scope,
+        budget=budget,
+        importance=settings.importance,
+        floors=settings.floors,
+    )
+    half = run.settings.half_weights
+    save_trained(out, codec.cpu(), prior.cpu(), role="student", teacher=run.teacher_identity, half=half)
+
+
+def deadline(settings: Settings) -> float | None:
+    """When the time of this command is up, as time.monotonic() counts."""
+    seconds = settings.trainer.max_seconds
+    return None if seconds is None else time.monotonic() + seconds

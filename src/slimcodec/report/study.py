@@ -1,0 +1,302 @@
+"""A study: models and other codecs on one set of photos → points.csv, summary.json, figures and the page.
+
+    photos ─► points.measure ─► points.csv ─► summary ─► summary.json ─► figures/, report.html
+
+What a folder holds adds up: other codecs may be measured into it later, and the page shows them all.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from slimcodec import InvalidFile, InvalidInput
+from slimcodec.codec import zoo
+from slimcodec.evaluation import anchors, comparison, memory, provenance, published, summary
+from slimcodec.evaluation import metrics as quality_metrics
+from slimcodec.evaluation.codecs import ModelCodec
+from slimcodec.evaluation.locks import alone
+from slimcodec.evaluation.photos import Photo, names_of
+from slimcodec.evaluation.points import Codec, Failure, Point, codec_key, measure, read_points
+from slimcodec.evaluation.summary import SUMMARY, CodecEntry, Data, Provenance, QuotedEntry, Summary, readable
+from slimcodec.report import page, plots, viewer
+from slimcodec.report.style import main_codec
+
+POINTS, PAGE, FIGURES, CROPS = "points.csv", "report.html", "figures", "crops"
+TARGET_MACS_PER_PIXEL = 2000
+
+
+def evaluate(
+    codecs: Sequence[Codec],
+    photos: Sequence[Photo],
+    out: Path,
+    *,
+    name: str,
+    qualities: Mapping[str, Sequence[float]] | None = None,
+    metrics: Iterable[str] = quality_metrics.DEFAULT,
+    rounds: Sequence[str] = (),
+    target_macs_per_pixel: float = TARGET_MACS_PER_PIXEL,
+    jobs: int = 1,
+    with_memory: bool = True,
+    command: str = "",
+) -> Summary:
+    """Measure the codecs on the photos (a set called `name`) into the folder `out`; the summary.
+
+    `qualities`, `metrics` and `jobs` are those of `points.measure`; `rounds` names the codecs that are steps of
+    pruning, in their order; `with_memory` also measures each codec's peak memory, a few seconds each. What cannot be
+    read, coded or computed is told in the summary, and the rest goes on. A second study in the same folder waits for
+    the first, and then adds to it.
+    Raises `InvalidInput` when nothing could be measured, with the first reason, or a file in `out` is not a study's.
+    """
+    with alone(out):
+        commit = provenance.commit(without=out)  # before hours of measuring, in which the checkout may change
+        before = summary.read(out) if (out / SUMMARY).is_file() else None
+        chosen, unavailable = _available(quality_metrics.resolve(metrics))
+        usable, failures = _usable(codecs)
+        measured = measure(usable, photos, out / POINTS, qualities=qualities or {}, metrics=chosen, jobs=jobs)
+        failures += measured.failures
+        coded = {point.picture: point for point in measured.points}
+        if not coded:
+            first = f"{failures[0].codec or 'photo'}: {failures[0].reason}"
+            raise InvalidInput(f"{name}: nothing could be measured; {first}")
+        photos = [photo for photo, picture in zip(photos, names_of(photos), strict=True) if picture in coded]
+        entries = _entries(usable, qualities or {}, before, photos if with_memory else [])
+        found = Summary(
+            data=_data(name, coded.values(), failures),
+            provenance=provenance.provenance(command, jobs, commit, before.provenance if before else Provenance()),
+            unavailable=unavailable,
+            failures=_failures(failures, before, usable),
+            target_macs_per_pixel=target_macs_per_pixel,
+            rounds=list(rounds) or (before.rounds if before else []),
+            codecs=entries,
+            metrics=[],
+            quoted={},
+            anchors=[],
+            bd_rate={},
+        )
+        summary.write(_with_figures(found, read_points(out / POINTS)), out)
+        _draw(out, photos, usable)
+        return summary.read(out)
+
+
+def draw(
+    out: Path, photos: Sequence[Photo] = (), codecs: Sequence[Codec] = (), figures_folder: Path | None = None
+) -> None:
+    """Write the figures and the page of the study in `out`; of pictures, where the photos are given.
+
+    Raises `InvalidInput` when there is no study, or a damaged one.
+    """
+    summary.read(out)  # a folder that holds no study gets no lock either
+    with alone(out):
+        _draw(out, photos, codecs, figures_folder)
+
+
+def _draw(
+    out: Path, photos: Sequence[Photo] = (), codecs: Sequence[Codec] = (), figures_folder: Path | None = None
+) -> None:
+    found = summary.read(out)
+    points = _of_study(read_points(out / POINTS), found)
+    plots.write_all(readable(found), figures_folder or out / FIGURES)
+    views = _views(found, points, photos, codecs, out) if photos else []
+    page.write(readable(found), readable(points), readable(views), out / PAGE)
+
+
+def picture(out: Path, metric: str) -> Path:
+    """The figure of a metric's curves."""
+    return out / FIGURES / f"{metric}.png"
+
+
+def is_whole(out: Path) -> bool:
+    """Whether the study in `out` is all there: its mean curves are those of its points, of which none was lost.
+
+    Raises `InvalidInput` when a file of it is damaged.
+    """
+    if not (out / POINTS).is_file() or not (out / SUMMARY).is_file():
+        return False
+    kept = summary.read(out)
+    by_codec, same_size = _by_codec(read_points(out / POINTS), kept), defaultdict(lambda: 1.0)
+    for name, entry in kept.codecs.items():
+        found = comparison.with_figures(entry, by_codec[name], kept.metrics, same_size)
+        if found.pictures != entry.pictures or summary.plain(found.curves) != summary.plain(entry.curves):
+            return False
+    return True
+
+
+# -------------------------------------------------------------------------------------------------------- the summary
+
+
+def _available(wanted: Iterable[str]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The metrics that can run here, and the reasons of the others."""
+    reasons = {name: quality_metrics.unavailable(name) for name in wanted}
+    unavailable = {name: reason for name, reason in reasons.items() if reason}
+    return tuple(name for name in reasons if name not in unavailable), unavailable
+
+
+def _usable(codecs: Sequence[Codec]) -> tuple[list[Codec], list[Failure]]:
+    """The codecs that can run here, and failures with the reasons of the others."""
+    reasons = {codec.name: codec.unavailable() for codec in codecs if hasattr(codec, "unavailable")}
+    failures = [Failure("", name, None, reason) for name, reason in reasons.items() if reason]
+    return [codec for codec in codecs if not reasons.get(codec.name)], failures
+
+
+def _data(name: str, coded: Iterable[Point], failures: Sequence[Failure]) -> Data:
+    """The set of photos, from a point of each, and those that could not be read."""
+    hashes = {point.picture: point.picture_sha256 for point in coded}
+    left_out = {failure.picture: failure.reason for failure in failures if failure.codec is None}
+    return Data(name, list(hashes), hashes, sum(map(_megapixels, coded)), left_out)
+
+
+def _megapixels(point: Point) -> float:
+    return 8e-6 * point.bytes / point.bpp
+
+
+def _failures(failures: Sequence[Failure], before: Summary | None, codecs: Sequence[Codec]) -> list[Failure]:
+    """Those of this time, and those of codecs that were measured another time."""
+    names = {failure.codec for failure in failures} | {codec.name for codec in codecs}
+    earlier = [failure for failure in before.failures if failure.codec not in names] if before else []
+    return earlier + [failure for failure in failures if failure.codec is not None]
+
+
+def _entries(
+    codecs: Sequence[Codec],
+    qualities: Mapping[str, Sequence[float]],
+    before: Summary | None,
+    photos: Sequence[Photo],
+) -> dict[str, CodecEntry]:
+    """What each codec is: those of before, and the ones of now in their place or after them."""
+    known = dict(before.codecs) if before else {}
+    largest = max((photo for photo in photos if isinstance(photo, Path)), key=_size, default=None)
+    for codec in tqdm(codecs, desc="memory", unit="codec", disable=None):
+        entry = _described(codec, list(qualities.get(codec.name, codec.qualities)))
+        old = known.get(codec.name)
+        peak = old.peak_memory_mib if old and old.key == entry.key else None
+        if peak is None and largest is not None:
+            peak = memory.peak_mib(codec, largest, entry.qualities[len(entry.qualities) // 2])
+        known[codec.name] = entry._replace(peak_memory_mib=peak)
+    return known
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _described(codec: Codec, qualities: list[float]) -> CodecEntry:
+    entry = CodecEntry(
+        kind=codec.kind,
+        role=None,
+        settings=codec.settings,
+        key=codec_key(codec),
+        complexity=None,
+        weights_sha256=None,
+        qualities=qualities,
+        peak_memory_mib=None,
+        pictures=0,
+        curves={},
+        encode_ms_per_megapixel=None,
+        decode_ms_per_megapixel=None,
+    )
+    if not isinstance(codec, ModelCodec):
+        return entry
+    described = zoo.describe(codec.directory)
+    return entry._replace(
+        role=codec.role,
+        weights_sha256=codec.weights_sha256,
+        complexity=comparison.complexity(described.architecture, described.parameters),
+    )
+
+
+def _with_figures(found: Summary, points: Sequence[Point]) -> Summary:
+    """The summary with all that the points say of its codecs on its pictures."""
+    by_codec = _by_codec(points, found)
+    measured_points = [point for of_codec in by_codec.values() for point in of_codec]
+    megapixels = {point.picture: _megapixels(point) for point in measured_points}
+    metrics = {name for point in measured_points for name in point.metrics}
+    measured = [name for name in quality_metrics.METRICS if name in metrics]
+    codecs = {
+        name: comparison.with_figures(entry, by_codec[name], measured, megapixels)
+        for name, entry in found.codecs.items()
+        if by_codec[name]
+    }
+    rounds = [name for name in found.rounds if name in codecs]
+    kodak = comparison.is_kodak(found.data.pictures)
+    against = comparison.references(codecs, kodak)
+    return found._replace(
+        metrics=measured,
+        rounds=rounds,
+        codecs=_with_first_widths(codecs, rounds),
+        quoted=_quoted() if kodak else {},
+        anchors=against,
+        bd_rate=comparison.bd_rates({name: by_codec[name] for name in codecs}, measured, against, kodak),
+    )
+
+
+def _of_study(points: Iterable[Point], found: Summary) -> list[Point]:
+    """The points of the study's codecs, pictures and qualities: others may have been measured into the same file."""
+    hashes, codecs = found.data.sha256, found.codecs
+    return [
+        point
+        for point in points
+        if point.codec in codecs
+        and point.codec_key == codecs[point.codec].key
+        and point.quality in codecs[point.codec].qualities
+        and point.picture_sha256 == hashes.get(point.picture)
+    ]
+
+
+def _by_codec(points: Iterable[Point], found: Summary) -> dict[str, list[Point]]:
+    """Codec → its points of the study."""
+    by_codec: dict[str, list[Point]] = defaultdict(list)
+    for point in _of_study(points, found):
+        by_codec[point.codec].append(point)
+    return by_codec
+
+
+def _with_first_widths(codecs: dict[str, CodecEntry], rounds: Sequence[str]) -> dict[str, CodecEntry]:
+    """The codecs with, at every place of a pruned one, the number of channels before the first round."""
+    complexities = {name: codecs[name].complexity for name in rounds}
+    first = complexities[rounds[0]].widths if rounds else {}
+    for name, complexity in complexities.items():
+        widths = {
+            place: width._replace(of=first[place].channels if place in first else None)
+            for place, width in complexity.widths.items()
+        }
+        codecs = codecs | {name: codecs[name]._replace(complexity=complexity._replace(widths=widths))}
+    return codecs
+
+
+def _quoted() -> dict[str, QuotedEntry]:
+    found = {name: published.quoted(name) for name in published.quoted_names()}
+    return {
+        name: QuotedEntry(entry.source, entry.decoder_kmacs_per_pixel, {quality_metrics.PSNR: entry.curve})
+        for name, entry in found.items()
+    }
+
+
+# -------------------------------------------------------------------------------------------------------- the pictures
+
+
+def _views(
+    found: Summary, points: Sequence[Point], photos: Sequence[Photo], codecs: Sequence[Codec], out: Path
+) -> list[viewer.View]:
+    """Crops of the codecs at hand: those that were just measured, and those of before that can be found again."""
+    available = {codec.name: codec for codec in [*_found_again(found), *codecs]}
+    known = {name: available[name] for name in found.codecs if name in available}
+    known = {name: codec for name, codec in known.items() if codec_key(codec) == found.codecs[name].key}
+    if not known:
+        return []
+    at_hand = found._replace(codecs={name: found.codecs[name] for name in known})
+    main = main_codec(at_hand) or next(iter(known))
+    return viewer.views(photos, points, known, main, folder=out / CROPS)
+
+
+def _found_again(found: Summary) -> Iterator[Codec]:
+    for name, entry in found.codecs.items():
+        if entry.kind == "anchor" and name in anchors.NAMES:
+            yield anchors.codec(name)
+        elif entry.kind == "model" and entry.weights_sha256:
+            try:
+                directory = zoo.by_hash(entry.weights_sha256)
+            except InvalidFile:
+                continue
+            yield ModelCodec.find(directory, name=name, role=entry.role)

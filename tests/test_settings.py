@@ -1,0 +1,150 @@
+"""What a configuration gets wrong is said in one line with the field, before PyTorch is imported or a file written."""
+
+import ast
+import os
+import subprocess
+import sys
+
+import pytest
+from run_parts import ROOT, configuration
+
+from slimcodec import InvalidInput
+from slimcodec.pipeline.checks import checked
+from slimcodec.pipeline.ranges import LONGEST_NAME
+
+# Overrides, and what the line must say: the field, and what would be right.
+BAD = [
+    (["name="], "name=: must be a name"),
+    (["name=null"], "name=None: must be a name"),
+    (["name=a/b"], "name=a/b: must be a name"),
+    (["name=.."], "name=..: must be a name"),
+    ([f"name={'a' * (LONGEST_NAME + 1)}"], f"must be a name: 1 to {LONGEST_NAME} characters"),
+    (["teacher.name=../../x"], "teacher.name=../../x: must be a name"),
+    (["run_dir=null"], "run_dir=None: must be a text"),
+    (["seed=-1"], "seed=-1: must be 0 or more"),
+    (["stages=[train]"], "there is no 'train'; must be one of teacher, distill"),
+    (["stages=[]"], "stages: name at least one of teacher, distill"),
+    (["stages=[export]"], "stages: export needs what the stage evaluate leaves in"),
+    (["stages=[distill]"], "stages: distill needs what the stage teacher leaves in"),
+    (["~evaluate"], "evaluate: is missing"),
+    (["~teacher"], "teacher: is missing"),
+    (["evaluate=3"], "evaluate=3: must be a section of settings"),
+    (["steps=abc"], "Could not override 'steps'"),
+    (["experiment=nothing"], "Could not find 'experiment/nothing' Available options in 'experiment': demo"),
+    (["teacher.training.steps=abc"], "teacher.training.steps=abc: must be a whole number, 1 or more"),
+    (["teacher.training.batch=0"], "teacher.training.batch=0: must be a whole number, 1 or more"),
+    (["teacher.training.crop=100"], "teacher.training.crop=100: must be a multiple of 64 pixels"),
+    (["teacher.training.learning_rate=0"], "teacher.training.learning_rate=0: must be a number above 0"),
+    (["student.training.optimizer=sgd"], "there is no 'sgd'; must be one of adam, soap"),
+    (["+student.training.stepz=3"], "student.training.stepz: there is no such setting"),
+    (["student.architecture.context=[8]"], "student.architecture.context: must be 4 whole numbers"),
+    (["teacher.architecture.g_s=[]"], "teacher.architecture.g_s: the level next to y must be at scale 16"),
+    (["+distill.weights.beauty=1"], "distill.weights.beauty: there is no such term; known are"),
+    (["distill.weights.output=-1"], "distill.weights.output=-1: must be a number, 0 or more"),
+    (["prune.shrink=1"], "prune.shrink=1: must be between 0 and 1"),
+    (["prune.gate=lenient"], "prune.gate=lenient: must be strict or record"),
+    (["prune.scope=both"], "prune.encoder_target_macs_per_pixel: prune.scope=both needs it"),
+    (
+        ["prune.target_macs_per_pixel=10"],
+        "target_macs_per_pixel=10: above the floors the decoder cannot have less",
+    ),
+    (["+prune.floors.zz=3"], "prune.floors.zz: the student has no such width; known are latent"),
+    (["validation.qualities=[1,2]"], "validation.qualities: BD-rate needs at least 4 qualities"),
+    (["validation.qualities=[1,2,3,9]"], "validation.qualities=9: must be at most 8"),
+    (["evaluate.anchors=[gif]"], "evaluate.anchors=gif: there is no such codec; known are jpeg"),
+    (["evaluate.metrics=[beauty]"], "evaluate.metrics: there is no metric 'beauty'"),
+    (["evaluate.models=[nobody]"], "evaluate.models: nobody: no model directory"),
+    (["evaluate.folders=[nowhere]"], "evaluate.folders=nowhere: there is no such folder"),
+    (["evaluate.efforts=[11]"], "evaluate.efforts=11: must be a whole number from 1 to 10"),
+    (["teacher.load=nobody"], "teacher.load: nobody: no model directory"),
+    (["finish.start=nobody"], "finish.start: nobody: no model directory"),
+    (["data=folder"], "data.root has no default: add data.root="),
+    (["data=folder", "data.root=nowhere"], "data.root=nowhere: there is no such folder"),
+    (["trainer=gpu"], "trainer.accelerator=gpu: this machine has no CUDA GPU"),
+    (["trainer.devices=two"], "trainer.devices=two: must be a number of processes, or auto"),
+    (
+        ["trainer=ddp_cpu", "teacher.training.batch=7"],
+        "training.batch=7: must be a multiple of the 2 processes",
+    ),
+    (["trainer.max_time=90"], "trainer.max_time=90: must be days:hours:minutes:seconds"),
+    (["logger=comet"], "Could not find 'logger/comet'"),
+    (["+logger.comet={}"], "logger.comet: there is no such setting"),
+]
+# Fork a process for each line of stdin, so that all of them share the imports; say how each ended.
+MANY = """
+import os, runpy, sys
+import run  # what every command imports
+for line in sys.stdin.read().splitlines():
+    reading, writing = os.pipe()
+    if not (child := os.fork()):
+        os.dup2(writing, 1), os.dup2(writing, 2), os.close(reading)
+        sys.argv = [run.__file__, *line.split("\\t")]
+        try:
+            runpy.run_path(run.__file__, run_name="__main__")
+        except SystemExit as end:
+            heavy = [name for name in ("torch", "lightning", "matplotlib", "scipy", "wandb") if name in sys.modules]
+            sys.stderr.write(f"\\nstatus {end.code} imported {heavy}")
+        sys.stderr.flush()
+        os._exit(0)
+    os.close(writing)
+    said = os.fdopen(reading, "rb").read().decode()
+    os.waitpid(child, 0)
+    print(repr(said), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def endings(tmp_path_factory):
+    """What each of the bad commands printed, and what was in the folder afterwards."""
+    folder = tmp_path_factory.mktemp("bad")
+    lines = "\n".join("\t".join([f"run_dir={folder}/run", *overrides]) for overrides, _ in BAD)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, "-c", MANY], input=lines, cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return [ast.literal_eval(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("number", range(len(BAD)), ids=[" ".join(overrides)[:60] for overrides, _ in BAD])
+def test_what_is_wrong_is_one_line_and_status_2_before_pytorch_is_imported(endings, number):
+    said, _, ending = endings[number].rpartition("\n")
+    (line,) = said.strip().splitlines()
+    assert line.startswith("slimcodec: ") and BAD[number][1] in line
+    assert ending == "status 2 imported []"
+
+
+def test_there_are_forty_of_them():
+    assert len(BAD) >= 40
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_refused_configuration_leaves_nothing(tmp_path):
+    for override in ("prune.shrink=1", "trainer=gpu", "evaluate.folders=[nowhere]"):
+        command = [sys.executable, str(ROOT / "run.py"), f"run_dir={tmp_path / 'run'}", override]
+        assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 2
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_configuration_becomes_attributes():
+    settings = checked(configuration("experiment=smoke", "run_dir=runs/x"))
+    assert settings.student.training.steps == 24 and settings.prune.scopes == ("decoder",)
+    assert settings.sections("teacher").keys() == {"seed", "data", "teacher"}
+    assert settings.evaluate.qualities == [1, 3, 6, 8] and type(settings.evaluate.qualities[0]) is int
+    assert settings.trainer.max_seconds is None
+    timed = checked(configuration("experiment=smoke", "trainer.max_time='01:02:03:04'"))
+    assert timed.trainer.max_seconds == 24 * 3600 + 2 * 3600 + 3 * 60 + 4
+
+
+@pytest.mark.parametrize("value", [True, "8", 1.5, None])
+def test_a_number_is_no_other_type(value):
+    settings = configuration("experiment=smoke")
+    settings["teacher"]["training"]["batch"] = value
+    with pytest.raises(InvalidInput, match=rf"teacher\.training\.batch={value}: must be a whole number, 1 or more"):
+        checked(settings)
+
+
+def test_settings_cannot_be_changed():
+    settings = checked(configuration("experiment=smoke"))
+    with pytest.raises(AttributeError):
+        settings.prune.shrink = 2
