@@ -10,8 +10,8 @@ from compressai.entropy_models import EntropyBottleneck
 from torch import Tensor, nn
 
 from slimcodec.codec import entropy, rate
+from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.layers import clamp_ste
-from slimcodec.codec.network import QUALITY_ONE
 
 Z_SYMBOLS = 256  # z_hat is in [-128, 127]
 
