@@ -30,6 +30,7 @@ docs: .venv/.installed
 lint: .venv/.installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/mypy
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache

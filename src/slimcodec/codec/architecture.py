@@ -4,6 +4,7 @@ Nothing here needs PyTorch, so that a model can be described and counted where i
 """
 
 import dataclasses
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -62,11 +63,11 @@ class Architecture:
     head_kernel: int = 3
     quality_ladder: tuple[float, ...] = LADDER
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, problem in self._problems():
             raise InvalidModel(f"architecture.{name}: {problem}")
 
-    def _problems(self):
+    def _problems(self) -> Iterator[tuple[str, str]]:
         # The first problem is raised, so each check may rely on those above it.
         for name in ("latent_channels", "hyper_channels"):
             channels = getattr(self, name)
@@ -152,7 +153,7 @@ def _level(value: dict[str, Any]) -> Level:
     return Level(**value | {"blocks": tuple(Block(**block) for block in value.get("blocks", ()))})
 
 
-def _tuples(value):
+def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value
 
 
@@ -163,7 +164,7 @@ def _are_integers(values: Any, lowest: int) -> bool:
     return all(type(value) is int and lowest <= value <= MAX_WIDTH for value in values)
 
 
-def _level_problems(levels: tuple[Level, ...]):
+def _level_problems(levels: tuple[Level, ...]) -> Iterator[str]:
     """What is wrong with the levels, the one next to y first."""
     for level in levels:
         if len(level.blocks) > MAX_BLOCKS:

@@ -102,10 +102,17 @@ def pack(header: Header, streams: Sequence[bytes], **chunks: bytes | Iterable[by
     Raises `InvalidInput` for a field, a number of streams or a chunk that the format cannot hold.
     """
     _check_header(header, len(streams))
-    return join(header, streams, compress_chunks(pixels=header.width * header.height, **chunks))
+    return join(header, streams, compress_chunks(pixels=header.width * header.height, **chunks))  # type: ignore[arg-type]  # only alpha may be pieces
 
 
-def compress_chunks(*, pixels: int, icc=None, exif=None, alpha=None, xmp=None) -> dict[str, bytes]:
+def compress_chunks(
+    *,
+    pixels: int,
+    icc: bytes | None = None,
+    exif: bytes | None = None,
+    alpha: bytes | Iterable[bytes] | None = None,
+    xmp: bytes | None = None,
+) -> dict[str, bytes]:
     """Those of the chunks that are given, as a file has them. `icc`, `exif`, `xmp`: bytes; `alpha`: `pixels` bytes,
     rows from the top, or an iterator over pieces of them. Raises `InvalidInput` for one that is too large.
     """
@@ -134,20 +141,20 @@ def unpack(data: bytes, *, max_pixels: int = MAX_PIXELS, allow_partial: bool = F
 
     With `allow_partial` a file may end early within its streams.
     """
-    data = memoryview(data).cast("B")
-    header, flags = _read_fields(data)
+    view = memoryview(data).cast("B")
+    header, flags = _read_fields(view)
     _check_size(header, max_pixels)
     names = [name for name, flag in _CHUNK_FLAGS.items() if flags & flag]
-    begin, sizes = _read_sizes(data, len(names), header)
+    begin, sizes = _read_sizes(view, len(names), header)
     first_stream, end = begin + sum(sizes[: len(names)]), begin + sum(sizes)
-    _check_length(len(data), first_stream, end, allow_partial)
-    if complete := len(data) == end:
-        _check_checksum(data)
-    parts = list(_split(data, begin, sizes))
+    _check_length(len(view), first_stream, end, allow_partial)
+    if complete := len(view) == end:
+        _check_checksum(view)
+    parts = list(_split(view, begin, sizes))
     return Contents(header, parts[len(names) :], dict(zip(names, parts, strict=False)), complete)
 
 
-def _check_header(header, streams):
+def _check_header(header: Header, streams: int) -> None:
     if not isinstance(header.model_hash, bytes) or len(header.model_hash) != 8:
         raise InvalidInput(f".slim header: model_hash must be 8 bytes, not {header.model_hash!r}")
     if not isinstance(header.grey, bool):
@@ -161,19 +168,19 @@ def _check_header(header, streams):
         raise InvalidInput(f".slim file: {streams} streams for {rows} x {columns} tiles")
 
 
-def _read_fields(data):
+def _read_fields(data: memoryview) -> tuple[Header, int]:
     """The header and the flags, whose values may still be impossible."""
     if data[:4] != MAGIC:
         raise InvalidFile(f"not a .slim file: it begins with {bytes(data[:4])!r} instead of {MAGIC!r}")
     if len(data) < HEADER_BYTES:
         raise InvalidFile(f"the file is truncated: {len(data)} bytes, the header alone has {HEADER_BYTES}")
-    _, version, flags, *values = _FIELDS.unpack_from(data)
+    _, version, flags, model_hash, width, height, quality, tile = _FIELDS.unpack_from(data)
     if version != VERSION:
         raise InvalidFile(f"the file has format version {version}, this slimcodec reads version {VERSION}")
-    return Header(*values, grey=bool(flags & _GREY)), flags
+    return Header(model_hash, width, height, quality, tile, bool(flags & _GREY)), flags
 
 
-def _check_size(header, max_pixels):
+def _check_size(header: Header, max_pixels: int) -> None:
     if header.width == 0 or header.height == 0:
         raise InvalidFile(f"the file says that its picture has {header.width} x {header.height} pixels")
     if header.width * header.height > max_pixels:
@@ -183,7 +190,7 @@ def _check_size(header, max_pixels):
         )
 
 
-def _read_sizes(data, chunks, header):
+def _read_sizes(data: memoryview, chunks: int, header: Header) -> tuple[int, tuple[int, ...]]:
     """Where the table of sizes ends, and the table: nothing is allocated before the file is known to be long enough."""
     rows, columns = header.tiles
     count = chunks + rows * columns
@@ -193,7 +200,7 @@ def _read_sizes(data, chunks, header):
     return end, struct.unpack_from(f"<{count}I", data, HEADER_BYTES)
 
 
-def _check_length(length, first_stream, end, allow_partial):
+def _check_length(length: int, first_stream: int, end: int, allow_partial: bool) -> None:
     if length > end:
         raise InvalidFile(f"the file is damaged: {length:,} bytes, {length - end:,} more than it says")
     truncated = f"the file is truncated: {length:,} of {end:,} bytes"
@@ -203,25 +210,25 @@ def _check_length(length, first_stream, end, allow_partial):
         raise InvalidFile(f"{truncated}; allow_partial=True (decompress --partial) decodes what is there")
 
 
-def _check_checksum(data):
+def _check_checksum(data: memoryview) -> None:
     (checksum,) = _CHECKSUM.unpack_from(data, _FIELDS.size)
     if checksum != zlib.crc32(data[HEADER_BYTES:], zlib.crc32(data[: _FIELDS.size])):
         raise InvalidFile("the file is damaged: its checksum does not match")
 
 
-def _split(data, begin, sizes):
+def _split(data: memoryview, begin: int, sizes: Iterable[int]) -> Iterator[bytes]:
     """The parts that follow each other from `begin`, cut where the data ends."""
     for size in sizes:
         yield bytes(data[begin : begin + size])
         begin += size
 
 
-def _limit(name, pixels):
+def _limit(name: str, pixels: int) -> int:
     """The most bytes that a chunk may have before compression."""
     return pixels if name == "alpha" else MAX_PROFILE_BYTES
 
 
-def _compress(data, name, pixels):
+def _compress(data: bytes | Iterable[bytes], name: str, pixels: int) -> bytes:
     stream, length, parts = zlib.compressobj(), 0, []
     for piece in [data] if isinstance(data, bytes) else data:
         length += len(piece)
@@ -233,7 +240,7 @@ def _compress(data, name, pixels):
     return b"".join([*parts, stream.flush()])
 
 
-def _decompress(data, name, limit):
+def _decompress(data: bytes, name: str, limit: int) -> Iterator[bytes]:
     """At most `limit` bytes, whatever the compressed ones ask for, in pieces."""
     stream, left = zlib.decompressobj(), limit
     try:
@@ -249,7 +256,7 @@ def _decompress(data, name, limit):
         raise InvalidFile(f"the file's {name} chunk is damaged: it does not end where it should")
 
 
-def _in_rows(pieces, width):
+def _in_rows(pieces: Iterable[bytes], width: int) -> Iterator[bytes]:
     """The same bytes in pieces of whole rows."""
     rest = b""
     for piece in pieces:

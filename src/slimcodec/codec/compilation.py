@@ -29,17 +29,20 @@ def compiled(**options: Any) -> Callable:
 class _Cache(FunctionCache):
     """numba's, but what cannot be read is compiled anew, and what cannot be written (a full disk) is not kept."""
 
+    def __init__(self, function: Callable):
+        super().__init__(function)  # type: ignore[no-untyped-call]
+
     def load_overload(self, *arguments: Any) -> Any:
         try:
-            return super().load_overload(*arguments)
+            return super().load_overload(*arguments)  # type: ignore[no-untyped-call]
         except Exception:  # damaged pickles raise all sorts of things
             with contextlib.suppress(OSError):
-                self.flush()  # or it could never be written again
+                self.flush()  # type: ignore[no-untyped-call]  # or it could never be written again
             return None
 
     def save_overload(self, *arguments: Any) -> None:
         with contextlib.suppress(Exception):
-            super().save_overload(*arguments)
+            super().save_overload(*arguments)  # type: ignore[no-untyped-call]
 
 
 def _cache(function: Callable) -> _Cache | None:
@@ -52,9 +55,14 @@ def _cache(function: Callable) -> _Cache | None:
     return None
 
 
+def _settings() -> Any:
+    """numba's, which it makes when it is imported."""
+    return numba.config
+
+
 def _has_home() -> bool:
     """Without it, numba would make a folder called ~ wherever it is."""
-    return bool(numba.config.CACHE_DIR or os.environ.get("XDG_CACHE_HOME")) or os.path.isabs(os.path.expanduser("~"))
+    return bool(_settings().CACHE_DIR or os.environ.get("XDG_CACHE_HOME")) or os.path.isabs(os.path.expanduser("~"))
 
 
 def _beside_is_writable(function: Callable) -> bool:
@@ -65,11 +73,12 @@ def _beside_is_writable(function: Callable) -> bool:
 
 @contextlib.contextmanager
 def _kept_in(folder: str) -> Iterator[None]:
-    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, folder
+    settings = _settings()
+    before, settings.CACHE_DIR = settings.CACHE_DIR, folder
     try:
         yield
     finally:
-        numba.config.CACHE_DIR = before
+        settings.CACHE_DIR = before
 
 
 def _temporary_folder() -> str:

@@ -27,7 +27,7 @@ from slimcodec.codec.grid import (
     is_big,
     whole,
 )
-from slimcodec.codec.progress import Progress
+from slimcodec.codec.progress import Progress, part_of
 from slimcodec.codec.symbols import SymbolReader
 from slimcodec.codec.transforms import Transforms
 
@@ -83,7 +83,7 @@ class _Decoding:
         done = 0
         for line in in_lines(cells, along):
             for window in (cell.finer(CELL).grown(0, self.area) for cell in line):
-                report = progress and (lambda share, done=done: progress((done + share) / len(cells)))
+                report = part_of(progress, done / len(cells), (done + 1) / len(cells))
                 yield window, self._pixels(reader, window, report)
                 done += 1
             reader.forget(line[0][along + 2] - self.reach, along)

@@ -21,10 +21,11 @@ ENDS = {b"II": "L", b"MM": "B"}  # of a TIFF
 BITS, PHOTOMETRIC, PLANES, SAMPLE_FORMAT = 258, 262, 284, 339  # TIFF's tags
 WHITE_IS_ZERO, SEPARATE, SIGNED = 0, 2, 2  # and values of theirs
 MODE_OF_CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+OfFile = Any  # an ImageFile: formats add attributes of their own, such as tag_v2
 HEAD_BYTES = 1 << 20  # of a JPEG 2000 or an AVIF, within which it says how deep it is
 
 
-def read(image: Image.Image, name: str) -> Image.Image:
+def read(image: OfFile, name: str) -> Image.Image:
     """The image with its pixels read, in a mode of 8 bits: itself where it was in one, and nothing was lost.
 
     Modes I;16 and I hold grey: what white is says the file; without one 65535 is. A key for transparency that belongs
@@ -64,7 +65,7 @@ def _raw_mode(image: Image.Image) -> str:
     return first if isinstance(first, str) else ""
 
 
-def _bits(image: Image.Image) -> int:
+def _bits(image: OfFile) -> int:
     """Bits a channel of a picture whose pixels were not read yet; 8 where Pillow keeps them all."""
     if _format(image) == "AVIF" and getattr(image, "fp", None):
         return _bits_of_avif(image)
@@ -80,7 +81,7 @@ def _bits(image: Image.Image) -> int:
     return 16 if codec == "SGI16" or _raw_mode(image)[-4:-1] == ";16" else 8
 
 
-def _head(image: Image.Image, size: int = HEAD_BYTES) -> bytes:
+def _head(image: OfFile, size: int = HEAD_BYTES) -> bytes:
     position = image.fp.tell()
     image.fp.seek(0)
     data = image.fp.read(size)
@@ -88,7 +89,7 @@ def _head(image: Image.Image, size: int = HEAD_BYTES) -> bytes:
     return data
 
 
-def _precisions(image: ImageFile.ImageFile) -> list[int]:
+def _precisions(image: OfFile) -> list[int]:
     """Bits of every channel of a JPEG 2000: its SIZ marker (ITU-T T.800, A.5.1), the first of the codestream."""
     head = _head(image)
     at = head.find(b"\xff\x4f\xff\x51")
@@ -96,7 +97,7 @@ def _precisions(image: ImageFile.ImageFile) -> list[int]:
     return [(size & 0x7F) + 1 for size in head[at + 42 : at + 42 + 3 * channels : 3]] if at >= 0 else [8]
 
 
-def _bits_of_avif(image: ImageFile.ImageFile) -> int:
+def _bits_of_avif(image: OfFile) -> int:
     """By the flags high_bitdepth and twelve_bit of the av1C box (AV1 in ISOBMFF, 2.3.3)."""
     head = _head(image)
     at = head.find(b"av1C")
@@ -107,7 +108,7 @@ def _bits_of_avif(image: ImageFile.ImageFile) -> int:
 # --- grey -----------------------------------------------------------------------------------------------------------
 
 
-def _grey(image: Image.Image, name: str) -> Image.Image:
+def _grey(image: OfFile, name: str) -> Image.Image:
     """Modes I;16, its variants, and I → L, or LA where a value stands for transparency."""
     white, said = _white(image, name)
     image.load()
@@ -122,7 +123,7 @@ def _grey(image: Image.Image, name: str) -> Image.Image:
     return _with_info(grey, image)
 
 
-def _white(image: Image.Image, name: str) -> tuple[int, str]:
+def _white(image: OfFile, name: str) -> tuple[int, str]:
     """The value of white in an image of a mode of 16 or 32 bits, and how a warning calls them."""
     if _format(image) == "FITS" or (_format(image) == "IM" and image.mode == "I"):
         raise InvalidInput(_unsaid(name, "signed numbers"))
@@ -138,7 +139,7 @@ def _white(image: Image.Image, name: str) -> tuple[int, str]:
     return white, f"has {white.bit_length()} bits a channel"
 
 
-def _values(image: Image.Image, white: int) -> np.ndarray:
+def _values(image: OfFile, white: int) -> np.ndarray:
     """The values of the file, without what Pillow does to spread them over 16 bits."""
     values = np.asarray(image)
     if _format(image) == "TIFF" and image.mode == "I":
@@ -152,7 +153,7 @@ def _unsaid(name: str, numbers: str) -> str:
     return f"{name}: holds {numbers}, and not what is white among them; turn it into 8 or 16 unsigned bits first"
 
 
-def _negative(image: Image.Image) -> bool:
+def _negative(image: OfFile) -> bool:
     """Whether 0 is white, which Pillow turns round at 8 bits and not at 16."""
     return _format(image) == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
 
@@ -170,7 +171,7 @@ def _rounded(values: np.ndarray, white: int, negative: bool = False) -> np.ndarr
 # --- colour ---------------------------------------------------------------------------------------------------------
 
 
-def _deep(image: Image.Image, name: str, bits: int) -> tuple[np.ndarray, str] | None:
+def _deep(image: OfFile, name: str, bits: int) -> tuple[np.ndarray, str] | None:
     """Pixels and PIL mode of a colour picture of more than 8 bits a channel; None: what Pillow reads is right."""
     said = f"{name}: has {bits} bits a channel"
     if _format(image) == "JPEG2000":
@@ -186,12 +187,12 @@ def _deep(image: Image.Image, name: str, bits: int) -> tuple[np.ndarray, str] | 
     return found
 
 
-def _separate(image: ImageFile.ImageFile) -> bool:
+def _separate(image: OfFile) -> bool:
     """Whether libtiff unpacks planes, for which Pillow does not ask the raw mode."""
     return image.tile[0].codec_name == "libtiff" and image.tag_v2.get(PLANES) == SEPARATE
 
 
-def _of_two_bytes(image: ImageFile.ImageFile) -> tuple[np.ndarray, str]:
+def _of_two_bytes(image: OfFile) -> tuple[np.ndarray, str]:
     raw_mode, mode = _raw_mode(image), image.mode
     if raw_mode == "LA;16B":  # four bytes, which mode RGBA takes as they are
         both = _again(image, lambda _: "RGBA")
@@ -217,7 +218,7 @@ def _plain(raw_mode: str) -> str:
     return raw_mode.partition(";")[0].replace("RGBa", "RGBA")
 
 
-def _again(image: ImageFile.ImageFile, change: Callable[[str], str]) -> np.ndarray:
+def _again(image: OfFile, change: Callable[[str], str]) -> np.ndarray:
     """The same picture read anew from the same file, its bytes taken apart in another way."""
     position = image.fp.tell()
     image.fp.seek(0)
@@ -261,7 +262,7 @@ def _divided(high: np.ndarray, low: np.ndarray) -> np.ndarray:
     return found
 
 
-def _of_jpeg2000(image: ImageFile.ImageFile, name: str, bits: int) -> tuple[np.ndarray, str]:
+def _of_jpeg2000(image: OfFile, name: str, bits: int) -> tuple[np.ndarray, str]:
     """By imagecodecs: of Pillow's own rounding white overflows and comes out black."""
     try:
         imagecodecs = importlib.import_module("imagecodecs")
@@ -279,7 +280,7 @@ def _of_jpeg2000(image: ImageFile.ImageFile, name: str, bits: int) -> tuple[np.n
 # --- transparency ---------------------------------------------------------------------------------------------------
 
 
-def _key(image: Image.Image) -> Any:
+def _key(image: OfFile) -> Any:
     """A PNG's transparent colour in the 8 bits to which Pillow spreads fewer; None: it is right as it is.
 
     Of the key's own 16 bits only as many count as a sample has.
@@ -303,5 +304,5 @@ def _rekeyed(image: Image.Image, key: Any) -> Image.Image:
 def _with_info(found: Image.Image, image: Image.Image) -> Image.Image:
     """With what came with the image, but a key for transparency, which belonged to its deeper values."""
     found.info = {key: value for key, value in image.info.items() if key != "transparency"}
-    found.filename = getattr(image, "filename", "")  # for what is said of it later
+    found.filename = getattr(image, "filename", "")  # type: ignore[attr-defined]  # for what is said of it later
     return found

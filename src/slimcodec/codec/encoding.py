@@ -28,7 +28,7 @@ from slimcodec.codec.grid import (
 )
 from slimcodec.codec.isolation import isolated
 from slimcodec.codec.network import join_planes
-from slimcodec.codec.progress import Progress, tell
+from slimcodec.codec.progress import Progress, part_of, tell
 from slimcodec.codec.refine import STEPS, refine
 from slimcodec.codec.symbols import SCALE_MARGIN, Symbols, copy_symbols, tile_number
 from slimcodec.codec.tiling import hyper_margin
@@ -101,6 +101,7 @@ class Encoding:
         if is_big(self.grid):
             return decoding.colours(self.transforms, self.file(fixed_quality, effort=effort))
         (group,) = self._groups(fixed_quality, effort)
+        assert group.y_hat is not None  # it is kept, as the picture is not big
         return self.transforms.synthesise(group.y_hat, width, height)
 
     @isolated
@@ -159,7 +160,7 @@ class Encoding:
     def _new_y(self, strip: Window) -> Tensor:
         along = self.grid.long_axis
         begin, end = (strip[edge] / self.grid.finer(LATENTS)[along + 2] for edge in (along, along + 2))
-        report = self.progress and (lambda done: self.progress(begin + (end - begin) * done))
+        report = part_of(self.progress, begin, end)
         return self.transforms.analyse(self.picture.pixels, strip, report)
 
     def _refine(self, z: "_HyperLatents", fixed_quality: int, effort: int) -> Tensor:

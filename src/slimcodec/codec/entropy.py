@@ -21,9 +21,10 @@ value mod 2^16 (two's complement) and frequency 1. After the last symbol both st
 Symbols of skipped tables are 0 and not in the stream: they are no coded symbols.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from slimcodec import InvalidFile, InvalidInput, InvalidModel
 from slimcodec.codec.compilation import compiled
@@ -61,7 +62,9 @@ class Tables(NamedTuple):
     skip: int  # the first tables, for symbols that are always 0 and not coded
 
 
-def build_tables(frequencies, sizes, minimum, *, escape, skip=0):
+def build_tables(
+    frequencies: ArrayLike, sizes: ArrayLike, minimum: ArrayLike, *, escape: bool, skip: int = 0
+) -> Tables:
     """Check integer probability tables and lay them out for coding.
 
     `frequencies`: [sum(sizes)] integers >= 1, all tables end to end, each table summing to 65536.
@@ -69,10 +72,8 @@ def build_tables(frequencies, sizes, minimum, *, escape, skip=0):
     of all symbols lie in int16. `skip`: so many tables, the first ones, are not coded, their symbol is always 0.
     Raises `InvalidModel` for anything else: tables travel inside model directories.
     """
-    frequencies, sizes, minimum = (
-        _vector_of_model(array, name)
-        for array, name in ((frequencies, "frequencies"), (sizes, "sizes"), (minimum, "minimum"))
-    )
+    frequencies = _vector_of_model(frequencies, "frequencies")
+    sizes, minimum = _vector_of_model(sizes, "sizes"), _vector_of_model(minimum, "minimum")
     if len(sizes) == 0 or len(sizes) != len(minimum):
         raise InvalidModel(f"probability tables: {len(sizes)} sizes and {len(minimum)} minima, every table needs both")
     if sizes.min() < 1 or sizes.max() > _TOTAL or sizes.sum() != len(frequencies):
@@ -103,14 +104,14 @@ def build_tables(frequencies, sizes, minimum, *, escape, skip=0):
     )
 
 
-def _vector_of_model(array, name):
-    array = np.asarray(array)
+def _vector_of_model(values: ArrayLike, name: str) -> np.ndarray:
+    array = np.asarray(values)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise InvalidModel(f"probability tables: {name} must be a vector of integers")
     return array.astype(np.int64)
 
 
-def quantise(pmf):
+def quantise(pmf: np.ndarray) -> np.ndarray:
     """Integer frequencies >= 1 that sum to 65536 in every row, close to those that cost the fewest bits under `pmf`.
 
     `pmf`: [..., L] nonnegative, L <= 32768; every row is divided by its sum. Returns int64 [..., L]. Without whole
@@ -132,7 +133,7 @@ def quantise(pmf):
     return (frequencies + (rank < left)).astype(np.int64)
 
 
-def _scale_with_floor_of_one(pmf):
+def _scale_with_floor_of_one(pmf: np.ndarray) -> np.ndarray:
     """`scale` [..., 1] with sum(max(1, scale * pmf)) = 65536; it falls, and raised entries only grow, till it holds."""
     raised = np.zeros(pmf.shape, bool)
     while True:
@@ -144,7 +145,7 @@ def _scale_with_floor_of_one(pmf):
         raised |= still_below
 
 
-def information_bits(symbols, table_index, tables):
+def information_bits(symbols: np.ndarray, table_index: np.ndarray, tables: Tables) -> float:
     """-sum(log2(frequency / 65536)) over `symbols`, escapes included: what coding them costs but for the two states.
 
     `symbols`, `table_index`: integers of the same shape. Raises `InvalidInput` like `Encoder.put`.
@@ -157,10 +158,10 @@ def information_bits(symbols, table_index, tables):
 class Encoder:
     """Collects symbols in the order in which they will be decoded; the bytes are made by `finish`."""
 
-    def __init__(self):
-        self._puts = []
+    def __init__(self) -> None:
+        self._puts: list[np.ndarray] = []
 
-    def put(self, symbols, table_index, tables):
+    def put(self, symbols: np.ndarray, table_index: np.ndarray, tables: Tables) -> None:
         """Code `symbols`, each with table `table_index` of `tables`: integers of the same shape, taken in C order.
 
         Raises `InvalidInput` for a table that does not exist and for a value that its table cannot code: one outside
@@ -168,7 +169,7 @@ class Encoder:
         """
         self._puts.append(_intervals(symbols, table_index, tables))
 
-    def finish(self):
+    def finish(self) -> bytes:
         """The whole stream as bytes."""
         words = np.empty(sum(map(len, self._puts)), np.uint32)
         states = np.full(LANES, _INITIAL)
@@ -182,7 +183,7 @@ class Encoder:
 class Decoder:
     """Reads back what an `Encoder` wrote: the same tables and table indices in the same order give the same symbols."""
 
-    def __init__(self, data, *, partial=False):
+    def __init__(self, data: bytes, *, partial: bool = False):
         """`partial`: any beginning of a stream will do; symbols that it does not determine will be 0.
 
         Raises `InvalidFile` for an impossible state, and unless `partial` if `data` is not two states and whole words.
@@ -202,11 +203,11 @@ class Decoder:
             raise InvalidFile("coded stream: damaged, it begins with an impossible state")
 
     @property
-    def exhausted(self):
+    def exhausted(self) -> bool:
         """Whether the stream ended before the symbols that were asked for: the rest of them, and any more, are 0."""
         return self._position > len(self._words)
 
-    def get(self, table_index, tables):
+    def get(self, table_index: np.ndarray, tables: Tables) -> np.ndarray:
         """The next symbols, int16 in `table_index`'s shape. Raises `InvalidInput` for a table that does not exist and,
         unless `partial`, `InvalidFile` when the stream ends too early; damage may also give other symbols, which
         `finish` notices."""
@@ -218,7 +219,7 @@ class Decoder:
             raise InvalidFile("coded stream: truncated or damaged, it ends before its last symbol")
         return symbols.reshape(table_index.shape)
 
-    def finish(self):
+    def finish(self) -> None:
         """Raises `InvalidFile` unless exactly everything was read: no word is left, both states are the initial one.
         A partial stream that is exhausted has nothing to compare."""
         if self._partial and self.exhausted:
@@ -227,7 +228,7 @@ class Decoder:
             raise InvalidFile("coded stream: damaged, or made with other tables: decoding did not end where it should")
 
 
-def _intervals(symbols, table_index, tables):
+def _intervals(symbols: np.ndarray, table_index: np.ndarray, tables: Tables) -> np.ndarray:
     """What is coded for `symbols`, escaped values included and skipped tables left out: uint32, start in the low half,
     frequency - 1 in the high half."""
     symbols, table_index = np.asarray(symbols), np.asarray(table_index)
@@ -244,7 +245,7 @@ def _intervals(symbols, table_index, tables):
     return intervals[:count].copy()  # hardly any value is escaped, so nearly half of it would be kept for nothing
 
 
-def _checked_index(table_index, tables):
+def _checked_index(table_index: np.ndarray, tables: Tables) -> np.ndarray:
     """Table indices as a vector, uint8 if they were and else uint32, after checking that there are such tables."""
     _check_integers(table_index, 0, len(tables.minimum) - 1, "table index")
     if table_index.dtype == np.uint8:
@@ -253,7 +254,7 @@ def _checked_index(table_index, tables):
     return _frozen(np.ascontiguousarray(table_index, np.int32).reshape(-1).view(np.uint32))
 
 
-def _check_integers(array, lowest, highest, name):
+def _check_integers(array: np.ndarray, lowest: int, highest: int, name: str) -> None:
     if array.dtype.kind not in "iu":
         raise InvalidInput(f"entropy coder: {name} must be integers, not {array.dtype}")
     for extreme in (array.min(initial=0), array.max(initial=0)):
@@ -261,14 +262,14 @@ def _check_integers(array, lowest, highest, name):
             raise InvalidInput(f"entropy coder: {name} {extreme} lies outside {lowest}..{highest}")
 
 
-def _frozen(vector):
+def _frozen(vector: np.ndarray) -> np.ndarray:
     """A vector (or this view of it) made read-only, so that numba sees one kind of array and compiles once."""
     vector.flags.writeable = False
     return vector
 
 
 @compiled()
-def _look_up(values, index, tables, intervals):
+def _look_up(values: np.ndarray, index: np.ndarray, tables: Tables, intervals: np.ndarray) -> tuple[int, int]:
     """Fill `intervals`; returns how many values were found, all unless one has no symbol, and how many were written."""
     cumulative, escape = tables.cumulative, tables.escape
     count = 0
@@ -295,7 +296,7 @@ def _look_up(values, index, tables, intervals):
 
 
 @compiled(error_model="numpy")
-def _encode(intervals, states, words, position):
+def _encode(intervals: np.ndarray, states: np.ndarray, words: np.ndarray, position: int) -> int:
     """Encode from the last interval to the first, writing words downwards from `position`; returns the new position.
 
     `states`: the lane of the last, then the other; on return the lane of the one before the first, then the other.
@@ -316,7 +317,9 @@ def _encode(intervals, states, words, position):
 
 
 @compiled()
-def _decode(states, words, position, index, tables, symbols):
+def _decode(
+    states: np.ndarray, words: np.ndarray, position: int, index: np.ndarray, tables: Tables, symbols: np.ndarray
+) -> int:
     """Decode one symbol for each `index` into `symbols`, zeros before; returns the new position. It is beyond the last
     word if one was missing, and then nothing more is decoded: the symbol that came before the word is still right.
 
@@ -349,7 +352,7 @@ def _decode(states, words, position, index, tables, symbols):
 
 
 @compiled()
-def _pull(x, offset, frequency, words, position):
+def _pull(x: Any, offset: Any, frequency: Any, words: np.ndarray, position: int) -> tuple[Any, int]:
     """Take one symbol out of a state, and bring it back above 2^31 with one word; past the end the word is 0."""
     x = frequency * (x >> _SLOT_BITS) + offset
     if x < _INITIAL:

@@ -29,7 +29,7 @@ XMP_TAG = 700  # of TIFF
 LOADED_MODELS = 4  # that stay in memory for the next file
 
 # Where Pillow's own choice would visibly lose some of what was decoded.
-SAVE_SETTINGS = {
+SAVE_SETTINGS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
     "WEBP": {"lossless": True},
     "AVIF": {"quality": 90, "subsampling": "4:4:4"},
@@ -145,9 +145,9 @@ def _summary(data: bytes) -> Compressed:
 
 
 def _codec(model: "Model", device: str, default: Callable[[], Path]) -> "Codec":
-    if hasattr(model, "compress"):
+    if model is not None and not isinstance(model, str | PathLike):
         return model
-    directory = default() if model is None else zoo.find(model)
+    directory = default() if model is None else zoo.find(Path(model))
     return _loaded(directory.resolve(), zoo.read_description(directory)["weights_sha256"], device)
 
 
@@ -216,7 +216,7 @@ def _save(picture: Image.Image, file: BinaryIO, format: str, name: str) -> None:
 
 def _metadata(picture: Image.Image, format: str) -> dict[str, Any]:
     """Those of ICC, EXIF and XMP that the format's writer takes: damaged EXIF must not cost the picture."""
-    found = {}
+    found: dict[str, Any] = {}
     for key in ("icc_profile", "exif", "xmp"):
         with contextlib.suppress(Exception):  # writers that cannot parse it raise all sorts of things
             settings = {key: picture.info[key]}

@@ -6,7 +6,7 @@ Only this file knows these numbers. Nothing here needs PyTorch.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby, pairwise, product
 from typing import NamedTuple
 
@@ -96,8 +96,10 @@ class Window(NamedTuple):
         return [Window(top, left, bottom, right) for (top, bottom), (left, right) in product(rows, columns)]
 
 
-def whole(shape: tuple[int, int]) -> Window:
-    return Window(0, 0, *shape)
+def whole(shape: Sequence[int]) -> Window:
+    """All of a grid of so many rows and columns."""
+    rows, columns = shape
+    return Window(0, 0, rows, columns)
 
 
 def cells_of(height: int, width: int) -> Window:

@@ -47,7 +47,7 @@ class _MatmulPrecision:
 
 def _settings() -> list[_Setting]:
     """oneDNN with real float32: in bfloat16, which some settings allow it, a picture has another file."""
-    onednn = torch.backends.mkldnn
+    onednn: Any = torch.backends.mkldnn  # what is in it depends on the version
     settings = [_Setting(onednn, "enabled", (True,))] if onednn.is_available() else []
     if hasattr(onednn, "conv"):  # PyTorch 2.9
         precise = "ieee", "none"
@@ -65,7 +65,7 @@ def isolated(function: Callable) -> Callable:
     """Run a function with gradients allowed, without autocast, and with `SETTINGS`; then all is as it was before."""
 
     @functools.wraps(function)
-    def call(*arguments, **keywords):
+    def call(*arguments: Any, **keywords: Any) -> Any:
         _go_on_after_fork()
         with contextlib.ExitStack() as stack:
             stack.enter_context(_own_settings())

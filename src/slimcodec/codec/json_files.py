@@ -7,7 +7,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ MAX_BYTES = 64 << 20  # none of ours comes near it, and parsed it takes many tim
 MAX_DEPTH = 64  # of lists and objects in each other; whatever walks through the values may then call itself
 MAX_DIGITS = 18  # of a whole number: it fits 64 bits, and a float
 
-Record = TypeVar("Record", bound=tuple)
+Record = TypeVar("Record", bound=tuple[Any, ...])
 
 
 def read(path: Path, *, remedy: str, kind: type = dict) -> Any:
@@ -70,9 +70,13 @@ def record(kind: type[Record], values: Any) -> Record:
     hints = typing.get_type_hints(kind)
     if unknown := values.keys() - hints.keys():
         raise ValueError(f"there is no {min(unknown)}")
-    if missing := hints.keys() - values.keys() - kind._field_defaults.keys():
+    if missing := hints.keys() - values.keys() - _defaults(kind):
         raise ValueError(f"{min(missing)} is missing")
     return kind(**{name: _built(hints[name], value, name) for name, value in values.items()})
+
+
+def _defaults(kind: Any) -> set[str]:
+    return set(kind._field_defaults)
 
 
 def _built(hint: Any, value: Any, name: str) -> Any:
@@ -109,7 +113,7 @@ def fits(value: Any, hint: Any) -> bool:
     return hint is Any or type(value) is hint or (hint is float and type(value) is int)
 
 
-def _object(pairs):
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
@@ -117,24 +121,24 @@ def _object(pairs):
     return found
 
 
-def _refuse_constant(name):
+def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number of JSON")
 
 
-def _whole_number(text):
+def _whole_number(text: str) -> int:
     if len(text.lstrip("-")) > MAX_DIGITS:
         raise ValueError(f"a number of {len(text)} digits")
     return int(text)
 
 
-def _number(text):
+def _number(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"the number {text[:20]} is too large")
     return value
 
 
-def _require_shallow(value):
+def _require_shallow(value: Any) -> None:
     """Level by level: a function that calls itself would itself fail."""
     level = [value]
     for _ in range(MAX_DEPTH):
@@ -144,5 +148,5 @@ def _require_shallow(value):
     raise ValueError(f"nested deeper than {MAX_DEPTH}")
 
 
-def _items(parent):
+def _items(parent: dict[str, Any] | list[Any]) -> Iterable[Any]:
     return parent.values() if isinstance(parent, dict) else parent

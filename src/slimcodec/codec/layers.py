@@ -5,6 +5,7 @@ Shapes are [B, C, H, W] throughout. Every block keeps H and W; only `downsample`
 
 from copy import copy, deepcopy
 from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from slimcodec.codec.blocks import KINDS, widths
 
+Kind = TypeVar("Kind", bound=nn.Module)
 ACTIVATION_BITS = 4  # h_scale's activations, and its output in scale-index steps, come in units of 1/16
 
 # Weights are float32 whatever PyTorch's default is at the moment.
@@ -21,32 +23,32 @@ conv_transpose2d = partial(nn.ConvTranspose2d, dtype=torch.float32)
 
 class _Round(torch.autograd.Function):
     @staticmethod
-    def forward(_, x):
+    def forward(_: Any, x: Tensor) -> Tensor:
         return x.round()
 
     @staticmethod
-    def backward(_, gradient):
+    def backward(_: Any, gradient: Tensor) -> Tensor:
         return gradient
 
 
 class _Floor(torch.autograd.Function):
     @staticmethod
-    def forward(_, x):
+    def forward(_: Any, x: Tensor) -> Tensor:
         return x.floor()
 
     @staticmethod
-    def backward(_, gradient):
+    def backward(_: Any, gradient: Tensor) -> Tensor:
         return gradient
 
 
 class _Clamp(torch.autograd.Function):
     @staticmethod
-    def forward(context, x, low, high):
+    def forward(context: Any, x: Tensor, low: float, high: float) -> Tensor:
         context.save_for_backward(x < low, x > high)
         return x.clamp(low, high)
 
     @staticmethod
-    def backward(context, gradient):
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         below, above = context.saved_tensors
         # Descent moves x against its gradient: outside the range only the step that points back inside may pass.
         blocked = (below & (gradient > 0)) | (above & (gradient < 0))
@@ -75,6 +77,9 @@ def _relu(x: Tensor) -> Tensor:
 
 class Block(nn.Module):
     """x + what a chain of convolutions makes of x; the kinds are in codec/blocks."""
+
+    expand: nn.Conv2d
+    project: nn.Conv2d
 
     def __init__(self, kind: str, channels: int, hidden: int):
         super().__init__()
@@ -120,8 +125,8 @@ class PackedSubPixelConv(nn.Module):
         channels = torch.arange(self.conv.out_channels, dtype=torch.int64, device=self.conv.weight.device)
         grouped = channels.view(-1, self.ratio, self.ratio)
         order = grouped.permute(1, 2, 0).flatten()
-        self.conv.weight.copy_(layer.conv.weight[order])
-        self.conv.bias.copy_(layer.conv.bias[order])
+        for own, other in zip(self.conv.parameters(), layer.conv.parameters(), strict=True):
+            own.copy_(other[order])
 
     def forward(self, x: Tensor) -> Tensor:
         return _interleave(self.conv(x), self.ratio)
@@ -167,7 +172,7 @@ class IntegerConv2d(nn.Module):
     ):
         super().__init__()
         conv = conv2d(in_channels, out_channels * ratio**2, kernel)
-        self.weight, self.bias = conv.weight, conv.bias
+        self.weight, self.bias = conv.parameters()
         self.input_bits, self.ratio, self.last = input_bits, ratio, last
 
     def quantised(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -212,6 +217,9 @@ class IntegerConv2d(nn.Module):
 class PackedIntegerConv2d(nn.Module):
     """As `IntegerConv2d` in eval mode, in place, with integers that are not made anew for every picture."""
 
+    weight: Tensor
+    bias: Tensor
+
     @torch.no_grad()
     def __init__(self, layer: IntegerConv2d):
         super().__init__()
@@ -227,13 +235,13 @@ class PackedIntegerConv2d(nn.Module):
         return F.pixel_shuffle(out if self.last else out.clamp_(0, 255), self.ratio)
 
 
-def packed(module: nn.Module) -> nn.Module:
+def packed(module: Kind) -> Kind:
     """A module for inference: what its layers would do anew for every picture is done once. The module stays as it is.
 
     Layers that have nothing to prepare are shared with it.
     """
     if isinstance(module, SubPixelConv | IntegerConv2d):
-        return module.pack()
+        return module.pack()  # type: ignore[return-value]  # it does the same
     found = copy(module)
     found._modules = {name: child and packed(child) for name, child in module._modules.items()}
     return found

@@ -20,10 +20,11 @@ from torch import Tensor
 
 import slimcodec
 from slimcodec import InvalidModel
+from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.atomic import write_text  # noqa: F401 - as what is imported from zoo
 from slimcodec.codec.complexity import decoder_macs_per_pixel, encoder_macs_per_pixel, macs_per_pixel
 from slimcodec.codec.isolation import isolated
-from slimcodec.codec.network import GAIN_UNIT, Architecture, HyperpriorCodec
+from slimcodec.codec.network import GAIN_UNIT, HyperpriorCodec
 from slimcodec.codec.zoo import (  # noqa: F401 - who needs tensors too has the rest of a directory through here
     CARD,
     DESCRIPTION,
@@ -56,7 +57,7 @@ class Model(NamedTuple):
     def sha256(self) -> str:
         return self.info["weights_sha256"]
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         """For pickle, to which the tables' uint16 mean nothing."""
         tensors = self.codec.state_dict() | {TABLES + name: table for name, table in self.tables.items()}
         data = serialise_tensors({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()})
@@ -186,7 +187,7 @@ def _shipped(codec: HyperpriorCodec) -> dict[str, Tensor]:
     """Name → tensor of weights.safetensors: floats but for log_gain (int16) and h_scale (int8, int32)."""
     tensors = {name: t for name, t in codec.state_dict().items() if not name.startswith("h_scale.")}
     tensors["log_gain"] = (codec.log_gain.detach() * GAIN_UNIT).round().to(torch.int16)
-    for index, layer in enumerate(codec.h_scale.layers):
+    for index, layer in enumerate(codec.h_scale.integer_layers):
         weight, bias, exponent = layer.quantised()
         tensors[f"h_scale.layers.{index}.weight"] = weight.detach().to(torch.int8)
         tensors[f"h_scale.layers.{index}.bias"] = bias.detach().to(torch.int32)
@@ -206,7 +207,7 @@ def _layout(codec: HyperpriorCodec) -> dict[str, _Tensor]:
     for name, tensor in codec.state_dict().items():
         dtype = integers[name.rsplit(".")[-1]] if name.startswith("h_scale.") else tensor.dtype
         layout[name] = _Tensor(tensor.shape, torch.int16 if name == "log_gain" else dtype)
-    layers = range(len(codec.h_scale.layers))
+    layers = range(len(codec.h_scale.integer_layers))
     return layout | {f"h_scale.layers.{layer}.exponent": _Tensor(torch.Size(), torch.int32) for layer in layers}
 
 
@@ -216,7 +217,7 @@ def _check_weights(codec: HyperpriorCodec, *, half: bool) -> None:
             raise InvalidModel(f"{name}: holds NaN or infinity, nothing was saved; training has diverged")
     if codec.log_gain.abs().max() * GAIN_UNIT >= 2**15:
         raise InvalidModel("log_gain: does not fit int16, nothing was saved; training has diverged")
-    for index, layer in enumerate(codec.h_scale.layers):
+    for index, layer in enumerate(codec.h_scale.integer_layers):
         if layer.accumulator_bound() >= ACCUMULATOR_LIMIT:
             raise InvalidModel(
                 f"h_scale.layers.{index}: a 32-bit accumulator could overflow; train with smaller weights"
@@ -234,14 +235,14 @@ def _filled(
     for name, wanted in expected.items():
         found = _Tensor(tensors[name].shape, tensors[name].dtype)
         if found != wanted:
-            found, needed = (f"{tuple(t.shape)} {t.dtype}" for t in (found, wanted))
-            raise InvalidModel(f"{path}: tensor {name} is {found}, the architecture needs {needed}")
+            has, needs = (f"{tuple(t.shape)} {t.dtype}" for t in (found, wanted))
+            raise InvalidModel(f"{path}: tensor {name} is {has}, the architecture needs {needs}")
     floats = {name: tensors.get(name, t) for name, t in codec.state_dict().items()}
     masters = {name: t.shape for name, t in floats.items() if name.startswith("h_scale.")}
     floats |= {name: torch.empty(shape, dtype=torch.float32, device="cpu") for name, shape in masters.items()}
     floats["log_gain"] = tensors["log_gain"].float() / GAIN_UNIT
     codec.load_state_dict(floats, assign=True)
-    for index, layer in enumerate(codec.h_scale.layers):
+    for index, layer in enumerate(codec.h_scale.integer_layers):
         layer.load_quantised(*(tensors[f"h_scale.layers.{index}.{part}"] for part in ("weight", "bias", "exponent")))
     if changed := _difference(_shipped(codec), tensors):
         raise InvalidModel(f"{path}: tensor {changed} holds values that no trained model has; the file was edited")

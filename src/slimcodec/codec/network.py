@@ -54,7 +54,7 @@ class Coded(NamedTuple):
     y: Tensor  # planes
     mu: Tensor  # planes
     residual: Tensor  # planes: (y - mu)·gain, not rounded
-    index: Tensor  # planes: real scale index of the residual, not clamped
+    index: Tensor  # type: ignore[assignment]  # planes: real scale index of the residual, not clamped
     gain: Tensor  # [B, 1, M, 1, 1]
     z: Tensor  # [B, N, H/64, W/64], not rounded
 
@@ -100,7 +100,7 @@ class Synthesis(nn.Module):
         kind, kernel = architecture.upsampling, architecture.upsampling_kernel
         self.levels = nn.ModuleList()
         first = architecture.g_s[0]
-        enter = conv2d(architecture.latents, first.channels, 1)
+        enter: nn.Module = conv2d(architecture.latents, first.channels, 1)
         for level, below in zip(architecture.g_s, [*architecture.g_s[1:], None], strict=True):
             self.levels.append(Transform(enter, level))
             if below:
@@ -173,7 +173,12 @@ class ScaleNetwork(nn.Module):
                 IntegerConv2d(third, outputs, 1, input_bits=4, last=True),
             ]
         )
-        nn.init.constant_(self.layers[-1].bias, 18)  # index 18 is a scale of about 1: where y starts
+        nn.init.constant_(self.integer_layers[-1].bias, 18)  # index 18 is a scale of about 1: where y starts
+
+    @property
+    def integer_layers(self) -> list[IntegerConv2d]:
+        """The layers, as long as they are not packed."""
+        return list(self.layers)  # type: ignore[arg-type]  # nothing else is in it
 
     def forward(self, z_hat: Tensor) -> Tensor:
         with torch.autocast(z_hat.device.type, enabled=False):
@@ -339,12 +344,14 @@ def _initialise(codec: HyperpriorCodec) -> None:
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             transposed = isinstance(layer, nn.ConvTranspose2d)
             terms = layer.in_channels // layer.groups * math.prod(layer.kernel_size)
-            nn.init.normal_(layer.weight, std=(terms / (math.prod(layer.stride) if transposed else 1)) ** -0.5)
-            nn.init.zeros_(layer.bias)
+            weight, bias = layer.parameters()
+            nn.init.normal_(weight, std=(terms / (math.prod(layer.stride) if transposed else 1)) ** -0.5)
+            nn.init.zeros_(bias)
     for block in codec.modules():
         if isinstance(block, Block):
             block.expand.weight.mul_(2**0.5)  # ReLU halves the variance
             block.project.weight.mul_(0.3)
     for c_k in codec.context:
-        c_k[-1].weight.mul_(0.1)
+        *_, (weights, _) = (tuple(layer.parameters()) for layer in c_k.children() if isinstance(layer, nn.Conv2d))
+        weights.mul_(0.1)
     codec.g_s.head.conv.weight.mul_(0.3)

@@ -113,7 +113,7 @@ class Canvas:
         return self.image
 
 
-def metadata(icc: bytes | None, exif: bytes | None, xmp: bytes | None = None) -> dict[str, bytes]:
+def metadata(icc: bytes | None, exif: bytes | None, xmp: bytes | None = None) -> dict[Any, bytes]:
     """Profile, EXIF and XMP as `Picture` has them → as Pillow has them in `Image.info`."""
     found = {"icc_profile": icc, "exif": exif and EXIF_MARKER + exif, "xmp": xmp}
     return {key: value for key, value in found.items() if value}
@@ -128,7 +128,7 @@ def open_picture(source: str | PathLike | BinaryIO, max_pixels: int | None = Non
     Raises InvalidInput, naming the file, when it is missing, no picture, damaged or suspiciously large.
     """
     name = file_name(source)
-    if hasattr(source, "read") and not source.seekable():
+    if not isinstance(source, str | PathLike) and hasattr(source, "read") and not source.seekable():
         source = BytesIO(source.read())
     with _limit(max_pixels), _reading(name), Image.open(source) as image:
         _check_pixels(image, max_pixels)
@@ -180,7 +180,7 @@ def _warn_of_frames(image: Image.Image, name: str) -> None:
     warnings.warn(f"{name}: {used}", stacklevel=3)
 
 
-def _frames(image: Image.Image) -> int:
+def _frames(image: Any) -> int:
     """How many there are; 0: several, but the later ones are damaged.
 
     Some formats must be gone through to count them, and then the image is not what it was: a second one counts.
@@ -271,7 +271,8 @@ def _without_ink(image: Image.Image) -> Image.Image:
     if profile[16:20] == b"CMYK":
         with contextlib.suppress(ImageCms.PyCMSError, OSError, ImportError):
             srgb = ImageCms.createProfile("sRGB")
-            return ImageCms.profileToProfile(image, BytesIO(profile), srgb, outputMode="RGB")
+            found = ImageCms.profileToProfile(image, BytesIO(profile), srgb, outputMode="RGB")
+            return found or image.convert("RGB")
     return image.convert("RGB")
 
 

@@ -7,6 +7,8 @@ with it the scale of every residual.
 """
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.grid import CELL, LATENTS, PLANE_CELLS, Window, whole
 from slimcodec.codec.network import from_planes, to_planes
 from slimcodec.codec.pictures import LazyPixels
+from slimcodec.codec.quantise import Quantiser
 from slimcodec.codec.transforms import Transforms
 
 # Gradient steps for effort 0…10. On 256² crops of four pictures of cid22-validation, qualities 1, 3, 5 and 7, the
@@ -56,10 +59,14 @@ def refine(
     for number, piece in enumerate(pieces):
         seen = piece.grown(MARGIN, grid)
         task = _Piece(transforms, pixels, y, z_hat, index, fixed_quality, seen)
-        better = task.refined(steps, lambda step, number=number: tell(number * steps + step, len(pieces) * steps))
+        better = task.refined(steps, partial(_tell_piece, tell, number, len(pieces), steps))
         inner, place = piece.seen_from(seen).finer(LATENTS), piece.finer(LATENTS)
         refined[:, :, *place.slices] = better[:, :, *inner.slices]
     return refined
+
+
+def _tell_piece(tell: Callable[[int, int], None], number: int, pieces: int, steps: int, step: int) -> None:
+    tell(number * steps + step, pieces * steps)
 
 
 class _Piece:
@@ -158,7 +165,7 @@ class _Round(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(context, exact, index, decided, quantiser):
+    def forward(context: Any, exact: Tensor, index: Tensor, decided: Tensor, quantiser: Quantiser) -> Tensor:
         skipped = index < quantiser.skip
         lower = exact.floor()
         fraction = exact - lower
@@ -169,7 +176,7 @@ class _Round(torch.autograd.Function):
         return quantiser.reconstruct(torch.where(decided, quantiser.choose(exact, index), mixture), index)
 
     @staticmethod
-    def backward(context, gradient):
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         slope, rise = context.saved_tensors
         return (gradient + rise) * slope, None, None, None
 

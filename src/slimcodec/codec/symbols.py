@@ -33,7 +33,7 @@ class Symbols(NamedTuple):
     """What a file's streams say of a window of cells (rows × columns), and the scale indices that follow from z."""
 
     z: np.ndarray  # int8 [N, rows, columns]
-    index: np.ndarray  # uint8 [4, M, 2·rows, 2·columns], planes at 1/32
+    index: np.ndarray  # type: ignore[assignment]  # uint8 [4, M, 2·rows, 2·columns], planes at 1/32
     r: np.ndarray  # int16 [4, M, 2·rows, 2·columns]
 
 
@@ -142,7 +142,7 @@ class SymbolCoder:
         pairs = zip(symbols.r, symbols.index, strict=True)
         return bits + sum(entropy.information_bits(r, index, self.r_tables) for r, index in pairs)
 
-    def z_index(self, shape: tuple[int, int, int], fixed_quality: int) -> np.ndarray:
+    def z_index(self, shape: tuple[int, ...], fixed_quality: int) -> np.ndarray:
         """The table of every z: that of its channel at the nearest rung."""
         rung = min((fixed_quality + QUALITY_ONE // 2) // QUALITY_ONE, self.network.architecture.rungs) - 1
         channel = np.arange(shape[0], dtype=np.int32) + rung * shape[0]

@@ -1,7 +1,9 @@
 """Which quality meets a wish: a file size, bits a pixel, or a PSNR. Searches use estimated sizes, then real files."""
 
 from collections.abc import Callable
+from functools import partial
 from numbers import Real
+from typing import Any
 
 from slimcodec import InvalidInput
 from slimcodec.codec.bitstream import QUALITY_ONE
@@ -25,16 +27,19 @@ def compress(
 
     Raises InvalidInput for two wishes, and for one that no quality of the model can meet.
     """
-    wishes = {"quality": quality, "target_bpp": target_bpp, "max_bytes": max_bytes, "target_psnr_db": target_psnr_db}
-    wishes = {name: value for name, value in wishes.items() if value is not None} or {"quality": DEFAULT_QUALITY}
+    asked = {"quality": quality, "target_bpp": target_bpp, "max_bytes": max_bytes, "target_psnr_db": target_psnr_db}
+    wishes: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    wishes = wishes or {"quality": DEFAULT_QUALITY}
     if len(wishes) > 1:
         raise InvalidInput(f"{' and '.join(wishes)}: only one of them can be asked for")
     ((name, value),) = wishes.items()
     if name == "quality":
         return encoding.file(fixed_quality(value, rungs))
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < float("inf"):
         raise InvalidInput(f"{name} {value!r}: must be a positive number")
-    return {"target_bpp": _near_bpp, "max_bytes": _within_bytes, "target_psnr_db": _at_psnr}[name](encoding, value)
+    meet: dict[str, Callable[[Encoding, Any], bytes]]
+    meet = {"target_bpp": _near_bpp, "max_bytes": _within_bytes, "target_psnr_db": _at_psnr}
+    return meet[name](encoding, value)
 
 
 def fixed_quality(quality: float, rungs: int) -> int:
@@ -49,7 +54,7 @@ def _near_bpp(encoding: Encoding, bpp: float) -> bytes:
     best = None
     aim = wanted
     for _ in range(ATTEMPTS):
-        fixed = _largest(encoding, lambda q, aim=aim: estimated_bytes(encoding, q) <= aim)
+        fixed = _largest(encoding, partial(_fits, encoding, aim))
         if fixed is None:
             fixed = QUALITY_ONE
         data = encoding.file(fixed)
@@ -63,9 +68,9 @@ def _near_bpp(encoding: Encoding, bpp: float) -> bytes:
 
 
 def _within_bytes(encoding: Encoding, limit: int) -> bytes:
-    best, aim = None, limit
+    best, aim = None, float(limit)
     for _ in range(ATTEMPTS):
-        fixed = _largest(encoding, lambda q, aim=aim: estimated_bytes(encoding, q) <= aim)
+        fixed = _largest(encoding, partial(_fits, encoding, aim))
         data = encoding.file(QUALITY_ONE if fixed is None else fixed)
         if len(data) <= limit and (best is None or len(data) > len(best)):
             best = data
@@ -95,6 +100,10 @@ def _at_psnr(encoding: Encoding, psnr_db: float) -> bytes:
 def estimated_bytes(encoding: Encoding, fixed: int) -> float:
     """What a file of the unrefined latents would take, without making it."""
     return encoding.overhead_bytes + encoding.bits(fixed, effort=0) / 8
+
+
+def _fits(encoding: Encoding, limit: float, fixed: int) -> bool:
+    return estimated_bytes(encoding, fixed) <= limit
 
 
 def _largest(encoding: Encoding, holds: Callable[[int], bool]) -> int | None:

@@ -15,12 +15,14 @@ from torch import Tensor
 from slimcodec import InvalidInput, InvalidModel
 from slimcodec.codec import heap
 from slimcodec.codec.grid import LATENT_SCALE, LATENTS, Window, cells_of, is_big, whole
-from slimcodec.codec.models import WEIGHTS, Model
+from slimcodec.codec.models import Model
 from slimcodec.codec.network import join_planes, round_z, to_planes
+from slimcodec.codec.pictures import LazyPixels
 from slimcodec.codec.progress import Progress, tell
 from slimcodec.codec.quantise import Quantiser
 from slimcodec.codec.symbols import SymbolCoder, Symbols
 from slimcodec.codec.tiling import Trimmed, analysis_margin, latent_margin, synthesis_margin
+from slimcodec.codec.zoo import WEIGHTS
 
 HASH_BYTES = 8
 RESIDUAL_LIMIT = 2**15 - 1  # an escaped residual is an int16
@@ -41,7 +43,7 @@ class Transforms:
         self.model_hash = bytes.fromhex(model.sha256)[:HASH_BYTES]
         try:
             self.device = torch.device(device)
-            network = deepcopy(model.codec).eval().to(self.device, memory_format=torch.channels_last)
+            network = deepcopy(model.codec).eval().to(self.device).to(memory_format=torch.channels_last)
         except (RuntimeError, AssertionError) as error:
             raise InvalidInput(f"device {device}: cannot be used here ({str(error).splitlines()[0]})") from error
         self.network = network.requires_grad_(False).pack()
@@ -54,7 +56,9 @@ class Transforms:
         self.margins = analysis_margin(architecture), latent_margin(architecture), synthesis_margin(architecture)
 
     @torch.inference_mode()
-    def analyse(self, pixels: np.ndarray, window: Window | None = None, progress: Progress | None = None) -> Tensor:
+    def analyse(
+        self, pixels: np.ndarray | LazyPixels, window: Window | None = None, progress: Progress | None = None
+    ) -> Tensor:
         """uint8 [H, W, 3] → y [1, M, h, w] of a window of latents; without one of the whole padded picture."""
         height, width, _ = pixels.shape
         grid = cells_of(height, width).finer(LATENTS)
@@ -154,7 +158,7 @@ class Transforms:
             tell(progress, done, len(pieces))
         return pixels
 
-    def padded(self, pixels: np.ndarray, window: Window) -> Tensor:
+    def padded(self, pixels: np.ndarray | LazyPixels, window: Window) -> Tensor:
         """uint8 [H, W, 3] → float [1, 3, h, w] in [0, 1] of a window; beyond the picture its edges are repeated."""
         height, width, _ = pixels.shape
         top, left = min(window.top, height - 1), min(window.left, width - 1)

@@ -74,8 +74,8 @@ def _disagreements(settings: Settings) -> Problems:
 
 
 def _of_training(settings: Settings) -> Problems:
-    for section, training in (("teacher", settings.teacher.training), ("student", settings.student.training)):
-        if training.as_in_files:
+    for section, first in (("teacher", settings.teacher.training), ("student", settings.student.training)):
+        if first.as_in_files:
             remedy = "set it in prune.training or finish.training"
             yield (
                 f"{section}.training.as_in_files",

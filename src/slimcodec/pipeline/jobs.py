@@ -157,7 +157,7 @@ def prepare_process() -> None:
 def outcome_of(error: Exception, directory: Path) -> Outcome:
     if isinstance(error, SlimcodecError):
         return Outcome(STOPPED if isinstance(error, TrainingInterrupted) else FAILED, str(error))
-    if _is_of_the_disk(error):
+    if isinstance(error, OSError) and _is_of_the_disk(error):  # shutil.Error is one
         reason = error.strerror if error.errno else error.args[0][0][-1]  # copytree's errors are a list
         return Outcome(
             FAILED,

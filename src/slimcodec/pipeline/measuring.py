@@ -1,10 +1,11 @@
 """How a run measures its models: estimated bits on validation crops for the gate, real files on sets of photos."""
 
 from pathlib import Path
+from typing import Any
 
-from slimcodec.codec import models
 from slimcodec.codec.atomic import write_text
 from slimcodec.codec.inference import Codec
+from slimcodec.codec.models import load
 from slimcodec.evaluation import anchors, curves, points
 from slimcodec.evaluation.codecs import ModelCodec, with_steps
 from slimcodec.evaluation.metrics import PSNR
@@ -24,7 +25,7 @@ def is_whole(study_folder: Path) -> bool:
 
 def validation_curve(run: Run, model: Path) -> curves.Curve:
     """Estimated bits on the validation crops: what the gate judges by. Kept beside the model's figures."""
-    codec = Codec(models.load(model), run.photos.device)
+    codec = Codec(load(model), run.photos.device)
     qualities, label = run.settings.validation.qualities, f"validate {model.name}"
     curve = curves.mean_curve(points.estimated_points(codec, run.photos.validation_crops, qualities, description=label))
     run.tracker.curve(model, curve)
@@ -45,17 +46,20 @@ def draw_rounds(run: Run, scope: Scope) -> Path:
 def sets_of_photos(run: Run) -> dict[str, list[Photo]]:
     """Name → photos: of each folder that is named, or the validation photos."""
     settings = run.settings.evaluate
-    found = {Path(folder).name: find_photos(folder)[: settings.limit] for folder in settings.folders}
-    return found or {"validation": list(run.photos.validation)[: settings.limit]}
+    if not settings.folders:
+        photos: list[Photo] = [*run.photos.validation]
+        return {"validation": photos[: settings.limit]}
+    return {Path(folder).name: list(find_photos(folder, settings.limit)) for folder in settings.folders}
 
 
 def evaluate_on(run: Run, name: str, photos: list[Photo]) -> dict[str, ModelFigures]:
     """Measure teacher, student, every round and the anchors on a set; the figures of the first two."""
     settings, out = run.settings.evaluate, run.directory.study(name)
     of_run = models_of_run(run)
-    codecs, steps = codecs_beside(run, of_run)
+    models, steps = codecs_beside(run, of_run)
+    codecs: list[Any] = [*models, *(anchors.codec(anchor) for anchor in settings.anchors)]
     summary = study.evaluate(
-        [*codecs, *(anchors.codec(anchor) for anchor in settings.anchors)],
+        codecs,
         photos,
         out,
         name=name,
@@ -90,7 +94,7 @@ def models_of_run(run: Run) -> list[ModelCodec]:
 def codecs_beside(run: Run, of_run: list[ModelCodec]) -> tuple[list[ModelCodec], list[str]]:
     """All models to measure, and the names of those that are steps of pruning."""
     settings = run.settings.evaluate
-    common = {"device": str(run.photos.device), "qualities": tuple(settings.qualities)}
+    common: dict[str, Any] = {"device": str(run.photos.device), "qualities": tuple(settings.qualities)}
     found = [*(ModelCodec.find(other, **common) for other in settings.models), *of_run]
     if not settings.rounds:
         return found, []
@@ -117,8 +121,10 @@ def figures_of(summary: Summary, label: str) -> ModelFigures:
         bits="real files",
         bd_rate_percent={anchor: entry.percent for anchor, entry in against.items()},
         bd_rate_range_db={
-            anchor: [entry.low, entry.high] for anchor, entry in against.items() if entry.low is not None
+            anchor: [entry.low, entry.high]
+            for anchor, entry in against.items()
+            if entry.low is not None and entry.high is not None
         },
-        date=summary.provenance.date,
-        curve={"quality": curve.quality, "bpp": curve.bpp, "psnr_db": curve.values},
+        date=summary.provenance.date or "",
+        curve={"quality": list(curve.quality), "bpp": list(curve.bpp), "psnr_db": list(curve.values)},
     )

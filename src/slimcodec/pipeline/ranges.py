@@ -27,7 +27,7 @@ def _quality(value: Any) -> float:
     """As it is: 2 is written without a point."""
     if type(value) not in (int, float) or not 1 <= value < math.inf:
         raise ValueError("must be a number from 1 on")
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def one_of(*names: str) -> WrapValidator:

@@ -348,8 +348,13 @@ class Settings:
 
     def training(self, stage: Stage) -> Training | None:
         """How a stage trains; None for one that does not."""
-        sections = {"teacher": self.teacher, "distill": self.student, "prune": self.prune, "finish": self.finish}
-        return sections[stage].training if stage in sections else None
+        found: dict[Stage, Training | None] = {
+            "teacher": self.teacher.training,
+            "distill": self.student.training,
+            "prune": self.prune.training,
+            "finish": self.finish.training,
+        }
+        return found.get(stage)
 
     @property
     def finetuning_weights(self) -> dict[str, float]:

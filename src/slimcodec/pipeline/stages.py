@@ -71,7 +71,7 @@ def go(run: Run) -> float | None:
     """Do the stages in order; the student's BD-rate against the teacher in per cent, if it was evaluated."""
     parallel.on_rank_zero(require_possible, run.settings, run.directory)
     require_arguments(run.settings)
-    seconds = {}
+    seconds: dict[Stage, float] = {}
     with run.tracker:
         for stage in STAGES if parallel.rank() == 0 else TRAINING:
             if run.settings.wants(stage):
@@ -140,7 +140,7 @@ def finish(run: Run) -> None:
     if training is None:
         run.say("finish: nothing to do, finish.training is null")
         return
-    start = models.find(settings.start) if settings.start else run.directory.last_accepted(run.settings.prune.scopes)
+    start = zoo.find(settings.start) if settings.start else run.directory.last_accepted(run.settings.prune.scopes)
     cached_model(
         run,
         "finish",
@@ -246,7 +246,7 @@ def is_exported(copy: Path, source: Path, figures: dict[str, Any]) -> bool:
     return there.weights_sha256 == models.load(source).sha256 and plain.items() <= there.figures.items()
 
 
-def conclude(run: Run, seconds: dict[str, float]) -> float | None:
+def conclude(run: Run, seconds: dict[Stage, float]) -> float | None:
     """Print the final table; the student's BD-rate against the teacher, or None."""
     exported = run.directory.student
     student = exported if exported.is_dir() else run.student

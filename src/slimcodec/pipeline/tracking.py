@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
 
 from slimcodec import SlimcodecError
 from slimcodec.codec import models, zoo
@@ -38,6 +37,7 @@ from slimcodec.pipeline.results import ModelFigures
 from slimcodec.pipeline.run_directory import LOG, RunDirectory
 from slimcodec.pipeline.settings import Settings, Wandb
 from slimcodec.report import run_plots
+from slimcodec.training import parallel
 from slimcodec.training.data import Photo
 from slimcodec.training.records import Round, read_records
 
@@ -50,7 +50,7 @@ SIZES = ("decoder_macs_per_pixel", "encoder_macs_per_pixel", "parameters")
 
 def tracker(settings: Settings, directory: RunDirectory) -> "Tracker":
     """The tracker of a job. Of data-parallel processes only the first has a W&B run."""
-    if settings.logger.wandb is None or rank_zero_only.rank:
+    if settings.logger.wandb is None or parallel.rank():
         return Tracker(settings, directory)
     return WandbTracker(settings, directory, settings.logger.wandb)
 
@@ -82,7 +82,7 @@ class Tracker:
             found.append(StageLogger(self, self.directory.stage_of(directory)))
         return found
 
-    def log(self, stage: str, metrics: Mapping[str, float], step: int) -> None:
+    def log(self, stage: str, metrics: Mapping[str, float], step: int | None) -> None:
         """Metrics of a stage at its own step: steps begin again with every fit."""
 
     def round(self, record: Round, path: Path) -> None:
@@ -137,7 +137,7 @@ class WandbTracker(Tracker):
         self.used: set[str] = set()
         self.has_warned = False
 
-    def log(self, stage: str, metrics: Mapping[str, float], step: int) -> None:
+    def log(self, stage: str, metrics: Mapping[str, float], step: int | None) -> None:
         self._send({f"{stage}/{name}": value for name, value in metrics.items()}, f"{stage}/step", step)
 
     def round(self, record: Round, path: Path) -> None:
@@ -240,7 +240,7 @@ class WandbTracker(Tracker):
             write_text(path, chosen + "\n")
         return chosen
 
-    def _send(self, values: Mapping[str, float], step_name: str, step: int) -> None:
+    def _send(self, values: Mapping[str, float], step_name: str, step: int | None) -> None:
         """Values against a step of their own: W&B's step counts everything that was ever sent, and only rises."""
         with self._carrying_on():
             for name in set(values) - self.defined:

@@ -15,7 +15,7 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 
@@ -139,7 +139,7 @@ def trainer(run: Run, directory: Path, *, callbacks: list[Any], **settings: Any)
     return lightning.Trainer(
         accelerator=chosen.accelerator,
         devices=parallel.count(),
-        precision=chosen.precision,
+        precision=chosen.precision,  # type: ignore[arg-type]  # the settings allow no other
         gradient_clip_val=chosen.gradient_clip_val,
         log_every_n_steps=chosen.log_every_n_steps,
         benchmark=chosen.benchmark,

@@ -57,10 +57,9 @@ def evaluate(
         usable, failures = _usable(codecs)
         measured = measure(usable, photos, out / POINTS, qualities=qualities or {}, metrics=chosen, jobs=jobs)
         failures += measured.failures
-        coded = {point.picture: point for point in measured.points}
-        if not coded:
-            first = f"{failures[0].codec or 'photo'}: {failures[0].reason}"
-            raise InvalidInput(f"{name}: nothing could be measured; {first}")
+        if not (coded := {point.picture: point for point in measured.points}):
+            codec, reason = failures[0].codec or "photo", failures[0].reason
+            raise InvalidInput(f"{name}: nothing could be measured; {codec}: {reason}")
         photos = [photo for photo, picture in zip(photos, names_of(photos), strict=True) if picture in coded]
         found = EMPTY._replace(
             data=_data(name, coded.values(), failures),
