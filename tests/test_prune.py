@@ -124,8 +124,8 @@ def test_removing_channels_is_silencing_them(name, scope):
             assert_same_outputs(coded(pruned, x), expected, latents, hypers)
         except AssertionError as error:
             raise AssertionError(f"{group.path}: {error}") from error
-        before = widths.widths(codec.architecture)
-        assert widths.widths(pruned.architecture) == before | {group.path: before[group.path] - len(removed)}
+        whole = widths.widths(codec.architecture)
+        assert widths.widths(pruned.architecture) == whole | {group.path: whole[group.path] - len(removed)}
 
 
 @pytest.mark.parametrize(("name", "scope"), CASES)
