@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from slimcodec.codec import entropy, inference
 from slimcodec.codec.atomic import write_text
+from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.inference import Codec
-from slimcodec.codec.network import QUALITY_ONE
 from slimcodec.codec.symbols import Symbols
 from slimcodec.evaluation.metrics import psnr_db
 from slimcodec.evaluation.photos import find_photos, open_photo
@@ -54,15 +54,15 @@ def _measured(codec: Codec, photos: dict[str, np.ndarray], role: str) -> dict[st
     parts = np.zeros((len(QUALITIES), 1 + len(codec.network.architecture.stages)))
     pictures = {}
     for name, pixels in tqdm(photos.items(), role, disable=None):
-        y = codec.analyse(pixels)
+        y = codec.transforms.analyse(pixels)
         bpp, psnr = [], []
         for number, quality in enumerate(QUALITIES):
             fixed = quality * QUALITY_ONE
-            symbols, y_hat = codec.quantise(y, codec.hyper_latents(y, fixed), fixed)
+            symbols, y_hat = codec.transforms.code(y, codec.transforms.hyper_latents(y, fixed), fixed)
             found = _bits(codec, symbols, fixed) / (pixels.shape[0] * pixels.shape[1])
             parts[number] += found / len(photos)
             bpp.append(found.sum())
-            psnr.append(psnr_db(pixels, codec.synthesise(y_hat, pixels.shape[1], pixels.shape[0])))
+            psnr.append(psnr_db(pixels, codec.transforms.synthesise(y_hat, pixels.shape[1], pixels.shape[0])))
         pictures[name] = {"bpp": bpp, "psnr_db": psnr}
     return {"bpp": parts.tolist(), "pictures": pictures}
 

@@ -114,19 +114,19 @@ def _slimcodec(codec: slimcodec.Codec, picture: Image.Image) -> tuple[dict[str, 
     header = contents.header
     pixels = np.asarray(picture)
     symbols = codec.coder.read(contents)
-    y, y_hat = codec.analyse(pixels), codec.latents(symbols, header.quality)
-    z_hat = codec.hyper_latents(y, header.quality)
+    y, y_hat = codec.transforms.analyse(pixels), codec.transforms.latents(symbols, header.quality)
+    z_hat = codec.transforms.hyper_latents(y, header.quality)
     steps = {
         "slimcodec encode": lambda: codec.compress(picture, QUALITY),
-        "  g_a": lambda: codec.analyse(pixels),
-        "  h_a": lambda: codec.hyper_latents(y, header.quality),
-        "  h_scale, h_mean, context, r": lambda: codec.quantise(y, z_hat, header.quality, header.tile),
+        "  g_a": lambda: codec.transforms.analyse(pixels),
+        "  h_a": lambda: codec.transforms.hyper_latents(y, header.quality),
+        "  h_scale, h_mean, context, r": lambda: codec.transforms.code(y, z_hat, header.quality, header.tile),
         "  entropy encoding": lambda: codec.coder.write(symbols, header),
         REFERENCE: lambda: codec.decompress(data),
         "  h_scale": lambda: codec.coder.scale_index(symbols.z, header.quality, header.tile),
         "  h_scale and entropy decoding": lambda: codec.coder.read(contents),
-        "  h_mean, context": lambda: codec.latents(symbols, header.quality),
-        "  g_s": lambda: codec.synthesise(y_hat, header.width, header.height),
+        "  h_mean, context": lambda: codec.transforms.latents(symbols, header.quality),
+        "  g_s": lambda: codec.transforms.synthesise(y_hat, header.width, header.height),
     }
     return steps, {"slimcodec": len(data)}
 

@@ -23,8 +23,9 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
+from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.files import writing
-from slimcodec.codec.network import Architecture, HyperpriorCodec
+from slimcodec.codec.network import HyperpriorCodec
 from slimcodec.training import data
 from slimcodec.training.distill import Distill
 from slimcodec.training.inheritance import student_architecture

@@ -15,7 +15,9 @@ import skimage.data
 import torch
 
 from slimcodec.codec import inference
-from slimcodec.codec.network import QUALITY_ONE, Architecture, HyperpriorCodec
+from slimcodec.codec.architecture import Architecture
+from slimcodec.codec.bitstream import QUALITY_ONE
+from slimcodec.codec.network import HyperpriorCodec
 from slimcodec.training import teach
 from slimcodec.training.calibrate import calibrated
 from slimcodec.training.prior import FactorizedPrior
@@ -116,6 +118,16 @@ def file_size_limit():
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     return limit
+
+
+def decoded_planes(codec, z_hat, gain, r):
+    """y_hat and mu in planes [B, 4, M, h, w] that a decoder makes of integers r in planes."""
+    plane_gain, features, y_hat, mu = gain[:, None, :, None, None], [codec.h_mean(z_hat)], [], []
+    for stage, planes in codec.stages():
+        mu.append(codec.means(stage, features))
+        y_hat.append(mu[-1] + r[:, planes] / plane_gain)
+        features.append(y_hat[-1].flatten(1, 2))
+    return tuple(torch.stack(codec.in_order(values), dim=1) for values in (y_hat, mu))
 
 
 def lively(architecture: Architecture, *, seed: int = 0) -> HyperpriorCodec:

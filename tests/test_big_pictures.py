@@ -27,8 +27,8 @@ from slimcodec import InvalidFile
 from slimcodec.codec import bitstream
 from slimcodec.codec.bitstream import CELL, unpack
 from slimcodec.codec.files import compress_file, decompress_file
+from slimcodec.codec.grid import CODING_TILE
 from slimcodec.codec.inference import load
-from slimcodec.codec.tiling import CODING_TILE
 
 MODEL = Path(__file__).parents[1] / "students/slim-2k"
 MIB = 1 << 20

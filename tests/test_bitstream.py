@@ -6,7 +6,7 @@ import zlib
 import pytest
 
 from slimcodec import InvalidFile, InvalidInput
-from slimcodec.codec import bitstream
+from slimcodec.codec import bitstream, grid
 from slimcodec.codec.bitstream import HEADER_BYTES, Contents, Header, pack, unpack
 
 HEADER = Header(model_hash=bytes(range(8)), width=768, height=512, quality=4 * 256 + 128)
@@ -343,4 +343,4 @@ def test_streams_of_4_gib_are_not_written():
 
 def test_the_limits_are_those_documented():
     assert (bitstream.MAGIC, bitstream.VERSION, bitstream.EXTENSION) == (b"SLIM", 2, ".slim")
-    assert (bitstream.CELL, bitstream.MAX_PIXELS) == (64, 200_000_000)
+    assert (grid.CELL, bitstream.MAX_PIXELS) == (64, 200_000_000)

@@ -17,7 +17,7 @@ from test_teach import assert_equal, distilling, teaching, weights
 from training_parts import configured, lively, photo_data, photos, trainer_factory
 
 from slimcodec import InvalidInput
-from slimcodec.codec.network import Architecture
+from slimcodec.codec.architecture import Architecture
 from slimcodec.pipeline.checks import checked
 from slimcodec.training.checkpoints import BEST, LAST, PREVIOUS, newest
 from slimcodec.training.errors import TrainingInterrupted

@@ -23,23 +23,19 @@ ALLOWED = {
     "__main__": None,
     "pillow": {"PIL", "codec/atomic", "codec/files", "codec/bitstream", "codec/pictures"},
     "codec/__init__": set(),
-    "codec/layers": {"torch"},
-    "codec/architecture": {"codec/bitstream"},
-    "codec/network": {"torch", "codec/layers", "codec/rate", "codec/architecture"},
+    "codec/grid": set(),
+    "codec/blocks": set(),
+    "codec/bitstream": {"codec/grid"},
+    "codec/layers": {"torch", "codec/blocks"},
+    "codec/architecture": {"codec/bitstream", "codec/blocks", "codec/grid"},
+    "codec/network": {"torch", "codec/layers", "codec/rate", "codec/architecture", "codec/bitstream", "codec/grid"},
     "codec/rate": {"torch", "codec/layers"},
-    "codec/complexity": {"codec/architecture"},
+    "codec/complexity": {"codec/architecture", "codec/blocks", "codec/grid"},
     "codec/atomic": set(),
     "codec/json_files": set(),
     "codec/zoo": {"codec/atomic", "codec/architecture", "codec/complexity", "codec/json_files"},
-    "codec/models": {
-        "torch",
-        "safetensors",
-        "codec/atomic",
-        "codec/isolation",
-        "codec/network",
-        "codec/complexity",
-        "codec/zoo",
-    },
+    "codec/models": {"torch", "safetensors", "codec/atomic", "codec/isolation", "codec/zoo"}
+    | {"codec/architecture", "codec/network", "codec/complexity"},
     "codec/pictures": {"numpy", "PIL", "codec/depth", "codec/profiles"},
     "codec/depth": {"numpy", "PIL"},
     "codec/profiles": {"numpy", "PIL", "codec/bitstream"},
@@ -47,20 +43,23 @@ ALLOWED = {
     "codec/compilation": {"numba"},
     "codec/entropy": {"numpy", "codec/compilation"},
     "codec/isolation": {"torch"},
-    "codec/bitstream": set(),
-    "codec/tiling": {"torch", "codec/network"},
+    "codec/tiling": {"torch", "codec/architecture", "codec/blocks", "codec/grid", "codec/network"},
     "codec/quantise": {"torch", "codec/rate"},
-    "codec/symbols": {"torch", "numpy"}
-    | {"codec/network", "codec/rate", "codec/entropy", "codec/bitstream", "codec/quantise", "codec/tiling"},
-    "codec/refine": {"torch", "numpy", "codec/network", "codec/tiling"},
-    "codec/targets": {"codec/network"},
-    "codec/inference": {"torch", "numpy", "PIL", "codec/encoding", "codec/decoding", "codec/progress", "codec/heap"}
-    | {"codec/models", "codec/isolation", "codec/network", "codec/bitstream", "codec/pictures", "codec/targets"}
-    | {"codec/quantise", "codec/refine", "codec/symbols", "codec/tiling"},
+    "codec/symbols": {"torch", "numpy", "codec/grid"}
+    | {"codec/network", "codec/rate", "codec/entropy", "codec/bitstream", "codec/quantise"},
+    "codec/transforms": {"torch", "numpy", "codec/grid", "codec/heap", "codec/models", "codec/network"}
+    | {"codec/progress", "codec/quantise", "codec/symbols", "codec/tiling"},
+    "codec/refine": {"torch", "numpy", "codec/bitstream", "codec/grid", "codec/network", "codec/pictures"}
+    | {"codec/transforms"},
+    "codec/targets": {"codec/bitstream", "codec/encoding"},
     "codec/encoding": {"torch", "numpy", "codec/decoding", "codec/progress", "codec/heap", "codec/isolation"}
-    | {"codec/network", "codec/bitstream", "codec/pictures", "codec/refine", "codec/symbols", "codec/tiling"},
+    | {"codec/grid", "codec/network", "codec/bitstream", "codec/pictures", "codec/refine", "codec/symbols"}
+    | {"codec/tiling", "codec/transforms"},
     "codec/decoding": {"numpy", "PIL", "codec/progress", "codec/heap", "codec/bitstream", "codec/pictures"}
-    | {"codec/network", "codec/symbols", "codec/tiling"},
+    | {"codec/architecture", "codec/grid", "codec/symbols", "codec/transforms"},
+    "codec/inference": {"torch", "numpy", "PIL", "codec/encoding", "codec/decoding", "codec/progress"}
+    | {"codec/bitstream", "codec/grid", "codec/models", "codec/isolation", "codec/network", "codec/pictures"}
+    | {"codec/quantise", "codec/refine", "codec/symbols", "codec/targets", "codec/transforms"},
     "codec/progress": set(),
     "codec/heap": set(),
     "evaluation/__init__": {"evaluation/curves"},
@@ -86,8 +85,8 @@ ALLOWED = {
     "training/inheritance": {"codec/architecture"},
     "training/parallel": {"torch"},
     "training/checkpoints": {"torch", "lightning", "training/parallel", "training/errors"},
-    "pipeline/ranges": {"pydantic", "codec/architecture"},
-    "pipeline/settings": {"pydantic", "codec/architecture", "pipeline/ranges", "training/names", "training/records"},
+    "pipeline/ranges": {"pydantic", "codec/grid"},
+    "pipeline/settings": {"pydantic", "codec/grid", "pipeline/ranges", "training/names", "training/records"},
     "pipeline/checks": {"codec/zoo", "codec/architecture", "evaluation/anchors", "evaluation/metrics"}
     | {"pipeline/results", "pipeline/run_directory", "pipeline/settings"}
     | {"training/inheritance", "training/names", "training/records", "training/widths"},

@@ -19,11 +19,11 @@ from PIL import Image
 from torch.nn import functional as F
 
 from slimcodec import InvalidFile, InvalidInput, InvalidModel
-from slimcodec.codec import bitstream, inference, isolation, models
-from slimcodec.codec.network import ALIGNMENT, PLANES, Architecture
+from slimcodec.codec import bitstream, inference, isolation, models, transforms
+from slimcodec.codec.architecture import Architecture
+from slimcodec.codec.grid import CELL, PLANES, Window, whole
 from slimcodec.codec.rate import SCALE_COUNT
 from slimcodec.codec.symbols import Symbols
-from slimcodec.codec.tiling import Window, whole
 
 GOLDEN = Path(__file__).with_name("golden")
 GOLDEN_MODEL = GOLDEN / "model"
@@ -81,7 +81,7 @@ def test_a_file_decodes_to_what_the_encoder_foresaw(codec, picture, quality):
     assert header.quality == round(256 * quality)
     encoding = codec.encoding(picture)
     y = encoding.y
-    symbols, _ = codec.quantise(y, codec.hyper_latents(y, header.quality), header.quality)
+    symbols, _ = codec.transforms.code(y, codec.transforms.hyper_latents(y, header.quality), header.quality)
     assert same(codec.coder.read(contents), symbols)
     estimate = codec.estimate(picture, quality)
     decoded = np.asarray(codec.decompress(data))
@@ -134,8 +134,8 @@ def test_psnr_is_that_of_the_decoded_picture(codec, pictures):
 def test_padding_repeats_the_edges(codec):
     pixels = np.arange(2 * 65 * 3, dtype=np.uint16).reshape(2, 65, 3).astype(np.uint8)
     expected = np.pad(pixels, ((0, 62), (0, 63), (0, 0)), mode="edge")
-    for window in (whole((ALIGNMENT, 2 * ALIGNMENT)), Window(0, 0, 2, 65), Window(16, 48, 64, 112)):
-        padded = codec.padded(pixels, window)
+    for window in (whole((CELL, 2 * CELL)), Window(0, 0, 2, 65), Window(16, 48, 64, 112)):
+        padded = codec.transforms.padded(pixels, window)
         assert padded.shape == (1, 3, *window.shape)
         assert np.array_equal((padded[0] * 255).round().byte().permute(1, 2, 0).numpy(), expected[*window.slices])
 
@@ -172,8 +172,6 @@ def load_in(memory_format, *arguments):
     """A codec whose weights have another layout in memory than usual."""
     codec = inference.load(*arguments)
     codec.network.to(memory_format=memory_format)
-    for layer in codec.network.h_scale.layers:
-        layer.pack()
     return codec
 
 
@@ -405,7 +403,7 @@ def test_other_settings_out_of_range_are_refused(codec, pictures, name, value):
 
 
 def test_progress_rises_to_1_and_changes_nothing(codec, pictures, monkeypatch):
-    monkeypatch.setattr(inference, "TRANSFORM_TILE", 3)
+    monkeypatch.setattr(transforms, "TRANSFORM_TILE", 3)
     picture, compressing, decompressing = pictures["astronaut 100x130"], [], []
     data = codec.compress(picture, progress=compressing.append)
     assert data == codec.compress(picture)

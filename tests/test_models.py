@@ -17,8 +17,10 @@ from safetensors.torch import load_file, save_file
 from slimcodec import InvalidFile, InvalidInput, InvalidModel
 from slimcodec.cli import main
 from slimcodec.codec import inference, models, zoo
+from slimcodec.codec.architecture import Architecture
+from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.complexity import decoder_macs_per_pixel, macs_per_pixel
-from slimcodec.codec.network import QUALITY_ONE, Architecture, HyperpriorCodec
+from slimcodec.codec.network import HyperpriorCodec
 from slimcodec.training.prior import FactorizedPrior, export_tables
 from slimcodec.training.teach import load_trained, save_trained
 

@@ -5,13 +5,16 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import VARIANTS, lively, threads
+from conftest import VARIANTS, decoded_planes, lively, threads
 from safetensors.numpy import load_file
 
 from slimcodec import InvalidModel
 from slimcodec.codec import rate
+from slimcodec.codec.architecture import Architecture
+from slimcodec.codec.bitstream import QUALITY_ONE
+from slimcodec.codec.grid import PLANES
 from slimcodec.codec.layers import IntegerConv2d, clamp_ste, round_ste
-from slimcodec.codec.network import PLANES, QUALITY_ONE, Architecture, HyperpriorCodec, from_planes, to_planes
+from slimcodec.codec.network import HyperpriorCodec, from_planes, to_planes
 
 
 def broken(**fields):
@@ -131,21 +134,21 @@ def test_a_stage_sees_only_the_stages_before(architectures):
         for changed in range(PLANES):
             other = r.clone()
             other[:, changed] += 5
-            _, mu = codec.decode_planes(z_hat, gain, lambda planes, _, r=r: r[:, planes])
-            _, moved = codec.decode_planes(z_hat, gain, lambda planes, _, r=other: r[:, planes])
+            _, mu = decoded_planes(codec, z_hat, gain, r)
+            _, moved = decoded_planes(codec, z_hat, gain, other)
             for plane in range(PLANES):
                 assert torch.equal(mu[:, plane], moved[:, plane]) == (order[plane] <= order[changed])
 
 
 def test_decoding_repeats_what_training_saw(architecture):
-    """forward's x_hat is what decode_planes and g_s make of its rounded symbols."""
+    """forward's x_hat is what the decoder's stages and g_s make of its rounded symbols."""
     codec = lively(architecture)
     quality = torch.tensor([QUALITY_ONE * architecture.rungs])
     coded = codec(random_x(1, 64, 64), quality)
     r = coded.residual.round()
     assert r.abs().max() > 2 and r.unique().numel() > 5
     gain = codec.gain(codec.gain_shift(quality))
-    y_hat, mu = codec.decode_planes(coded.z.round().clamp(-128, 127), gain, lambda planes, _: r[:, planes])
+    y_hat, mu = decoded_planes(codec, coded.z.round().clamp(-128, 127), gain, r)
     assert torch.allclose(mu, coded.mu, atol=1e-4)
     assert torch.allclose(codec.g_s(from_planes(y_hat)), coded.x_hat, atol=1e-4)
     assert (y_hat - coded.y).abs().max() <= 0.5 / gain.min() + 1e-4
@@ -316,3 +319,21 @@ def test_rounding_passes_gradients():
     assert y.tolist() == [0, 2, 2, -1]
     y.sum().backward()
     assert x.grad.tolist() == [1, 1, 1, 1]
+
+
+# --- packing --------------------------------------------------------------------------------------------------------
+
+
+def test_packing_leaves_the_network_as_it_was_and_may_be_done_twice(architecture):
+    codec = lively(architecture).requires_grad_(False)
+    x, quality = random_x(1, 64, 128), torch.tensor([QUALITY_ONE])
+    before, weights = codec(x, quality), {name: tensor.clone() for name, tensor in codec.state_dict().items()}
+    packed = codec.pack()
+    for network in (packed, codec.pack(), packed.pack()):
+        with torch.no_grad():
+            found = network(x, quality)
+        assert torch.equal(found.index, before.index)
+        torch.testing.assert_close(found.x_hat, before.x_hat)
+    assert codec.state_dict().keys() == weights.keys()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in codec.state_dict().items())
+    assert torch.equal(codec(x, quality).x_hat, before.x_hat)

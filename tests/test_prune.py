@@ -11,7 +11,6 @@ from training_parts import ARCHITECTURES, QUALITY, lively, photos, pictures
 from slimcodec import InvalidInput
 from slimcodec.codec import models
 from slimcodec.codec.complexity import macs_per_pixel
-from slimcodec.codec.layers import DepthwiseBlock
 from slimcodec.training import groups, prune, widths
 from slimcodec.training.teach import Teach, accumulate_gradients, load_trained, save_trained
 
@@ -54,7 +53,7 @@ def silence(codec, path, channels):
         else:
             block = level.blocks[place[1]]
             zero(block.expand, channels)
-            if isinstance(block, DepthwiseBlock):
+            if hasattr(block, "depthwise"):
                 zero(block.depthwise, channels)
     elif part == "h_a":
         zero(codec.h_a[2 * place[0]], channels)

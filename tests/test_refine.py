@@ -7,12 +7,14 @@ import torch
 import slimcodec
 from slimcodec import InvalidInput, load
 from slimcodec.codec import refine
-from slimcodec.codec.network import LADDER
+from slimcodec.codec.architecture import LADDER
 
 
 def cost(encoding, fixed_quality):
     """Bits plus lmbda · 255² · squared error, with refinement's weight: what it lowers."""
-    lmbda = refine.ERROR_WEIGHT * refine.lmbda_at(encoding.codec.network.architecture.quality_ladder, fixed_quality)
+    lmbda = refine.ERROR_WEIGHT * refine.lmbda_at(
+        encoding.transforms.network.architecture.quality_ladder, fixed_quality
+    )
     squared = np.square(encoding.decoded(fixed_quality).astype(float) - encoding.picture.pixels).sum() / 3
     return encoding.bits(fixed_quality) + lmbda * squared
 

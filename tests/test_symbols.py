@@ -7,9 +7,9 @@ from conftest import lively
 
 from slimcodec import InvalidModel
 from slimcodec.codec import bitstream, entropy
+from slimcodec.codec.grid import whole
 from slimcodec.codec.rate import SCALE_COUNT
 from slimcodec.codec.symbols import TABLES, SymbolCoder, Symbols, entropy_tables
-from slimcodec.codec.tiling import whole
 from slimcodec.training.prior import FactorizedPrior, export_tables
 
 QUALITY = 700

@@ -5,20 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import VARIANTS, lively
+from conftest import VARIANTS, decoded_planes, lively
 from PIL import Image
 
 from slimcodec import InvalidFile, InvalidInput
-from slimcodec.codec import bitstream, inference, models, tiling
-from slimcodec.codec.network import LATENT_SCALE, PLANES, Architecture
-from slimcodec.codec.tiling import (
-    PLANE_CELLS,
-    Window,
-    analysis_margin,
-    latent_margin,
-    synthesis_margin,
-    whole,
-)
+from slimcodec.codec import bitstream, grid, inference, models, transforms
+from slimcodec.codec.architecture import Architecture
+from slimcodec.codec.grid import LATENT_SCALE, PLANE_CELLS, PLANES, Window, whole
+from slimcodec.codec.tiling import analysis_margin, latent_margin, synthesis_margin
 from slimcodec.training.prior import FactorizedPrior, export_tables
 
 REGIONS = {  # of a picture of 300 x 200 pixels, 5 x 4 cells: x, y, width, height
@@ -169,7 +163,7 @@ def test_the_latent_margin_is_how_far_the_context_sees(exact):
     gain = torch.ones(1, architecture.latents, dtype=torch.float64)
 
     def y_hat(z, r):
-        return exact.decode_planes(z, gain, lambda planes, _: r[:, planes])[0]
+        return decoded_planes(exact, z, gain, r)[0]
 
     before, middle = y_hat(z, r), Window(6, 6, 7, 7)
     other_z, other_r = z.clone(), r.clone()
@@ -186,17 +180,17 @@ def test_the_latent_margin_is_how_far_the_context_sees(exact):
 
 @pytest.mark.parametrize("side", [1, 2, 5])
 def test_pieces_give_the_latents_and_pixels_of_the_whole(variant, photo, monkeypatch, side):
-    y, quality = variant.analyse(photo), 256
-    y_hat = variant.quantise(y, variant.hyper_latents(y, quality), quality)[1]
-    pixels = variant.synthesise(y_hat, 300, 200)
+    y, quality = variant.transforms.analyse(photo), 256
+    y_hat = variant.transforms.code(y, variant.transforms.hyper_latents(y, quality), quality)[1]
+    pixels = variant.transforms.synthesise(y_hat, 300, 200)
     assert pixels.std() > 20
-    monkeypatch.setattr(inference, "TRANSFORM_TILE", side)
-    torch.testing.assert_close(variant.analyse(photo), y, rtol=1e-4, atol=1e-4)
-    assert_same_pixels(variant.synthesise(y_hat, 300, 200), pixels)
+    monkeypatch.setattr(transforms, "TRANSFORM_TILE", side)
+    torch.testing.assert_close(variant.transforms.analyse(photo), y, rtol=1e-4, atol=1e-4)
+    assert_same_pixels(variant.transforms.synthesise(y_hat, 300, 200), pixels)
 
 
 def test_pieces_have_a_bounded_size(codec, monkeypatch):
-    monkeypatch.setattr(inference, "TRANSFORM_TILE", 7)
+    monkeypatch.setattr(transforms, "TRANSFORM_TILE", 7)
     seen = {"g_a": [], "g_s": []}
     for part, sizes in seen.items():
         network = getattr(codec.network, part)
@@ -204,7 +198,10 @@ def test_pieces_have_a_bounded_size(codec, monkeypatch):
             network, "forward", lambda x, *more, f=network.forward, s=sizes: s.append(x.shape[2:]) or f(x, *more)
         )
     codec.decompress(codec.compress(np.zeros((700, 500, 3), np.uint8)))
-    for part, margin, unit in (("g_a", codec.margins[0], LATENT_SCALE), ("g_s", codec.margins[2], 1)):
+    for part, margin, unit in (
+        ("g_a", codec.transforms.margins[0], LATENT_SCALE),
+        ("g_s", codec.transforms.margins[2], 1),
+    ):
         assert len(seen[part]) >= 6 * 5
         assert max(max(shape) for shape in seen[part]) <= unit * (7 + 2 * margin)
 
@@ -220,7 +217,9 @@ def test_coded_tiles_round_trip(variant, photo, tile):
     data = encoding.file(quality)
     contents = bitstream.unpack(data)
     assert contents.header.tile == tile and len(contents.streams) == {0: 1, 1: 20, 2: 6, 3: 4, 255: 1}[tile]
-    symbols, _ = variant.quantise(encoding.y, variant.hyper_latents(encoding.y, quality), quality, tile)
+    symbols, _ = variant.transforms.code(
+        encoding.y, variant.transforms.hyper_latents(encoding.y, quality), quality, tile
+    )
     found = variant.coder.read(contents)
     assert all(np.array_equal(one, other) for one, other in zip(found, symbols, strict=True))
     assert np.array_equal(np.asarray(variant.decompress(data)), encoding.decoded(quality))
@@ -248,9 +247,9 @@ def test_only_big_pictures_are_tiled_unless_asked_for(codec, monkeypatch):
     def tile(**settings):
         return bitstream.unpack(codec.compress(picture, 1, **settings)).header.tile
 
-    monkeypatch.setattr(tiling, "CODING_TILE", 4)
+    monkeypatch.setattr(grid, "CODING_TILE", 4)
     assert tile() == 4 and tile(tile=0) == 0 and tile(tile=9) == 9
-    monkeypatch.setattr(tiling, "CODING_TILE", 5)  # 4 x 5 cells are not more than 5 x 5
+    monkeypatch.setattr(grid, "CODING_TILE", 5)  # 4 x 5 cells are not more than 5 x 5
     assert tile() == 0 and tile(tile=2) == 2
 
 
@@ -269,7 +268,7 @@ def files(variant, photo):
 @pytest.mark.parametrize("tile", [0, 2])
 @pytest.mark.parametrize("side", [3, 96])
 def test_a_region_is_a_crop_of_the_picture(variant, files, region, monkeypatch, tile, side):
-    monkeypatch.setattr(inference, "TRANSFORM_TILE", side)
+    monkeypatch.setattr(transforms, "TRANSFORM_TILE", side)
     data, picture = files[tile]
     x, y, width, height = region
     found = variant.decompress(data, region=region)
@@ -294,7 +293,7 @@ def test_what_comes_with_a_picture_comes_with_a_region(codec, photo):
 
 def test_only_the_tiles_that_a_region_needs_are_read(codec):
     """The others may be damaged. One cell for the pixel, and four around it for its context."""
-    assert codec.margins == (2, 4, 3)
+    assert codec.transforms.margins == (2, 4, 3)
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 256, (40, 1100, 3), dtype=np.uint8)
     data = codec.compress(picture, 2, tile=2)

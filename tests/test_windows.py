@@ -11,9 +11,9 @@ from PIL import Image
 from test_tiling import assert_same_pixels
 
 from slimcodec import InvalidFile, InvalidInput
-from slimcodec.codec import bitstream, encoding, pictures, tiling
+from slimcodec.codec import bitstream, encoding, grid, pictures
+from slimcodec.codec.grid import Window, whole
 from slimcodec.codec.symbols import SymbolReader
-from slimcodec.codec.tiling import Window, whole
 
 SIZE = 400, 500  # 7 x 8 cells, the last ones padded
 MIB = 1 << 20
@@ -33,7 +33,7 @@ def turned(request, photo):
 
 
 def small_windows(monkeypatch):
-    monkeypatch.setattr(tiling, "CODING_TILE", 4)
+    monkeypatch.setattr(grid, "CODING_TILE", 4)
 
 
 @pytest.mark.parametrize("tile", [0, 1, 3, 4, 6, 255])

@@ -7,7 +7,8 @@ import lightning
 import torch
 from run_parts import configuration
 
-from slimcodec.codec.network import Architecture, Block, HyperpriorCodec, Level
+from slimcodec.codec.architecture import Architecture, Block, Level
+from slimcodec.codec.network import HyperpriorCodec
 from slimcodec.training import data
 from slimcodec.training.inheritance import student_architecture
 from slimcodec.training.prior import FactorizedPrior

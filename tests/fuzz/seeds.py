@@ -11,7 +11,7 @@ from PIL import Image
 
 from fuzz.mutations import Seed
 from slimcodec.codec import bitstream, inference, models, zoo
-from slimcodec.codec.network import Architecture
+from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.symbols import Symbols
 
 GOLDEN = Path(__file__).parents[1] / "golden"

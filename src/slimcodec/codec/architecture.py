@@ -8,12 +8,10 @@ from itertools import pairwise
 from typing import Any
 
 from slimcodec import InvalidModel
-from slimcodec.codec.bitstream import CELL, QUALITY_ONE
+from slimcodec.codec.bitstream import QUALITY_ONE
+from slimcodec.codec.blocks import KINDS
+from slimcodec.codec.grid import LATENT_SCALE, PLANES
 
-LATENT_SCALE = 16  # y has 1/16 of the picture's resolution
-ALIGNMENT = CELL  # z has 1/64: H and W are padded to its multiples
-PLANES = 4
-KINDS = ("residual", "depthwise")  # of blocks; codec/layers has them
 MAX_WIDTH = 2**16  # more is a mistake, found here rather than where memory runs out
 MAX_BLOCKS = 32  # of a level: thousands take minutes to build
 LADDER = (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800)  # CompressAI's lmbda per quality
@@ -21,7 +19,7 @@ LADDER = (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800)  # Com
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    kind: str  # one of KINDS
+    kind: str  # one of blocks.KINDS
     hidden: int  # channels inside the block
 
 
@@ -172,7 +170,7 @@ def _level_problems(levels: tuple[Level, ...]):
             yield f"{len(level.blocks)} blocks in the level at scale {level.scale}; at most {MAX_BLOCKS} are allowed"
         if not _are_integers((level.scale, level.channels, *(block.hidden for block in level.blocks)), 1):
             yield f"scale and widths of the level at scale {level.scale} must be whole numbers from 1 to {MAX_WIDTH}"
-        if unknown := [block.kind for block in level.blocks if block.kind not in KINDS]:
+        if unknown := [block.kind for block in level.blocks if block.kind not in tuple(KINDS)]:
             yield f"unknown block kind {unknown[0]!r}; known are {', '.join(KINDS)}"
     if not levels or levels[0].scale != LATENT_SCALE:
         yield f"the level next to y must be at scale {LATENT_SCALE}"

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from slimcodec import InvalidFile, InvalidInput
+from slimcodec.codec.grid import cells_of
 
 MAGIC = b"SLIM"
 VERSION = 2
 EXTENSION = ".slim"
-CELL = 64  # pixels: the side of the smallest piece that the networks can code
 QUALITY_ONE = 256  # quality is 8.8 fixed point
 MAX_PIXELS = 200_000_000  # what a decoder accepts unless told otherwise
 MAX_MEMORY = 1536 << 20  # bytes that decoding may take unless told otherwise: enough for so many pixels in tiles
@@ -59,7 +59,7 @@ class Header(NamedTuple):
     @property
     def cells(self) -> tuple[int, int]:
         """Rows and columns of cells, the last ones padded."""
-        return -(-self.height // CELL), -(-self.width // CELL)
+        return cells_of(self.height, self.width).shape
 
     @property
     def tiles(self) -> tuple[int, int]:

@@ -4,11 +4,13 @@ Counted as DESIGN defines it: convolutions exactly, for a size divisible by 64; 
 line of their own. FLOPs would be twice these numbers.
 """
 
+from collections.abc import Iterable
 from itertools import pairwise
 
-from slimcodec.codec.architecture import ALIGNMENT, LATENT_SCALE, PLANES, Architecture, Block
+from slimcodec.codec import blocks
+from slimcodec.codec.architecture import Architecture, Level
+from slimcodec.codec.grid import CELL, LATENT_SCALE, PLANE_SCALE, PLANES
 
-PLANE_SCALE = 2 * LATENT_SCALE  # planes of y, p and the context are at 1/32
 DECODER = ("h_scale", "h_mean", "context", "g_s", "gain")
 
 
@@ -45,14 +47,12 @@ def convolution(inputs: int, outputs: int, kernel: int, scale: int) -> float:
     return inputs * outputs * kernel**2 / scale**2
 
 
-def _block(channels: int, block: Block, scale: int) -> float:
-    if block.kind == "residual":
-        return 2 * convolution(channels, block.hidden, 3, scale)
-    return 2 * convolution(channels, block.hidden, 1, scale) + convolution(1, block.hidden, 3, scale)
-
-
-def _blocks(levels) -> float:
-    return sum(_block(level.channels, block, level.scale) for level in levels for block in level.blocks)
+def _blocks(levels: Iterable[Level]) -> float:
+    return sum(
+        blocks.macs(block.kind, level.channels, block.hidden) / level.scale**2
+        for level in levels
+        for block in level.blocks
+    )
 
 
 def _analysis(architecture: Architecture) -> float:
@@ -84,15 +84,15 @@ def _hyper_analysis(architecture: Architecture) -> float:
     return (
         convolution(architecture.latents, first, kernel, PLANE_SCALE)
         + convolution(first, second, 3, PLANE_SCALE)
-        + convolution(second, architecture.hypers, kernel, ALIGNMENT)
+        + convolution(second, architecture.hypers, kernel, CELL)
     )
 
 
 def _h_scale(architecture: Architecture) -> float:
     first, second, third = architecture.h_scale
     return (
-        convolution(architecture.hypers, first, 3, ALIGNMENT)
-        + convolution(first, 4 * second, 1, ALIGNMENT)
+        convolution(architecture.hypers, first, 3, CELL)
+        + convolution(first, 4 * second, 1, CELL)
         + convolution(second, third, 3, PLANE_SCALE)
         + convolution(third, PLANES * architecture.latents, 1, PLANE_SCALE)
     )
@@ -101,8 +101,8 @@ def _h_scale(architecture: Architecture) -> float:
 def _h_mean(architecture: Architecture) -> float:
     first, second, features = architecture.h_mean
     return (
-        convolution(architecture.hypers, first, 3, ALIGNMENT)
-        + convolution(first, 4 * second, 1, ALIGNMENT)
+        convolution(architecture.hypers, first, 3, CELL)
+        + convolution(first, 4 * second, 1, CELL)
         + convolution(second, features, 3, PLANE_SCALE)
     )
 

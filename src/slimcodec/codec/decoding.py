@@ -15,10 +15,21 @@ from PIL import Image
 
 from slimcodec import InvalidFile, InvalidInput
 from slimcodec.codec import bitstream, heap, pictures
-from slimcodec.codec.network import ALIGNMENT, LATENT_SCALE, Architecture
+from slimcodec.codec.architecture import Architecture
+from slimcodec.codec.grid import (
+    CELL,
+    CODING_TILE,
+    LATENT_SCALE,
+    LATENTS,
+    Window,
+    decoding_windows,
+    in_lines,
+    is_big,
+    whole,
+)
 from slimcodec.codec.progress import Progress
 from slimcodec.codec.symbols import SymbolReader
-from slimcodec.codec.tiling import CODING_TILE, LATENTS, Window, decoding_windows, in_lines, is_big, whole
+from slimcodec.codec.transforms import Transforms
 
 MIB = 1 << 20
 # By measurement, in bytes: what the networks take for an element of y in a window, and for a piece of g_s at its end.
@@ -26,28 +37,32 @@ BYTES_PER_LATENT, PIECE_BYTES = 28, 64 * MIB
 
 
 def decode(
-    codec, contents: bitstream.Contents, area: Window, max_memory: int, progress: Progress | None = None
+    transforms: Transforms,
+    contents: bitstream.Contents,
+    area: Window,
+    max_memory: int,
+    progress: Progress | None = None,
 ) -> Image.Image:
     """The pixels of an area as `Codec.decompress` gives them. Raises InvalidFile."""
-    task = _Decoding(codec, contents.header, area)
+    task = _Decoding(transforms, contents.header, area)
     _check_memory(task.bytes_needed(contents), max_memory)
     profiles = [contents.chunk(name) for name in ("icc", "exif", "xmp")]
     rows = contents.alpha_rows() if "alpha" in contents.chunks else None
     canvas = pictures.Canvas(area.shape, grey=contents.header.grey, alpha=rows is not None)
-    for window, pixels in task.windows(SymbolReader(codec.coder, contents, task.cells_seen(area)), progress):
+    for window, pixels in task.windows(SymbolReader(transforms.coder, contents, task.cells_seen(area)), progress):
         canvas.paste(pixels, *window.seen_from(area)[:2])
     if rows:
         canvas.set_alpha(rows, contents.header.width, area.top, area.left)
     return canvas.finish(*profiles)
 
 
-def colours(codec, data: bytes) -> np.ndarray:
+def colours(transforms: Transforms, data: bytes) -> np.ndarray:
     """What the networks make of a whole file, uint8 [H, W, 3], in colour also where the picture was grey."""
     contents = bitstream.unpack(data, max_pixels=pictures.MAX_SIDE**2)
     area = whole((contents.header.height, contents.header.width))
-    task = _Decoding(codec, contents.header, area)
+    task = _Decoding(transforms, contents.header, area)
     found = np.empty((*area.shape, 3), np.uint8)
-    for window, pixels in task.windows(SymbolReader(codec.coder, contents, task.grid), None):
+    for window, pixels in task.windows(SymbolReader(transforms.coder, contents, task.grid), None):
         found[window.slices] = pixels
     return found
 
@@ -55,19 +70,19 @@ def colours(codec, data: bytes) -> np.ndarray:
 class _Decoding:
     """How an area of a picture, in pixels, is decoded by a codec."""
 
-    def __init__(self, codec, header: bitstream.Header, area: Window):
-        self.codec, self.header, self.area = codec, header, area
+    def __init__(self, transforms: Transforms, header: bitstream.Header, area: Window):
+        self.transforms, self.header, self.area = transforms, header, area
         self.grid = whole(header.cells)
-        _, self.latent_margin, self.pixel_margin = codec.margins
+        _, self.latent_margin, self.pixel_margin = transforms.margins
         self.reach = self.latent_margin + -(-self.pixel_margin // LATENTS)  # cells that a pixel depends on
 
     def windows(self, reader: SymbolReader, progress: Progress | None) -> Iterator[tuple[Window, np.ndarray]]:
         """Windows that make up the area and their pixels, uint8 [h, w, 3], in an order in which tiles serve once."""
         along = self.area.long_axis
-        cells = decoding_windows(self.area.coarser(ALIGNMENT), self.reach)
+        cells = decoding_windows(self.area.coarser(CELL), self.reach)
         done = 0
         for line in in_lines(cells, along):
-            for window in (cell.finer(ALIGNMENT).grown(0, self.area) for cell in line):
+            for window in (cell.finer(CELL).grown(0, self.area) for cell in line):
                 report = progress and (lambda share, done=done: progress((done + share) / len(cells)))
                 yield window, self._pixels(reader, window, report)
                 done += 1
@@ -79,9 +94,9 @@ class _Decoding:
         symbols = reader.read(cells)
         if is_big(self.grid) and not (symbols.z.any() or symbols.r.any()):
             return self._flat(window)
-        y_hat = self.codec.latents(symbols, self.header.quality)
+        y_hat = self.transforms.latents(symbols, self.header.quality)
         heap.trim(is_big(self.grid))
-        return self.codec.synthesise_area(y_hat, cells, window, self.grid, progress)
+        return self.transforms.synthesise_area(y_hat, cells, window, self.grid, progress)
 
     def cells_seen(self, area: Window) -> Window:
         """The cells whose symbols an area of pixels depends on."""
@@ -99,23 +114,23 @@ class _Decoding:
         reach = self.reach
         if cells <= 2 * reach + 1:
             return pixels
-        cell = pixels // ALIGNMENT
+        cell = pixels // CELL
         alike = np.select([cell < reach, cell >= cells - reach], [cell, cell - cells + 2 * reach + 1], reach)
-        return alike * ALIGNMENT + pixels % ALIGNMENT
+        return alike * CELL + pixels % CELL
 
     @cached_property
     def _flat_picture(self) -> np.ndarray:
         """The smallest picture of zeros with a cell that no edge reaches; between edges every cell looks like it."""
         cells = whole(tuple(min(side, 2 * self.reach + 1) for side in self.grid.shape))
-        symbols = self.codec.coder.empty(cells.shape)
+        symbols = self.transforms.coder.empty(cells.shape)
         for values in symbols:
             values.fill(0)
-        y_hat = self.codec.latents(symbols, self.header.quality)
-        return self.codec.synthesise_area(y_hat, cells, cells.finer(ALIGNMENT), cells)
+        y_hat = self.transforms.latents(symbols, self.header.quality)
+        return self.transforms.synthesise_area(y_hat, cells, cells.finer(CELL), cells)
 
     def bytes_needed(self, contents: bitstream.Contents) -> int:
         """What decoding takes beyond the library, the model and the file's own bytes, at most."""
-        architecture = self.codec.network.architecture
+        architecture = self.transforms.network.architecture
         mode_bytes = 1 if self.header.grey and "alpha" not in contents.chunks else 4  # as Pillow keeps them
         return mode_bytes * math.prod(self.area.shape) + self._working_bytes(architecture)
 

@@ -15,22 +15,24 @@ import torch
 from torch import Tensor
 
 from slimcodec.codec import bitstream, decoding, heap, pictures
-from slimcodec.codec.isolation import isolated
-from slimcodec.codec.network import ALIGNMENT, join_planes
-from slimcodec.codec.progress import Progress, tell
-from slimcodec.codec.refine import STEPS, refine
-from slimcodec.codec.symbols import SCALE_MARGIN, Symbols, copy_symbols, tile_number
-from slimcodec.codec.tiling import (
+from slimcodec.codec.grid import (
+    CELL,
     LATENTS,
     Window,
     automatic_tile,
+    cells_of,
     coding_groups,
     coding_pieces,
-    hyper_margin,
     in_lines,
     is_big,
-    whole,
 )
+from slimcodec.codec.isolation import isolated
+from slimcodec.codec.network import join_planes
+from slimcodec.codec.progress import Progress, tell
+from slimcodec.codec.refine import STEPS, refine
+from slimcodec.codec.symbols import SCALE_MARGIN, Symbols, copy_symbols, tile_number
+from slimcodec.codec.tiling import hyper_margin
+from slimcodec.codec.transforms import Transforms
 
 
 class Encoding:
@@ -39,10 +41,17 @@ class Encoding:
     `effort` may be overridden: searches look at the unrefined latents.
     """
 
-    def __init__(self, codec, picture: pictures.Picture, effort: int, tile: int | None, progress: Progress | None):
-        self.codec, self.picture, self.effort, self.progress = codec, picture, effort, progress
+    def __init__(
+        self,
+        transforms: Transforms,
+        picture: pictures.Picture,
+        effort: int,
+        tile: int | None,
+        progress: Progress | None,
+    ):
+        self.transforms, self.picture, self.effort, self.progress = transforms, picture, effort, progress
         height, width, _ = picture.pixels.shape
-        self.grid = whole((-(-height // ALIGNMENT), -(-width // ALIGNMENT)))
+        self.grid = cells_of(height, width)
         self.tile = automatic_tile(self.grid) if tile is None else tile
         alpha = None if picture.alpha is None else (rows.tobytes() for rows in in_strips(picture.alpha))
         profiles = {"icc": picture.icc, "exif": picture.exif, "xmp": picture.xmp}
@@ -64,7 +73,7 @@ class Encoding:
     @isolated
     def y(self) -> Tensor:
         """All latents, [1, M, H'/16, W'/16]. They do not depend on the quality."""
-        return self.codec.analyse(self.picture.pixels, progress=None if self.effort else self.progress)
+        return self.transforms.analyse(self.picture.pixels, progress=None if self.effort else self.progress)
 
     @isolated
     def file(self, fixed_quality: int, *, effort: int | None = None) -> bytes:
@@ -73,7 +82,7 @@ class Encoding:
         streams = [b""] * len(self.grid.tiles(self.tile))
         for group in self._groups(fixed_quality, effort):
             for tile in group.window.tiles_meeting(self.tile, group.window):
-                stream = self.codec.coder.write_tile(group.symbols, tile.seen_from(group.window), fixed_quality)
+                stream = self.transforms.coder.write_tile(group.symbols, tile.seen_from(group.window), fixed_quality)
                 streams[tile_number(tile, header)] = stream
         return self._pack(streams, fixed_quality)
 
@@ -81,7 +90,7 @@ class Encoding:
     def bits(self, fixed_quality: int, *, effort: int | None = None) -> float:
         """The information content of the symbols: what the streams will have, less their own overhead."""
         _ = self.y  # whoever asks for this will ask again
-        information = self.codec.coder.information_bits
+        information = self.transforms.coder.information_bits
         return sum(information(group.symbols, fixed_quality) for group in self._groups(fixed_quality, effort))
 
     @isolated
@@ -90,9 +99,9 @@ class Encoding:
         _ = self.y
         height, width, _ = self.picture.pixels.shape
         if is_big(self.grid):
-            return decoding.colours(self.codec, self.file(fixed_quality, effort=effort))
+            return decoding.colours(self.transforms, self.file(fixed_quality, effort=effort))
         (group,) = self._groups(fixed_quality, effort)
-        return self.codec.synthesise(group.y_hat, width, height)
+        return self.transforms.synthesise(group.y_hat, width, height)
 
     @isolated
     def psnr_db(self, fixed_quality: int, *, effort: int | None = None) -> float:
@@ -121,23 +130,23 @@ class Encoding:
         along, at_16 = self.grid.long_axis, self.grid.finer(LATENTS)
         keep_all = effort or "y" in self.__dict__ or not is_big(self.grid)
         y = Band(self._kept_y if keep_all else self._new_y, at_16, along)
-        z = _HyperLatents(self.codec, y, self.grid, fixed_quality)
+        z = _HyperLatents(self.transforms, y, self.grid, fixed_quality)
         if effort:
             refined = self._refine(z, fixed_quality, effort)
             y = Band(lambda strip: refined[:, :, *strip.slices], at_16, along)
         for line in in_lines(coding_groups(self.grid, self.tile), along):
             for window in line:
                 yield self._encode_group(y, z, window, fixed_quality)
-            y.forget((line[0][along + 2] - self.codec.margins[1]) * LATENTS)
+            y.forget((line[0][along + 2] - self.transforms.margins[1]) * LATENTS)
 
     def _encode_group(self, y: "Band", z: "_HyperLatents", window: Window, fixed_quality: int) -> "_Group":
-        symbols, big = self.codec.coder.empty(window.shape), is_big(self.grid)
+        symbols, big = self.transforms.coder.empty(window.shape), is_big(self.grid)
         for piece in coding_pieces(window, self.grid):
             # The means within depend on what is coded around: that is coded here as well, and left out.
-            seen = piece.grown(self.codec.margins[1], self.grid)
+            seen = piece.grown(self.transforms.margins[1], self.grid)
             z_hat, index = z.take(seen, self.tile)
             heap.trim(big)
-            r, planes = self.codec.residuals(y.take(seen.finer(LATENTS)), z_hat, index, fixed_quality)
+            r, planes = self.transforms.residuals(y.take(seen.finer(LATENTS)), z_hat, index, fixed_quality)
             copy_symbols(Symbols(z.integers[:, *seen.slices], index, r), seen, symbols, window, within=piece)
             y_hat = None if big else join_planes(planes)
             del r, planes, index
@@ -151,15 +160,22 @@ class Encoding:
         along = self.grid.long_axis
         begin, end = (strip[edge] / self.grid.finer(LATENTS)[along + 2] for edge in (along, along + 2))
         report = self.progress and (lambda done: self.progress(begin + (end - begin) * done))
-        return self.codec.analyse(self.picture.pixels, strip, report)
+        return self.transforms.analyse(self.picture.pixels, strip, report)
 
     def _refine(self, z: "_HyperLatents", fixed_quality: int, effort: int) -> Tensor:
         """All of y, refined; that of the latest quality is kept."""
         if self._refined is None or self._refined[0] != (fixed_quality, effort):
             self._refined = None
-            z_hat = z.band.take(self.grid)
-            refined = refine(self.codec, self.picture.pixels, self.y, z_hat, fixed_quality, self.tile, STEPS[effort],
-                             lambda done, of: tell(self.progress, done, of))  # fmt: skip
+            refined = refine(
+                self.transforms,
+                self.picture.pixels,
+                self.y,
+                z.band.take(self.grid),
+                fixed_quality,
+                self.tile,
+                STEPS[effort],
+                lambda done, of: tell(self.progress, done, of),
+            )
             self._refined = (fixed_quality, effort), refined
         return self._refined[1]
 
@@ -168,7 +184,7 @@ class Encoding:
 
     def _header(self, fixed_quality: int) -> bitstream.Header:
         height, width, _ = self.picture.pixels.shape
-        return bitstream.Header(self.codec.model_hash, width, height, fixed_quality, self.tile, self.picture.grey)
+        return bitstream.Header(self.transforms.model_hash, width, height, fixed_quality, self.tile, self.picture.grey)
 
 
 class _Group(NamedTuple):
@@ -224,20 +240,22 @@ class Band:
 class _HyperLatents:
     """z_hat of a picture at a quality, made as far as it is asked for; all of it is kept, for it is small."""
 
-    def __init__(self, codec, y: Band, grid: Window, fixed_quality: int):
-        self.codec, self.y, self.grid, self.fixed_quality = codec, y, grid, fixed_quality
-        self.margin = hyper_margin(codec.network.architecture)
-        self.integers = np.zeros((codec.network.architecture.hypers, *grid.shape), np.int8)
+    def __init__(self, transforms: Transforms, y: Band, grid: Window, fixed_quality: int):
+        self.transforms, self.y, self.grid, self.fixed_quality = transforms, y, grid, fixed_quality
+        self.margin = hyper_margin(transforms.network.architecture)
+        self.integers = np.zeros((transforms.network.architecture.hypers, *grid.shape), np.int8)
         self.band = Band(self._make, grid, grid.long_axis)
 
     def take(self, window: Window, tile: int) -> tuple[Tensor, np.ndarray]:
         """z_hat [1, N, h, w] of a window of cells, and its scale indices in tiles of `tile` cells, [4, M, 2·h, 2·w]."""
         self.band.take(window.grown(SCALE_MARGIN, self.grid))
-        return self.band.take(window), self.codec.coder.scale_index(self.integers, self.fixed_quality, tile, window)
+        return self.band.take(window), self.transforms.coder.scale_index(
+            self.integers, self.fixed_quality, tile, window
+        )
 
     def _make(self, strip: Window) -> Tensor:
         seen = strip.grown(self.margin, self.grid)
-        z_hat = self.codec.hyper_latents(self.y.take(seen.finer(LATENTS)), self.fixed_quality)
+        z_hat = self.transforms.hyper_latents(self.y.take(seen.finer(LATENTS)), self.fixed_quality)
         z_hat = z_hat[:, :, *strip.seen_from(seen).slices]
         self.integers[:, *strip.slices] = z_hat[0].to("cpu", torch.int8).numpy()
         return z_hat
@@ -245,5 +263,5 @@ class _HyperLatents:
 
 def in_strips(pixels: np.ndarray | pictures.LazyPixels) -> Iterator[np.ndarray]:
     """A few rows at a time, so that a big picture is not copied."""
-    for top in range(0, pixels.shape[0], ALIGNMENT):
-        yield pixels[top : top + ALIGNMENT]
+    for top in range(0, pixels.shape[0], CELL):
+        yield pixels[top : top + CELL]

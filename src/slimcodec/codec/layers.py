@@ -1,13 +1,16 @@
-"""Building blocks: residual and depthwise blocks, up- and downsampling, and convolutions on integers.
+"""Layers: blocks, up- and downsampling, and convolutions on integers.
 
 Shapes are [B, C, H, W] throughout. Every block keeps H and W; only `downsample` and the two upsamplers change them.
 """
 
+from copy import copy, deepcopy
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from slimcodec.codec.blocks import KINDS, widths
 
 ACTIVATION_BITS = 4  # h_scale's activations, and its output in scale-index steps, come in units of 1/16
 
@@ -70,32 +73,22 @@ def _relu(x: Tensor) -> Tensor:
     return F.relu(x, inplace=not torch.is_grad_enabled())
 
 
-class ResidualBlock(nn.Module):
-    """x + conv3×3(relu(conv3×3(x))), with `hidden` channels in between."""
+class Block(nn.Module):
+    """x + what a chain of convolutions makes of x; the kinds are in codec/blocks."""
 
-    def __init__(self, channels: int, hidden: int):
+    def __init__(self, kind: str, channels: int, hidden: int):
         super().__init__()
-        self.expand = conv2d(channels, hidden, 3, padding=1)
-        self.project = conv2d(hidden, channels, 3, padding=1)
+        self.names = [convolution.name for convolution in KINDS[kind]]
+        for (name, kernel, depthwise), inputs, outputs in widths(kind, channels, hidden):
+            groups = inputs if depthwise else 1
+            self.add_module(name, conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.project(_relu(self.expand(x)))
-
-
-class DepthwiseBlock(nn.Module):
-    """Inverted residual: x + 1×1(relu(depthwise 3×3(relu(1×1(x))))), with `hidden` channels in between."""
-
-    def __init__(self, channels: int, hidden: int):
-        super().__init__()
-        self.expand = conv2d(channels, hidden, 1)
-        self.depthwise = conv2d(hidden, hidden, 3, padding=1, groups=hidden)
-        self.project = conv2d(hidden, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.project(_relu(self.depthwise(_relu(self.expand(x)))))
-
-
-BLOCKS = {"residual": ResidualBlock, "depthwise": DepthwiseBlock}
+        *before, last = (self.get_submodule(name) for name in self.names)
+        found = x
+        for convolution in before:
+            found = _relu(convolution(found))
+        return x + last(found)
 
 
 class SubPixelConv(nn.Module):
@@ -108,22 +101,30 @@ class SubPixelConv(nn.Module):
         super().__init__()
         self.ratio = ratio
         self.conv = conv2d(in_channels, out_channels * ratio**2, kernel, padding=kernel // 2)
-        self.packed = False
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.packed:
-            return _interleave(self.conv(x), self.ratio)
         return F.pixel_shuffle(self.conv(x), self.ratio)
 
+    def pack(self) -> "PackedSubPixelConv":
+        """The same for inference: a new layer."""
+        return PackedSubPixelConv(self)
+
+
+class PackedSubPixelConv(nn.Module):
+    """As `SubPixelConv`, with the channels of `conv` in the order (row, column, c): see `_interleave`."""
+
     @torch.no_grad()
-    def pack(self) -> None:
-        """Put `conv`'s channels in the order (row, column, c), for good: see `_interleave`."""
+    def __init__(self, layer: SubPixelConv):
+        super().__init__()
+        self.ratio, self.conv = layer.ratio, deepcopy(layer.conv)
         channels = torch.arange(self.conv.out_channels, dtype=torch.int64, device=self.conv.weight.device)
         grouped = channels.view(-1, self.ratio, self.ratio)
         order = grouped.permute(1, 2, 0).flatten()
-        self.conv.weight.copy_(self.conv.weight[order])
-        self.conv.bias.copy_(self.conv.bias[order])
-        self.packed = True
+        self.conv.weight.copy_(layer.conv.weight[order])
+        self.conv.bias.copy_(layer.conv.bias[order])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _interleave(self.conv(x), self.ratio)
 
 
 def _interleave(x: Tensor, ratio: int) -> Tensor:
@@ -168,7 +169,6 @@ class IntegerConv2d(nn.Module):
         conv = conv2d(in_channels, out_channels * ratio**2, kernel)
         self.weight, self.bias = conv.weight, conv.bias
         self.input_bits, self.ratio, self.last = input_bits, ratio, last
-        self._packed: tuple[Tensor, Tensor, int] | None = None
 
     def quantised(self) -> tuple[Tensor, Tensor, Tensor]:
         """(weight, bias, exponent e) as floats of integer value, differentiable by straight-through rounding."""
@@ -182,8 +182,6 @@ class IntegerConv2d(nn.Module):
         return weight, bias, exponent
 
     def forward(self, x: Tensor) -> Tensor:
-        if self._packed is not None:
-            return self._forward_packed(x)
         weight, bias, exponent = self.quantised()
         shift = exponent + self.input_bits - ACTIVATION_BITS
         accumulator = F.conv2d(x, weight.to(x.dtype), bias.to(x.dtype), padding=self.weight.shape[-1] // 2)
@@ -193,17 +191,9 @@ class IntegerConv2d(nn.Module):
         out = floor_ste(accumulator / (1 << shift))
         return F.pixel_shuffle(out if self.last else clamp_ste(out, 0, 255), self.ratio)
 
-    @torch.no_grad()
-    def pack(self) -> None:
-        """Keep the integers, so that they are not made anew for every picture: then the layer is for inference only."""
-        weight, bias, exponent = self.quantised()
-        self._packed = weight.double(), bias.double(), int(exponent) + self.input_bits - ACTIVATION_BITS
-
-    def _forward_packed(self, x: Tensor) -> Tensor:
-        """As `forward` in eval mode, in place."""
-        weight, bias, shift = self._packed
-        out = F.conv2d(x, weight, bias, padding=self.weight.shape[-1] // 2).round_().div_(1 << shift).floor_()
-        return F.pixel_shuffle(out if self.last else out.clamp_(0, 255), self.ratio)
+    def pack(self) -> "PackedIntegerConv2d":
+        """The same for inference: a new layer."""
+        return PackedIntegerConv2d(self)
 
     @torch.no_grad()
     def load_quantised(self, weight: Tensor, bias: Tensor, exponent: Tensor) -> None:
@@ -217,3 +207,33 @@ class IntegerConv2d(nn.Module):
         weight, bias, _ = self.quantised()
         largest_input = 255 if self.input_bits else 128
         return int((weight.abs().sum(dim=(1, 2, 3), dtype=torch.float64) * largest_input + bias.abs()).max())
+
+
+class PackedIntegerConv2d(nn.Module):
+    """As `IntegerConv2d` in eval mode, in place, with integers that are not made anew for every picture."""
+
+    @torch.no_grad()
+    def __init__(self, layer: IntegerConv2d):
+        super().__init__()
+        weight, bias, exponent = layer.quantised()
+        self.register_buffer("weight", weight.double())
+        self.register_buffer("bias", bias.double())
+        self.shift = int(exponent) + layer.input_bits - ACTIVATION_BITS
+        self.ratio, self.last = layer.ratio, layer.last
+
+    def forward(self, x: Tensor) -> Tensor:
+        padding = self.weight.shape[-1] // 2
+        out = F.conv2d(x, self.weight, self.bias, padding=padding).round_().div_(1 << self.shift).floor_()
+        return F.pixel_shuffle(out if self.last else out.clamp_(0, 255), self.ratio)
+
+
+def packed(module: nn.Module) -> nn.Module:
+    """A module for inference: what its layers would do anew for every picture is done once. The module stays as it is.
+
+    Layers that have nothing to prepare are shared with it.
+    """
+    if isinstance(module, SubPixelConv | IntegerConv2d):
+        return module.pack()
+    found = copy(module)
+    found._modules = {name: child and packed(child) for name, child in module._modules.items()}
+    return found

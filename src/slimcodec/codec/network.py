@@ -27,23 +27,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slimcodec.codec import rate
-from slimcodec.codec.architecture import (  # noqa: F401 - who needs the network has its description from here too
-    ALIGNMENT,
-    LADDER,
-    LATENT_SCALE,
-    PLANES,
-    QUALITY_ONE,
-    Architecture,
-    Block,
-    Level,
-)
+from slimcodec.codec.architecture import Architecture, Level
+from slimcodec.codec.bitstream import QUALITY_ONE
+from slimcodec.codec.grid import PLANES
 from slimcodec.codec.layers import (
-    BLOCKS,
+    Block,
     IntegerConv2d,
     SubPixelConv,
     conv2d,
     downsample,
     floor_ste,
+    packed,
     round_ste,
     upsample,
 )
@@ -71,7 +65,7 @@ class Transform(nn.Module):
     def __init__(self, enter: nn.Module, level: Level):
         super().__init__()
         self.enter = enter
-        self.blocks = nn.Sequential(*(BLOCKS[block.kind](level.channels, block.hidden) for block in level.blocks))
+        self.blocks = nn.Sequential(*(Block(spec.kind, level.channels, spec.hidden) for spec in level.blocks))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.blocks(self.enter(x))
@@ -238,33 +232,36 @@ class HyperpriorCodec(nn.Module):
         at_gain_one = self.h_scale(z_hat).unflatten(1, (PLANES, -1))
         return (at_gain_one + shift[:, None, :, None, None]) / GAIN_UNIT
 
-    def decode_planes(self, z_hat: Tensor, gain: Tensor, residual: Callable[[list[int], Tensor], Tensor]):
-        """Run the context stages. `residual(planes, mu)` gives the integers r of a stage, shapes as mu [B, n, M, h, w].
+    # Encoder, decoder and training go through the stages in the same way; they differ in where r is from:
+    #
+    #   features, y_hat = [h_mean(z_hat)], []
+    #   for stage, planes in stages():
+    #       mu = means(stage, features)
+    #       y_hat.append(mu + r of these planes / gain)
+    #       features.append(y_hat[-1].flatten(1, 2))
+    #   in_order(y_hat)
 
-        Encoder, decoder and training differ in where r comes from, and in nothing else. Returns (y_hat, mu) in planes.
-        """
-        y_hat, mu = self.decode_stages(z_hat, gain, residual)
-        return torch.stack(y_hat, dim=1), torch.stack(mu, dim=1)
+    def stages(self) -> list[tuple[int, list[int]]]:
+        """The stages of the context in the order of coding: number, and which of the four planes it codes."""
+        return [(stage, list(planes)) for stage, planes in enumerate(self.architecture.stages)]
 
-    def decode_stages(self, z_hat: Tensor, gain: Tensor, residual: Callable[[list[int], Tensor], Tensor]):
-        """As `decode_planes`; y_hat and mu as lists of the four planes [B, M, h, w]."""
-        p = self.h_mean(z_hat)
-        y_hat: list[Tensor] = [None] * PLANES
-        mu: list[Tensor] = [None] * PLANES
-        done: list[Tensor] = []
-        for planes, c_k in zip(self.architecture.stages, self.context, strict=True):
-            stage_mu = c_k(torch.cat([p, *done], dim=1)).float().unflatten(1, (len(planes), -1))
-            stage_y_hat = stage_mu + residual(list(planes), stage_mu) / gain[:, None, :, None, None]
-            done.append(stage_y_hat.flatten(1, 2))
-            for position, plane in enumerate(planes):
-                y_hat[plane], mu[plane] = stage_y_hat[:, position], stage_mu[:, position]
-        return y_hat, mu
+    def means(self, stage: int, features: list[Tensor]) -> Tensor:
+        """mu of a stage's planes, [B, n, M, h, w], from p and the planes of the stages before, [B, …, h, w] each."""
+        planes = self.architecture.stages[stage]
+        return self.context[stage](torch.cat(features, dim=1)).float().unflatten(1, (len(planes), -1))
 
-    def pack(self) -> None:
-        """Prepare the layers for inference, for good: what a layer would do anew for every picture is done once."""
-        for layer in self.modules():
-            if isinstance(layer, IntegerConv2d | SubPixelConv):
-                layer.pack()
+    def in_order(self, of_stages: list[Tensor]) -> list[Tensor]:
+        """What the stages gave for their planes, [B, n, M, h, w] each → the four planes [B, M, h, w]."""
+        found = {
+            plane: of_stages[stage][:, position]
+            for stage, planes in self.stages()
+            for position, plane in enumerate(planes)
+        }
+        return [found[plane] for plane in range(PLANES)]
+
+    def pack(self) -> "HyperpriorCodec":
+        """The same for inference, a new module; layers that have nothing to prepare are shared."""
+        return packed(self)
 
     def forward(self, x: Tensor, quality: Tensor, quantise: Callable[[Tensor, Tensor], Tensor] | None = None) -> Coded:
         """A training pass: rounding is straight-through; the noise for the rate is added by the caller.
@@ -281,16 +278,19 @@ class HyperpriorCodec(nn.Module):
         plane_gain = gain[:, None, :, None, None]
         index = self.scale_index(z_hat, shift)
 
-        def residual(chosen, mu):
-            exact = (planes[:, chosen] - mu) * plane_gain
-            return round_ste(exact) if quantise is None else quantise(exact, index[:, chosen])
-
-        y_hat, mu = self.decode_planes(z_hat, gain, residual)
+        features, mu, y_hat = [self.h_mean(z_hat)], [], []
+        for stage, chosen in self.stages():
+            mu.append(self.means(stage, features))
+            exact = (planes[:, chosen] - mu[-1]) * plane_gain
+            r = round_ste(exact) if quantise is None else quantise(exact, index[:, chosen])
+            y_hat.append(mu[-1] + r / plane_gain)
+            features.append(y_hat[-1].flatten(1, 2))
+        all_mu = torch.stack(self.in_order(mu), dim=1)
         return Coded(
-            x_hat=self.g_s(from_planes(y_hat)),
+            x_hat=self.g_s(from_planes(torch.stack(self.in_order(y_hat), dim=1))),
             y=planes,
-            mu=mu,
-            residual=(planes - mu) * plane_gain,
+            mu=all_mu,
+            residual=(planes - all_mu) * plane_gain,
             index=index,
             gain=plane_gain,
             z=z,
@@ -342,7 +342,7 @@ def _initialise(codec: HyperpriorCodec) -> None:
             nn.init.normal_(layer.weight, std=(terms / (math.prod(layer.stride) if transposed else 1)) ** -0.5)
             nn.init.zeros_(layer.bias)
     for block in codec.modules():
-        if isinstance(block, tuple(BLOCKS.values())):
+        if isinstance(block, Block):
             block.expand.weight.mul_(2**0.5)  # ReLU halves the variance
             block.project.weight.mul_(0.3)
     for c_k in codec.context:

@@ -6,14 +6,19 @@ after the other, in a random order, is decided, so that those still free make up
 with it the scale of every residual.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
 
 import slimcodec
 from slimcodec import InvalidInput
-from slimcodec.codec.network import ALIGNMENT, QUALITY_ONE, from_planes, to_planes
-from slimcodec.codec.tiling import LATENTS, PLANE_CELLS, Window, whole
+from slimcodec.codec.bitstream import QUALITY_ONE
+from slimcodec.codec.grid import CELL, LATENTS, PLANE_CELLS, Window, whole
+from slimcodec.codec.network import from_planes, to_planes
+from slimcodec.codec.pictures import LazyPixels
+from slimcodec.codec.transforms import Transforms
 
 # Gradient steps for effort 0…10. On 256² crops of four pictures of cid22-validation, qualities 1, 3, 5 and 7, the
 # BD-rate against effort 0 is -1.1 % after 3, -1.7 % after 10, -1.8 % after 20, -1.9 % after 30, and the same after 100.
@@ -30,20 +35,27 @@ TILE, MARGIN = 16, 1
 
 
 def refine(
-    codec, pixels: np.ndarray, y: Tensor, z_hat: Tensor, fixed_quality: int, tile: int, steps: int, tell
+    transforms: Transforms,
+    pixels: np.ndarray | LazyPixels,
+    y: Tensor,
+    z_hat: Tensor,
+    fixed_quality: int,
+    tile: int,
+    steps: int,
+    tell: Callable[[int, int], None],
 ) -> Tensor:
-    """y [1, M, h, w] → y that costs less bits and errors together, once it is quantised; shapes as `Codec.quantise`.
+    """y [1, M, h, w] → y that costs less bits and errors together, once it is quantised; shapes as `Transforms.code`.
 
     tell(done, of) is called after every step. A piece that does not gain stays as it was.
     """
     z = z_hat[0].to("cpu", torch.int8).numpy()
-    index = torch.from_numpy(codec.coder.scale_index(z, fixed_quality, tile))[None].to(codec.device)
+    index = torch.from_numpy(transforms.coder.scale_index(z, fixed_quality, tile))[None].to(transforms.device)
     refined = y.clone()
     grid = whole(z.shape[1:])
     pieces = grid.even_tiles(TILE)
     for number, piece in enumerate(pieces):
         seen = piece.grown(MARGIN, grid)
-        task = _Piece(codec, pixels, y, z_hat, index, fixed_quality, seen)
+        task = _Piece(transforms, pixels, y, z_hat, index, fixed_quality, seen)
         better = task.refined(steps, lambda step, number=number: tell(number * steps + step, len(pieces) * steps))
         inner, place = piece.seen_from(seen).finer(LATENTS), piece.finer(LATENTS)
         refined[:, :, *place.slices] = better[:, :, *inner.slices]
@@ -53,76 +65,89 @@ def refine(
 class _Piece:
     """A window of cells as a picture of its own."""
 
-    def __init__(self, codec, pixels, y, z_hat, index, fixed_quality: int, window: Window):
-        self.codec = codec
+    def __init__(
+        self,
+        transforms: Transforms,
+        pixels: np.ndarray | LazyPixels,
+        y: Tensor,
+        z_hat: Tensor,
+        index: Tensor,
+        fixed_quality: int,
+        window: Window,
+    ):
+        self.transforms, self.network = transforms, transforms.network
         at_16, at_32 = window.finer(LATENTS), window.finer(PLANE_CELLS)
         # Clones, because tensors made in inference mode cannot take part in differentiation.
         self.y = y[:, :, *at_16.slices].clone()
         self.z_hat = z_hat[:, :, *window.slices].clone()
         self.index = index[:, :, :, *at_32.slices].clone()
-        self.gain = codec.gain(fixed_quality).clone()
-        area = window.finer(ALIGNMENT).grown(0, whole(pixels.shape[:2]))  # what is padding costs nothing
-        self.x = codec.padded(pixels, area).clone()
-        self.error_bits = ERROR_WEIGHT * 255**2 / 3 * lmbda_at(codec.network.architecture.quality_ladder, fixed_quality)
+        self.gain = transforms.gain(fixed_quality)[:, None, :, None, None].clone()
+        area = window.finer(CELL).grown(0, whole(pixels.shape[:2]))  # what is padding costs nothing
+        self.x = transforms.padded(pixels, area).clone()
+        lmbda = lmbda_at(self.network.architecture.quality_ladder, fixed_quality)
+        self.error_bits = ERROR_WEIGHT * 255**2 / 3 * lmbda
 
-    def refined(self, steps: int, tell) -> Tensor:
-        plane_gain = self.gain[:, None, :, None, None]
-        start = to_planes(self.y) * plane_gain
+    def refined(self, steps: int, tell: Callable[[int], None]) -> Tensor:
+        start = to_planes(self.y) * self.gain
         generator = torch.Generator(start.device).manual_seed(0)  # the same file every time
-        stages = {planes: _Stage(self, planes, start, generator) for planes in self.codec.network.architecture.stages}
+        stages = [_Stage(self, planes, start, generator) for _, planes in self.network.stages()]
         # Little momentum: it would carry residuals off that are decided.
-        optimizer = torch.optim.Adam([stage.u for stage in stages.values()], betas=(0.3, 0.9), fused=True)
+        optimizer = torch.optim.Adam([stage.u for stage in stages], betas=(0.3, 0.9), fused=True)
         for step in range(steps):
             optimizer.param_groups[0]["lr"] = LEARNING_RATE * steps**-0.5 * (1 - step / steps)
-            with _mixed_precision(self.codec.device):
-                decided = (step / steps - FREE) / (1 - FREE)
-                x_hat = self.decoded(lambda planes, mu, decided=decided: stages[tuple(planes)].residual(mu, decided))
+            x_hat = self.x_hat(stages, decided=(step / steps - FREE) / (1 - FREE))
             # The gradient of the squared error; that of the bits comes in where the residuals are made.
-            gradient = (x_hat.detach() - self.x).mul_(2 * self.error_bits)
-            _backward(x_hat, gradient)
+            _backward(x_hat, (x_hat.detach() - self.x).mul_(2 * self.error_bits))
             optimizer.step()
             optimizer.zero_grad()
             tell(step + 1)
         u = torch.empty_like(start)
-        for planes, stage in stages.items():
+        for (_, planes), stage in zip(self.network.stages(), stages, strict=True):
             u[:, planes] = stage.u.detach()
-        return from_planes(u / plane_gain) if self.cost(u) < self.cost(start) else self.y
+        return from_planes(u / self.gain) if self.cost(u) < self.cost(start) else self.y
 
-    def decoded(self, residual) -> Tensor:
-        """x_hat, less the padding; `residual` as for `HyperpriorCodec.decode_stages`."""
-        y_hat, _ = self.codec.network.decode_stages(self.z_hat, self.gain, residual)
-        x_hat = self.codec.network.g_s(from_planes(torch.stack(y_hat, dim=1)))
+    def x_hat(self, stages: list["_Stage"], decided: float) -> Tensor:
+        """The picture of latents on their way, of whose residuals that share is decided."""
+        with _mixed_precision(self.transforms.device):
+            features, y_hat = [self.network.h_mean(self.z_hat)], []
+            for stage, _ in self.network.stages():
+                mu = self.network.means(stage, features)
+                y_hat.append(mu + stages[stage].residual(mu, decided) / self.gain)
+                features.append(y_hat[-1].flatten(1, 2))
+            return self.synthesised(y_hat)
+
+    def synthesised(self, y_hat: list[Tensor]) -> Tensor:
+        """What the stages gave → x_hat, less the padding."""
+        x_hat = self.network.g_s(from_planes(torch.stack(self.network.in_order(y_hat), dim=1)))
         return x_hat[:, :, : self.x.shape[2], : self.x.shape[3]]
 
     @torch.no_grad()
     def cost(self, u: Tensor) -> float:
         """Bits plus what the squared error counts for, of the whole piece, as a file has it. u: y·gain in planes."""
-        quantiser = self.codec.quantiser
-        bits = []
-
-        def residual(chosen: list[int], mu: Tensor) -> Tensor:
-            index = self.index[:, chosen]
-            r = quantiser.choose(u[:, chosen] - mu * self.gain[:, None, :, None, None], index)
+        quantiser = self.transforms.quantiser
+        features, y_hat, bits = [self.network.h_mean(self.z_hat)], [], []
+        for stage, planes in self.network.stages():
+            mu, index = self.network.means(stage, features), self.index[:, planes]
+            r = quantiser.choose(u[:, planes] - mu * self.gain, index)
             bits.append(quantiser.bits(r, index).sum())
-            return quantiser.reconstruct(r, index)
-
-        squared_error = (self.decoded(residual) - self.x).square().sum()
+            y_hat.append(mu + quantiser.reconstruct(r, index) / self.gain)
+            features.append(y_hat[-1].flatten(1, 2))
+        squared_error = (self.synthesised(y_hat) - self.x).square().sum()
         return float(torch.stack(bits).sum() + self.error_bits * squared_error)
 
 
 class _Stage:
     """The latents of one stage's planes, u = y·gain [1, n, M, h, w], in the memory order that convolutions like."""
 
-    def __init__(self, piece: _Piece, planes: tuple[int, ...], u: Tensor, generator: torch.Generator):
-        self.quantiser = piece.codec.quantiser
-        self.plane_gain = piece.gain[:, None, :, None, None]
+    def __init__(self, piece: _Piece, planes: list[int], u: Tensor, generator: torch.Generator):
+        self.quantiser, self.gain = piece.transforms.quantiser, piece.gain
         self.u = _channels_last(u[:, planes]).requires_grad_(True)
         self.index = _channels_last(piece.index[:, planes].long())
         self.turn = _channels_last(torch.rand(self.u.shape, generator=generator, dtype=u.dtype, device=u.device))
 
     def residual(self, mu: Tensor, decided: float) -> Tensor:
         """What the decoder adds to mu, in quantisation steps; `decided`: the share of integers among them."""
-        return _Round.apply(self.u - mu * self.plane_gain, self.index, self.turn < decided, self.quantiser)
+        return _Round.apply(self.u - mu * self.gain, self.index, self.turn < decided, self.quantiser)
 
 
 class _Round(torch.autograd.Function):

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from slimcodec import InvalidModel
 from slimcodec.codec import bitstream, entropy, quantise
-from slimcodec.codec.network import GAIN_UNIT, PLANES, QUALITY_ONE, HyperpriorCodec
+from slimcodec.codec.bitstream import QUALITY_ONE
+from slimcodec.codec.grid import PLANE_CELLS, PLANES, Window, whole
+from slimcodec.codec.network import GAIN_UNIT, HyperpriorCodec
 from slimcodec.codec.rate import SCALE_COUNT
-from slimcodec.codec.tiling import PLANE_CELLS, Window, whole
 
 Z_MINIMUM = -128
 SCALE_TILE = 32  # cells: h_scale, whose float64 is large, takes pieces of at most so many a side

@@ -4,30 +4,47 @@ from collections.abc import Callable
 from numbers import Real
 
 from slimcodec import InvalidInput
-from slimcodec.codec.network import QUALITY_ONE
+from slimcodec.codec.bitstream import QUALITY_ONE
+from slimcodec.codec.encoding import Encoding
 
+DEFAULT_QUALITY = 4.0
 TOLERANCE = 0.02  # of a target size
 ATTEMPTS = 4  # real files that are made on the way to a target
 
 
-def compress(encoding, *, quality=None, target_bpp=None, max_bytes=None, target_psnr_db=None) -> bytes:
-    """The file of an `inference.Encoding` that meets the one wish that is not None; quality 4 if all are.
+def compress(
+    encoding: Encoding,
+    rungs: int,
+    *,
+    quality: float | None = None,
+    target_bpp: float | None = None,
+    max_bytes: int | None = None,
+    target_psnr_db: float | None = None,
+) -> bytes:
+    """The file that meets the one wish that is not None; quality 4 if all are. `rungs`: the model's qualities.
 
     Raises InvalidInput for two wishes, and for one that no quality of the model can meet.
     """
     wishes = {"quality": quality, "target_bpp": target_bpp, "max_bytes": max_bytes, "target_psnr_db": target_psnr_db}
-    wishes = {name: value for name, value in wishes.items() if value is not None} or {"quality": 4.0}
+    wishes = {name: value for name, value in wishes.items() if value is not None} or {"quality": DEFAULT_QUALITY}
     if len(wishes) > 1:
         raise InvalidInput(f"{' and '.join(wishes)}: only one of them can be asked for")
     ((name, value),) = wishes.items()
     if name == "quality":
-        return encoding.file(encoding.codec.fixed_quality(value))
+        return encoding.file(fixed_quality(value, rungs))
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < float("inf"):
         raise InvalidInput(f"{name} {value!r}: must be a positive number")
     return {"target_bpp": _near_bpp, "max_bytes": _within_bytes, "target_psnr_db": _at_psnr}[name](encoding, value)
 
 
-def _near_bpp(encoding, bpp: float) -> bytes:
+def fixed_quality(quality: float, rungs: int) -> int:
+    """Quality as 8.8 fixed point; InvalidInput outside 1…rungs."""
+    if isinstance(quality, bool) or not isinstance(quality, Real) or not 1 <= quality <= rungs:
+        raise InvalidInput(f"quality {quality!r}: must be a number from 1 to {rungs}; JPEG's 0 to 100 is another scale")
+    return round(quality * QUALITY_ONE)
+
+
+def _near_bpp(encoding: Encoding, bpp: float) -> bytes:
     wanted = bpp * encoding.pixel_count / 8
     best = None
     aim = wanted
@@ -45,7 +62,7 @@ def _near_bpp(encoding, bpp: float) -> bytes:
     raise InvalidInput(f"target_bpp {bpp:g}: cannot be met for this picture; {_reach(encoding)}")
 
 
-def _within_bytes(encoding, limit: int) -> bytes:
+def _within_bytes(encoding: Encoding, limit: int) -> bytes:
     best, aim = None, limit
     for _ in range(ATTEMPTS):
         fixed = _largest(encoding, lambda q, aim=aim: estimated_bytes(encoding, q) <= aim)
@@ -64,7 +81,7 @@ def _within_bytes(encoding, limit: int) -> bytes:
     return encoding.file(fixed)
 
 
-def _at_psnr(encoding, psnr_db: float) -> bytes:
+def _at_psnr(encoding: Encoding, psnr_db: float) -> bytes:
     below = _largest(encoding, lambda q: encoding.psnr_db(q, effort=0) < psnr_db)
     fixed = QUALITY_ONE if below is None else below + 1
     while fixed <= _highest(encoding):
@@ -75,12 +92,12 @@ def _at_psnr(encoding, psnr_db: float) -> bytes:
     raise InvalidInput(f"target_psnr_db {psnr_db:g}: the best quality of this model gives {best:.2f} dB here")
 
 
-def estimated_bytes(encoding, fixed_quality: int) -> float:
+def estimated_bytes(encoding: Encoding, fixed: int) -> float:
     """What a file of the unrefined latents would take, without making it."""
-    return encoding.overhead_bytes + encoding.bits(fixed_quality, effort=0) / 8
+    return encoding.overhead_bytes + encoding.bits(fixed, effort=0) / 8
 
 
-def _largest(encoding, holds: Callable[[int], bool]) -> int | None:
+def _largest(encoding: Encoding, holds: Callable[[int], bool]) -> int | None:
     """The highest quality (8.8) at which it holds; it holds up to some quality and not beyond. None: nowhere."""
     low, high = QUALITY_ONE - 1, _highest(encoding)
     while low < high:
@@ -89,11 +106,11 @@ def _largest(encoding, holds: Callable[[int], bool]) -> int | None:
     return low if low >= QUALITY_ONE else None
 
 
-def _highest(encoding) -> int:
-    return QUALITY_ONE * encoding.codec.network.architecture.rungs
+def _highest(encoding: Encoding) -> int:
+    return QUALITY_ONE * encoding.transforms.network.architecture.rungs
 
 
-def _reach(encoding) -> str:
+def _reach(encoding: Encoding) -> str:
     sizes = [len(encoding.file(fixed, effort=0)) for fixed in (QUALITY_ONE, _highest(encoding))]
     low, high = (f"{size:,} bytes ({8 * size / encoding.pixel_count:.3f} bpp)" for size in sizes)
     return f"this model makes {low} to {high} of it"

@@ -1,161 +1,17 @@
-"""Windows of a picture's grids, and how far the networks see.
+"""How far the networks see, and how pieces of big pictures pass them.
 
 Big pictures pass g_a and g_s piece by piece. A piece is run together with its surroundings as far as the network sees,
 the margin, and the margin is cut off again: where the picture ends, the network pads with zeros as it always does.
 """
 
-import math
-from collections.abc import Iterator
-from itertools import groupby, pairwise, product
-from typing import NamedTuple
+from itertools import pairwise
 
 from torch import Tensor
 
-from slimcodec.codec.network import ALIGNMENT, LATENT_SCALE, Architecture, Synthesis
-
-LATENTS = ALIGNMENT // LATENT_SCALE  # latents along the side of a cell
-CODING_TILE = 32  # cells: a picture of more than 2048 x 2048 pixels is big, coded in tiles and windows of that size
-PLANE_CELLS = 2  # elements of a plane along the side of a cell
-_BLOCK_REACH = {"residual": 2, "depthwise": 1}  # 3x3 convolutions one after the other
-
-
-class Window(NamedTuple):
-    """The rows top…bottom-1 and columns left…right-1 of a grid: of pixels, of latents (16 pixels), of cells (64)."""
-
-    top: int
-    left: int
-    bottom: int
-    right: int
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.bottom - self.top, self.right - self.left
-
-    @property
-    def long_axis(self) -> int:
-        """0 if it has at least as many rows as columns, else 1: its edges there are self[axis] and self[axis + 2]."""
-        return 0 if self.shape[0] >= self.shape[1] else 1
-
-    @property
-    def slices(self) -> tuple[slice, slice]:
-        return slice(self.top, self.bottom), slice(self.left, self.right)
-
-    def grown(self, margin: int, within: "Window") -> "Window":
-        """With a margin all around, as far as the grid goes."""
-        return Window(
-            max(self.top - margin, within.top),
-            max(self.left - margin, within.left),
-            min(self.bottom + margin, within.bottom),
-            min(self.right + margin, within.right),
-        )
-
-    def finer(self, factor: int) -> "Window":
-        """The same area on a grid whose elements are `factor` times smaller."""
-        return Window(*(factor * edge for edge in self))
-
-    def coarser(self, factor: int) -> "Window":
-        """The elements of a grid `factor` times coarser that the area touches."""
-        return Window(self.top // factor, self.left // factor, -(-self.bottom // factor), -(-self.right // factor))
-
-    def seen_from(self, outer: "Window") -> "Window":
-        """The same area in the coordinates of a window that contains it."""
-        rows, columns = outer.top, outer.left
-        return Window(self.top - rows, self.left - columns, self.bottom - rows, self.right - columns)
-
-    def meets(self, other: "Window") -> bool:
-        return (
-            self.top < other.bottom and other.top < self.bottom and self.left < other.right and other.left < self.right
-        )
-
-    def tiles(self, side: int) -> list["Window"]:
-        """Squares of that side in raster order, the last of a row or column smaller; side 0: all in one."""
-        side = side or max(self.shape)
-        return [
-            Window(top, left, min(top + side, self.bottom), min(left + side, self.right))
-            for top, left in product(range(self.top, self.bottom, side), range(self.left, self.right, side))
-        ]
-
-    def tiles_meeting(self, side: int, other: "Window") -> Iterator["Window"]:
-        """Those of `tiles` that share an element with another window within this one, without looking at the rest."""
-        side = side or max(self.shape)
-        for top, left in product(range(*_reached(self.top, other.top, other.bottom, side), side),
-                                 range(*_reached(self.left, other.left, other.right, side), side)):  # fmt: skip
-            yield Window(top, left, min(top + side, self.bottom), min(left + side, self.right))
-
-    def strips(self, height: int) -> list["Window"]:
-        """From top to bottom, the last one lower."""
-        return [
-            self._replace(top=top, bottom=min(top + height, self.bottom))
-            for top in range(self.top, self.bottom, height)
-        ]
-
-    def even_tiles(self, side: int) -> list["Window"]:
-        """As few pieces as sides of at most `side` allow, all of about the same size."""
-        rows = list(_even(self.top, self.bottom, side))
-        columns = list(_even(self.left, self.right, side))
-        return [Window(top, left, bottom, right) for (top, bottom), (left, right) in product(rows, columns)]
-
-
-def whole(shape: tuple[int, int]) -> Window:
-    return Window(0, 0, *shape)
-
-
-def _reached(origin: int, begin: int, end: int, side: int) -> tuple[int, int]:
-    """Where the first tile of a row or column that reaches begin…end-1 starts, and `end`."""
-    return origin + (begin - origin) // side * side, end
-
-
-def _even(begin: int, end: int, side: int) -> Iterator[tuple[int, int]]:
-    count = -(-(end - begin) // side)
-    edges = [begin + (end - begin) * i // count for i in range(count + 1)]
-    return pairwise(edges)
-
-
-def is_big(cells: Window) -> bool:
-    """Whether so many cells are coded and decoded window by window."""
-    return math.prod(cells.shape) > CODING_TILE**2
-
-
-def automatic_tile(grid: Window) -> int:
-    """The side of a picture's tiles, in cells, unless another is asked for; 0: one tile."""
-    return CODING_TILE if is_big(grid) else 0
-
-
-def coding_groups(grid: Window, tile: int) -> list[Window]:
-    """Windows of whole tiles that are coded together, none larger than it must be."""
-    if not is_big(grid):
-        return [grid]
-    return grid.tiles(CODING_TILE // tile * tile if 0 < tile < CODING_TILE else tile)
-
-
-def coding_pieces(group: Window, grid: Window) -> list[Window]:
-    """The windows in which a group's residuals are computed, wide rather than square: each takes its margin along."""
-    if not is_big(grid):
-        return [group]
-    return [piece for tile in group.tiles(CODING_TILE) for piece in tile.strips(max(1, CODING_TILE // 2))]
-
-
-def in_lines(windows: list[Window], along: int) -> list[list[Window]]:
-    """Windows that begin at the same row (along 0) or column (1), from the first to the last."""
-
-    def begin(window: Window) -> int:
-        return window[along]
-
-    return [list(line) for _, line in groupby(sorted(windows, key=begin), key=begin)]
-
-
-def decoding_windows(area: Window, lag: int) -> list[Window]:
-    """The windows of an area, both of cells, that are decoded one after the other.
-
-    With the `lag` cells that a pixel depends on they end where coded tiles do.
-    """
-    if not is_big(area):
-        return [area]
-    rows, columns = (
-        pairwise(sorted({begin, end, *(e for e in range(-lag % CODING_TILE, end, CODING_TILE) if e > begin)}))
-        for begin, end in ((area.top, area.bottom), (area.left, area.right))
-    )
-    return [Window(top, left, bottom, right) for (top, bottom), (left, right) in product(rows, list(columns))]
+from slimcodec.codec import blocks
+from slimcodec.codec.architecture import Architecture, Level
+from slimcodec.codec.grid import LATENT_SCALE, LATENTS, PLANE_CELLS, Window
+from slimcodec.codec.network import Synthesis
 
 
 def hyper_margin(architecture: Architecture) -> int:
@@ -221,5 +77,5 @@ def latent_margin(architecture: Architecture) -> int:
     return 1 + -(-at_32 // PLANE_CELLS)
 
 
-def _blocks_reach(level) -> int:
-    return sum(_BLOCK_REACH[block.kind] for block in level.blocks)
+def _blocks_reach(level: Level) -> int:
+    return sum(blocks.reach(block.kind) for block in level.blocks)

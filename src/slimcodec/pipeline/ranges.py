@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, PlainValidator, Strict, ValidationError, WrapValidator
 
-from slimcodec.codec.architecture import ALIGNMENT
+from slimcodec.codec.grid import CELL
 
 LONGEST_NAME = 100  # characters: a file name may have 255 bytes, and W&B takes 128 characters
 
@@ -58,6 +58,6 @@ Name = Annotated[
 Crop = Annotated[
     int,
     Strict(),
-    Field(ge=ALIGNMENT, multiple_of=ALIGNMENT),
-    says(f"must be a multiple of {ALIGNMENT} pixels"),
+    Field(ge=CELL, multiple_of=CELL),
+    says(f"must be a multiple of {CELL} pixels"),
 ]

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, Strict, ValidationError
 from pydantic.dataclasses import dataclass
 
 from slimcodec import InvalidInput
-from slimcodec.codec.architecture import ALIGNMENT
+from slimcodec.codec.grid import CELL
 from slimcodec.pipeline.ranges import (
     Count,
     Crop,
@@ -203,7 +203,7 @@ class Finish:
 class Validation:
     """What is measured after every epoch, and what the gate judges by."""
 
-    side: Annotated[int, Strict(), Field(ge=ALIGNMENT), says(f"must be at least {ALIGNMENT} pixels, a whole number")]
+    side: Annotated[int, Strict(), Field(ge=CELL), says(f"must be at least {CELL} pixels, a whole number")]
     """Side of the centre crops in pixels."""
     limit: Count | None
     """Photos; null takes all."""

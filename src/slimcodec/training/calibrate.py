@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from slimcodec.codec import entropy, rate
-from slimcodec.codec.network import QUALITY_ONE, HyperpriorCodec, round_z, to_planes
+from slimcodec.codec.bitstream import QUALITY_ONE
+from slimcodec.codec.network import HyperpriorCodec, round_z, to_planes
 from slimcodec.codec.quantise import ERROR_BITS, OFFSET_UNIT, Quantiser
 from slimcodec.codec.rate import SCALE_COUNT
 
@@ -83,15 +84,14 @@ def _counted(codec: HyperpriorCodec, quantiser: Quantiser, x: Tensor, fixed_qual
     y = codec.g_a(x)
     z_hat = round_z(codec.h_a(y * gain[:, :, None, None]))
     index = rate.whole_index(codec.scale_index(z_hat, shift))
-    planes, found = to_planes(y), []
-
-    def residual(chosen: list[int], mu: Tensor) -> Tensor:
-        exact = (planes[:, chosen] - mu) * gain[:, None, :, None, None]
+    planes, plane_gain, found = to_planes(y), gain[:, None, :, None, None], []
+    features = [codec.h_mean(z_hat)]
+    for stage, chosen in codec.stages():
+        mu = codec.means(stage, features)
+        exact = (planes[:, chosen] - mu) * plane_gain
         r = quantiser.choose(exact, index[:, chosen])
+        features.append((mu + r / plane_gain).flatten(1, 2))
         found.append((exact, r, index[:, chosen]))
-        return r
-
-    codec.decode_planes(z_hat, gain, residual)
     exact, r, where = (torch.cat([parts[i].flatten() for parts in found]) for i in range(3))
     cost = quantiser.bits(r, where) + ERROR_BITS * (exact - r) ** 2
     figures = [r != 0, (r.abs() - exact.abs()) * (r != 0), cost, ERROR_BITS * exact**2]

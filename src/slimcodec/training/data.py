@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from slimcodec import InvalidInput
-from slimcodec.codec.network import ALIGNMENT
+from slimcodec.codec.grid import CELL
 from slimcodec.evaluation.photos import find_photos, open_photo
 from slimcodec.training import parallel
 
@@ -131,15 +131,15 @@ def _shrunk(picture: Image.Image, max_pixels: int) -> Image.Image:
 
 
 def for_validation(photos: Sequence[Photo]) -> list[Photo]:
-    """The photos that validation can use: those of at least 64 pixels on both sides, `ALIGNMENT`.
+    """The photos that validation can use: those of at least 64 pixels on both sides, `CELL`.
 
     One warning names the others. Raises InvalidInput when there is none.
     """
-    large = [photo for photo in photos if min(photo.pixels.shape[:2]) >= ALIGNMENT]
-    needed = f"{ALIGNMENT} pixels on both sides, which validation needs"
+    large = [photo for photo in photos if min(photo.pixels.shape[:2]) >= CELL]
+    needed = f"{CELL} pixels on both sides, which validation needs"
     if not large:
         raise InvalidInput(f"none of the {len(photos)} validation photos has {needed}; name larger ones")
-    if small := [photo for photo in photos if min(photo.pixels.shape[:2]) < ALIGNMENT]:
+    if small := [photo for photo in photos if min(photo.pixels.shape[:2]) < CELL]:
         warnings.warn(f"left out of validation, with less than {needed}: {_named(small)}", stacklevel=2)
     return large
 
@@ -411,5 +411,5 @@ def share(photos: Sequence[Any], rank: int, processes: int) -> Sequence[Any]:
 def _aligned(photo: tuple[str, np.ndarray]) -> tuple[str, torch.Tensor]:
     """A photo as `validation_step` takes it; cut rather than padded, as padding would count as picture in the loss."""
     name, pixels = photo
-    height, width = (side // ALIGNMENT * ALIGNMENT for side in pixels.shape[:2])
+    height, width = (side // CELL * CELL for side in pixels.shape[:2])
     return name, torch.from_numpy(pixels[:height, :width]).permute(2, 0, 1) / 255

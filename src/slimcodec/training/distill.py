@@ -6,7 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from slimcodec import InvalidInput
-from slimcodec.codec.network import ALIGNMENT, QUALITY_ONE, Architecture, Coded, HyperpriorCodec
+from slimcodec.codec.architecture import Architecture
+from slimcodec.codec.bitstream import QUALITY_ONE
+from slimcodec.codec.grid import CELL
+from slimcodec.codec.network import Coded, HyperpriorCodec
 from slimcodec.training import losses
 from slimcodec.training.inheritance import inherited_parts
 from slimcodec.training.names import DISTILLATION_TERMS, FEATURE_TERMS
@@ -125,7 +128,7 @@ class Distill(Teach):
 
     def hyper_latent_waste(self, quality: Tensor) -> Tensor:
         """KL of the factorized priors of z at each picture's rung, in bits per pixel: [B]."""
-        by_rung = losses.table_kl_bits(self.teacher_pmf, self.prior.pmf()).sum(dim=1) / ALIGNMENT**2
+        by_rung = losses.table_kl_bits(self.teacher_pmf, self.prior.pmf()).sum(dim=1) / CELL**2
         return by_rung[quality // QUALITY_ONE - 1]
 
     def feature_error(self, term: str) -> Tensor:

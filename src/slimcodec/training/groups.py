@@ -11,8 +11,9 @@ import torch
 import torch_pruning
 from torch import Tensor, nn
 
+from slimcodec.codec.grid import PLANES
 from slimcodec.codec.layers import IntegerConv2d, SubPixelConv
-from slimcodec.codec.network import PLANES, HyperpriorCodec
+from slimcodec.codec.network import HyperpriorCodec
 from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.widths import PARTS
 

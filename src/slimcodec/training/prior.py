@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slimcodec.codec import entropy, rate
+from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.layers import clamp_ste
-from slimcodec.codec.network import QUALITY_ONE
 
 Z_SYMBOLS = 256  # z_hat is in [-128, 127]
 WIDTHS = (1, 3, 3, 3, 3, 1)  # of the network that is a channel's cumulative distribution

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slimcodec.codec import rate
+from slimcodec.codec.grid import PLANES
 from slimcodec.codec.layers import SubPixelConv
-from slimcodec.codec.network import MID_GREY, PLANES, HyperpriorCodec
+from slimcodec.codec.network import MID_GREY, HyperpriorCodec
 
 RIDGE = 1e-6  # of the mean variance, so that regressing on silent latents is well posed
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from slimcodec import InvalidInput
 from slimcodec.codec import models, rate
-from slimcodec.codec.network import QUALITY_ONE, Coded, HyperpriorCodec
+from slimcodec.codec.bitstream import QUALITY_ONE
+from slimcodec.codec.network import Coded, HyperpriorCodec
 from slimcodec.codec.quantise import Quantiser
 from slimcodec.training import data, losses
 from slimcodec.training.calibrate import calibrated

@@ -1,0 +1,42 @@
+"""A kind of block is added in one file: its convolutions, what they cost, how far they see."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from slimcodec.codec import blocks
+from slimcodec.codec.architecture import Architecture
+from slimcodec.codec.blocks import KINDS, Convolution
+from slimcodec.codec.complexity import macs_per_pixel
+from slimcodec.codec.layers import Block
+from slimcodec.codec.network import HyperpriorCodec
+
+
+@pytest.fixture
+def a_new_kind(monkeypatch):
+    chain = Convolution("expand", 1), Convolution("wide", 5, depthwise=True), Convolution("project", 3)
+    monkeypatch.setitem(KINDS, "new", chain)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "new"])
+def test_costs_and_reach_are_those_of_the_module(kind, a_new_kind):
+    block, x = Block(kind, 6, 10), torch.randn(1, 6, 20, 24)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        before = block(x)
+    assert counter.get_total_flops() / 2 == blocks.macs(kind, 6, 10) * 20 * 24
+    x[:, :, 10, 12] += 1e3
+    with torch.no_grad():
+        changed = (block(x) != before).any(dim=1)[0].nonzero()
+    rows, reach = changed[:, 0], blocks.reach(kind)
+    assert (rows.min(), rows.max()) == (10 - reach, 10 + reach)
+
+
+def test_an_architecture_may_have_a_new_kind(a_new_kind, architectures):
+    values = architectures["four stages"].to_dict()
+    values["g_s"][0]["blocks"] = [{"kind": "new", "hidden": 8}]
+    architecture = Architecture.from_dict(values)
+    codec = HyperpriorCodec(architecture)
+    y = torch.randn(1, architecture.latents, 4, 4)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        assert codec.g_s(y).shape == (1, 3, 64, 64)
+    assert counter.get_total_flops() / 2 / 64**2 == pytest.approx(macs_per_pixel(architecture)["g_s"], rel=1e-12)
