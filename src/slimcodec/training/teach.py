@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import lightning
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
-from pytorch_optimizer import SOAP
 from torch import Tensor
 
 from slimcodec import InvalidInput
@@ -19,7 +18,7 @@ from slimcodec.codec import models, rate
 from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.network import Coded, HyperpriorCodec
 from slimcodec.codec.quantise import Quantiser
-from slimcodec.training import data, losses
+from slimcodec.training import data, losses, optimizers
 from slimcodec.training.calibrate import calibrated
 from slimcodec.training.checkpoints import Checkpoints, newest
 from slimcodec.training.errors import TrainingStopped
@@ -27,9 +26,6 @@ from slimcodec.training.names import OPTIMIZERS
 from slimcodec.training.prior import FactorizedPrior, export_tables
 
 LOSS_MEAN_MOMENTUM = 0.98
-# log_gain is in index steps of 13 %. At the others' rate a rung would need a thousand steps to move by one of them.
-GAIN_LEARNING_RATE = 20
-LARGEST_BASIS = 512  # a weight's dimension beyond it has no eigenbasis of its own
 
 
 class RateDistortion(NamedTuple):
@@ -195,17 +191,16 @@ class Teach(lightning.LightningModule):
             self.log_dict({key: value.mean() for key, value in figures.items()}, batch_size=1, sync_dist=True)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = _MAKE_OPTIMIZER[self.optimizer](*self._parameter_groups(), self.learning_rate, self.basis_every)
+        optimizer = optimizers.MAKE[self.optimizer](self._parameter_groups(), self.learning_rate, self.basis_every)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _parameter_groups(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Weights (of more than one dimension), gains, and the rest: biases, and the prior's many small tensors."""
+    def _parameter_groups(self) -> optimizers.Parameters:
         gains, prior = self.codec.log_gain, set(self.prior.parameters())
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad and parameter is not gains]
         weights = [parameter for parameter in trained if parameter.ndim > 1 and parameter not in prior]
         chosen = set(weights)
-        return weights, [gains], [parameter for parameter in trained if parameter not in chosen]
+        return optimizers.Parameters(weights, [gains], [parameter for parameter in trained if parameter not in chosen])
 
     def _learning_rate_factor(self, step: int) -> float:
         warm_up = min(1.0, (step + 1) / max(1, 0.02 * self.steps))
@@ -220,35 +215,6 @@ class Teach(lightning.LightningModule):
             return 0, self.batch
         count = self.batch // self.trainer.world_size
         return self.trainer.global_rank * count, count
-
-
-def _adam(
-    weights: list[Tensor], gains: list[Tensor], rest: list[Tensor], learning_rate: float, _: int
-) -> torch.optim.Adam:
-    groups = [{"params": weights + rest}, {"params": gains, "lr": GAIN_LEARNING_RATE * learning_rate}]
-    return torch.optim.Adam(groups, lr=learning_rate)
-
-
-def _soap(
-    weights: list[Tensor], gains: list[Tensor], rest: list[Tensor], learning_rate: float, basis_every: int
-) -> SOAP:
-    """Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al. 2024); plain Adam for all but the weights."""
-    as_adam = {"max_precondition_dim": 0, "betas": (0.9, 0.999)}
-    groups = [
-        {"params": weights},
-        {"params": gains, "lr": GAIN_LEARNING_RATE * learning_rate, **as_adam},
-        {"params": rest, **as_adam},
-    ]
-    return SOAP(
-        groups,
-        lr=learning_rate,
-        weight_decay=0.0,
-        max_precondition_dim=LARGEST_BASIS,
-        precondition_frequency=basis_every,
-    )
-
-
-_MAKE_OPTIMIZER = {"adam": _adam, "soap": _soap}
 
 
 class ExponentialAverage(WeightAveraging):
