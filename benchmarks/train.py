@@ -26,9 +26,10 @@ from tqdm import tqdm
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.files import writing
 from slimcodec.codec.network import HyperpriorCodec
-from slimcodec.training import data
+from slimcodec.training.crops import PhotoCache
 from slimcodec.training.distill import Distill
 from slimcodec.training.inheritance import student_architecture
+from slimcodec.training.photos import folder_photos
 from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.teach import Teach, load_trained
 
@@ -50,9 +51,9 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         settings = OmegaConf.to_container(compose("config", ["experiment=flagship", f"data.root={options.photos}"]))
-    photos = data.folder_photos(options.photos, limit=ENOUGH_PHOTOS, max_pixels=settings["data"]["max_pixels"])
+    photos = folder_photos(options.photos, limit=ENOUGH_PHOTOS, max_pixels=settings["data"]["max_pixels"])
     dtype = torch.bfloat16 if options.precision == "bf16" else None
-    phases = _phases(settings, data.PhotoCache(photos, device=options.device), options.device, dtype)
+    phases = _phases(settings, PhotoCache(photos, device=options.device), options.device, dtype)
     seconds = {name: {"draw": [], "step": []} for name in phases}
     for number in tqdm(range(options.warm_up + options.steps), "steps"):
         for name, phase in phases.items():
@@ -104,7 +105,7 @@ def _now(device: str) -> float:
     return time.perf_counter()
 
 
-def _phases(settings: dict, cache: data.PhotoCache, device: str, dtype: torch.dtype | None) -> dict[str, Phase]:
+def _phases(settings: dict, cache: PhotoCache, device: str, dtype: torch.dtype | None) -> dict[str, Phase]:
     teacher = Architecture.from_dict(settings["teacher"]["architecture"])
     student = student_architecture(settings["student"]["architecture"], teacher, inherit_encoder=True)
     pruned, pruned_prior, _ = load_trained("slim-2k")

@@ -18,9 +18,10 @@ from slimcodec.codec import models, rate
 from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.network import Coded, HyperpriorCodec
 from slimcodec.codec.quantise import Quantiser
-from slimcodec.training import data, losses, optimizers
+from slimcodec.training import crops, losses, optimizers
 from slimcodec.training.calibrate import calibrated
 from slimcodec.training.checkpoints import Checkpoints, newest
+from slimcodec.training.data import PhotoData
 from slimcodec.training.errors import TrainingStopped
 from slimcodec.training.names import OPTIMIZERS
 from slimcodec.training.prior import FactorizedPrior, export_tables
@@ -61,7 +62,7 @@ class Teach(lightning.LightningModule):
         optimizer: str = "adam",
         basis_every: int = 10,
         seed: int = 0,
-        cache: data.PhotoCache | None = None,
+        cache: crops.PhotoCache | None = None,
         quantiser: Quantiser | None = None,
         compiler: Callable[[Callable[..., Coded]], Callable[..., Coded]] | None = None,
     ):
@@ -124,7 +125,7 @@ class Teach(lightning.LightningModule):
         """This process's slice of the step's batch: x [b, 3, crop, crop] and quality int64 [b]."""
         batch, first, count = self.batch, *self._slice()
         x = self.cache.crops(seed=self.seed, step=step, batch=batch, size=self.crop, first=first, count=count)
-        rungs = data.rungs(seed=self.seed, step=step, batch=batch, levels=len(self.lmbda))[first : first + count]
+        rungs = crops.rungs(seed=self.seed, step=step, batch=batch, levels=len(self.lmbda))[first : first + count]
         x = x.to(self.device).contiguous(memory_format=torch.channels_last)
         return x, ((rungs + 1) * QUALITY_ONE).to(self.device)
 
@@ -235,7 +236,7 @@ class ExponentialAverage(WeightAveraging):
 
 def fit(
     module: Teach,
-    photos: data.PhotoData,
+    photos: PhotoData,
     directory: Path,
     make_trainer: Callable[..., lightning.Trainer],
     *,
