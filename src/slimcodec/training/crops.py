@@ -27,7 +27,7 @@ MOST_SATURATED = 2.0
 
 
 class Crop(NamedTuple):
-    """A square window of one photo, in its pixels; `flip` mirrors it left to right, saturation 1 leaves its colours."""
+    """A square window of one photo, in its pixels. `flip` mirrors it left to right; saturation 1 leaves its colours."""
 
     photo: int
     top: int
@@ -53,8 +53,8 @@ class PhotoCache:
     the crop is never drawn, and a warning names those: padding would teach the codec unreal pictures.
 
     device     of the crops, and of the photos if there are no workers
-    saturated  share of the crops whose colours are made stronger, up to MOST_SATURATED times: few photos have any that
-               are as strong as signs and paint, and a codec that has not seen those is far off on them
+    saturated  share of the crops whose colours are made stronger, up to MOST_SATURATED times: few photos have any as
+               strong as those of signs and paint, and a codec codes badly what it has not seen
     workers    processes that cut the crops of the next steps on the CPU, for a GPU that trains faster than it cuts
     """
 
@@ -71,7 +71,7 @@ class PhotoCache:
             raise InvalidInput("there are no photos to train on; name a folder that holds some")
         self.device = torch.device(device)
         of_photos = "cpu" if workers else device
-        # A view [3, H, W] of [H, W, 3] is in channels-last order, the one that uint8 resizing is fast in.
+        # These views [3, H, W] of [H, W, 3] are in channels-last order, in which uint8 resizing is fast.
         self._named = [Photo(*photo) for photo in photos]
         self._photos = [torch.from_numpy(pixels).to(of_photos).permute(2, 0, 1) for _, pixels in photos]
         self._saturated = saturated
@@ -155,7 +155,7 @@ class PhotoCache:
 
 
 class _Ahead:
-    """What `cut(step, request)` gives, from worker processes that are some steps ahead of whoever asks in order."""
+    """`cut(step, request)`, computed ahead by worker processes for a caller that asks for the steps in order."""
 
     def __init__(self, cut: Callable[[int, _Request], torch.Tensor], workers: int, *, pin_memory: bool):
         self._cut, self._workers, self._pin_memory = cut, workers, pin_memory
@@ -199,7 +199,7 @@ def _downscale(window: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def _saturate(window: torch.Tensor, times: float) -> torch.Tensor:
-    """uint8 [3, H, W] -> the same with every pixel's colour so many times as far from the mean of its three values."""
+    """uint8 [3, H, W] -> the same, with the three values of every pixel `times` as far from their mean."""
     grey = window.float().mean(dim=0, keepdim=True)
     return grey.lerp(window.float(), times).round_().clamp_(0, 255).to(torch.uint8)
 

@@ -60,7 +60,7 @@ def _read_embedded(package: str, path: str) -> np.ndarray:
         raise InvalidInput(f"the embedded photo {package}/{path} is missing; pip install 'slimcodec[train]'") from error
 
 
-def folder_photos(root, *, limit: int | None = None, max_pixels: int | None = None) -> list[Photo]:
+def folder_photos(root: str | Path, *, limit: int | None = None, max_pixels: int | None = None) -> list[Photo]:
     """All photos below the folder `root` (PNG, JPEG, WebP, AVIF, TIFF, BMP), named and sorted by their path in it.
 
     limit       take this many, evenly spaced over the sorted paths, so that a part is as varied as the whole

@@ -30,12 +30,21 @@ LOSS_MEAN_MOMENTUM = 0.98
 
 
 class RateDistortion(NamedTuple):
-    """One step's figures per picture, all [B]."""
+    """What a batch costs, for each picture: all [B]."""
 
     bpp_r: Tensor
     bpp_z: Tensor
     mse: Tensor
     cost: Tensor  # lmbda · 255² · mse + bpp
+
+
+class CodedBatch(NamedTuple):
+    """A step's pictures, what the codec makes of them, and what that costs."""
+
+    x: Tensor  # [B, 3, H, W]
+    quality: Tensor  # int64 [B]
+    coded: Coded
+    measured: RateDistortion
 
 
 class Teach(lightning.LightningModule):
@@ -44,10 +53,10 @@ class Teach(lightning.LightningModule):
     steps        optimizer steps in all; the learning rate warms up for 2 % and falls to zero over the last third
     batch, crop  pictures in the global batch, and their side in pixels (a multiple of 64)
     optimizer    adam; or soap, which costs more a step and needs far fewer of them (Zhang and Zhu, arXiv 2601.20769)
-    basis_every  steps from one eigenbasis of soap's to the next; a GPU takes long for one
+    basis_every  soap computes its eigenbases anew after this many steps, which takes a GPU long
     cache        what the crops are cut from; needed for training
-    quantiser    makes integers of residuals as in files; without it they are rounded
-    compiler     such as torch.compile: training runs through what it makes of forward; the codec stays as it is
+    quantiser    chooses the integers of residuals as the encoder does; without it they are rounded
+    compiler     such as torch.compile: training calls what it returns for the codec's forward
     """
 
     def __init__(
@@ -108,11 +117,11 @@ class Teach(lightning.LightningModule):
             raise TrainingStopped(f"the loss is not finite at step {step} ({shown}); try a lower learning rate")
         return loss, {f"train/{name}": value for name, value in zip(figures, values, strict=True)}
 
-    def coded_at(self, step: int) -> tuple[Tensor, Tensor, Coded, RateDistortion]:
-        """A step's batch x and quality, what the codec makes of it, and what that costs."""
+    def coded_at(self, step: int) -> CodedBatch:
         x, quality = self.draw(step)
         coded = self.forward_in_training(x, quality, self.quantise)
-        return x, quality, coded, self.rate_distortion(x, quality, coded, *self.noise(step, coded))
+        measured = self.rate_distortion(x, quality, coded, *self.noise(step, coded))
+        return CodedBatch(x, quality, coded, measured)
 
     def terms(self, x: Tensor, quality: Tensor, coded: Coded) -> dict[str, Tensor]:
         """Terms beside rate–distortion, each [B]; distillation has some."""
@@ -150,7 +159,10 @@ class Teach(lightning.LightningModule):
         return RateDistortion(bpp_r, bpp_z, mse, losses.rate_distortion(mse, bpp_r + bpp_z, lmbda))
 
     def balanced(self, cost: Tensor, quality: Tensor) -> Tensor:
-        """cost [B] over the detached running mean of the cost at its rung: or the top rungs swallow the gradient."""
+        """cost [B] divided by the running mean of the cost at its rung, or the top rungs would dominate the gradient.
+
+        The mean itself has no gradient.
+        """
         rung = quality // QUALITY_ONE - 1
         with torch.no_grad():
             zero = torch.zeros_like(self.loss_mean)
@@ -167,7 +179,7 @@ class Teach(lightning.LightningModule):
         return self.quantiser and self.quantiser.straight_through
 
     def integers(self, coded: Coded) -> Tensor:
-        """r in planes."""
+        """The integers of the residuals, as planes."""
         if self.quantiser is None:
             return coded.residual.round()
         return self.quantiser.choose(coded.residual, rate.whole_index(coded.index))
@@ -219,7 +231,10 @@ class Teach(lightning.LightningModule):
 
 
 class ExponentialAverage(WeightAveraging):
-    """EMA of the weights, in effect at validation and at the end; the decay warms up, so short runs average little."""
+    """Moving average of the weights. Validation uses it, and training ends with it.
+
+    The decay begins low and rises, so that a short run is not an average with its random start.
+    """
 
     def __init__(self, decay: float = 0.999):
         @torch.no_grad()
@@ -263,7 +278,8 @@ def save_trained(
 ) -> Path:
     """Write a model directory that can also be trained further; `fields` as for models.save.
 
-    crops [B, 3, H, W] are pictures to count the tables of r on: without them, it has no offsets and skips nothing.
+    The tables of r are counted on crops [B, 3, H, W]. Without crops they are those of Gaussians, and the model has no
+    offsets and skips nothing.
     """
     training = {f"prior.{name}": tensor for name, tensor in prior.state_dict().items()}
     tables = export_tables(prior)
@@ -281,7 +297,7 @@ class Trained(NamedTuple):
 
 
 def load_trained(name_or_directory: str | Path) -> Trained:
-    """What a model directory holds, to be trained further. Raises InvalidModel."""
+    """A model directory's codec and prior, to be trained further. Raises InvalidModel."""
     model = models.load(name_or_directory)
     state = models.load_training_state(model)
     prior = FactorizedPrior(model.codec.architecture.hypers, model.codec.architecture.rungs)
@@ -290,12 +306,12 @@ def load_trained(name_or_directory: str | Path) -> Trained:
 
 
 def accumulate_gradients(module: Teach, batches: int) -> None:
-    """Sum the balanced rate–distortion cost's gradients over some batches on the codec's parameters, for `taylor`.
+    """Leave on the codec's parameters the gradients of the balanced cost, summed over some batches, for `taylor`.
 
-    Distillation's terms are left out: a new module's adapters are random, and so is what they ask of the features.
+    Distillation's terms are left out: the adapters of a new module are random, and so would their gradients be.
     """
     module.codec.train().requires_grad_(True)
     module.zero_grad()
     for step in range(batches):
-        _, quality, _, measured = module.coded_at(step)
-        module.balanced(measured.cost, quality).mean().backward()
+        batch = module.coded_at(step)
+        module.balanced(batch.measured.cost, batch.quality).mean().backward()
