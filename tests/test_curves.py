@@ -15,12 +15,12 @@ from scipy.interpolate import PchipInterpolator
 
 import slimcodec.evaluation
 from slimcodec import InvalidInput
+from slimcodec.evaluation.bootstrap import bootstrap
 from slimcodec.evaluation.curves import (
     Curve,
     bd_quality,
     bd_rate,
     bd_rate_of_pictures,
-    bootstrap,
     mean_curve,
     picture_curves,
     value_at_bpp,
@@ -394,7 +394,7 @@ def test_a_resample_in_which_every_picture_is_drawn_once_has_the_bd_rate_of_the_
     def once_each(pictures, resamples, seed):
         return np.full((resamples, pictures), 1 / pictures)
 
-    monkeypatch.setattr("slimcodec.evaluation.curves._resampled_weights", once_each)
+    monkeypatch.setattr("slimcodec.evaluation.bootstrap._resampled_weights", once_each)
     anchor, test = two_codecs(6, spread=0.3)
     for fixed_or_points, curve in ((anchor, mean_curve(anchor)), (quoted("compressai:hm"), quoted("compressai:hm"))):
         for within in (None, (29, 37)):

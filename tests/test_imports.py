@@ -73,12 +73,14 @@ ALLOWED = {
     | {"evaluation/locks", "evaluation/metrics", "evaluation/photos"},
     "evaluation/provenance": {"torch", "evaluation/summary"},
     "evaluation/curves": None,
+    "evaluation/bootstrap": {"numpy", "scipy", "evaluation/curves", "evaluation/metrics", "evaluation/points"},
+    "evaluation/nlpd": {"numpy"},
     "evaluation/published": {"codec/json_files", "evaluation/curves"},
     "evaluation/anchors": None,
     "evaluation/codecs": {"PIL", "codec/zoo", "codec/inference"},
     "evaluation/memory": {"evaluation/points", "evaluation/photos", "evaluation/codecs", "evaluation/anchors"},
     "evaluation/summary": {"codec/atomic", "codec/json_files", "evaluation/points", "evaluation/curves"},
-    "evaluation/comparison": {"codec/complexity", "codec/architecture", "evaluation/summary"}
+    "evaluation/comparison": {"codec/complexity", "codec/architecture", "evaluation/summary", "evaluation/bootstrap"}
     | {"evaluation/metrics", "evaluation/points", "evaluation/curves", "evaluation/published"},
     "training/names": set(),
     "training/errors": set(),

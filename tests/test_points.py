@@ -17,15 +17,13 @@ from PIL import Image
 
 from slimcodec import InvalidInput
 from slimcodec.evaluation.metrics import psnr_db
+from slimcodec.evaluation.photos import find_photos, names_of, open_photo
 from slimcodec.evaluation.points import (
     COLUMNS,
     Point,
     codec_key,
     estimated_points,
-    find_photos,
     measure,
-    names_of,
-    open_photo,
     read_points,
     write_points,
 )

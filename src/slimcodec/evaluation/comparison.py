@@ -9,6 +9,7 @@ from slimcodec import InvalidInput
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.complexity import DECODER, macs_per_pixel
 from slimcodec.evaluation import curves, published
+from slimcodec.evaluation.bootstrap import bootstrap
 from slimcodec.evaluation.curves import Curve
 from slimcodec.evaluation.metrics import PSNR
 from slimcodec.evaluation.points import Point
@@ -157,7 +158,7 @@ def _of_points(points: Mapping[str, Sequence[Point]], anchor: str, name: str, me
 def _interval(reference: Sequence[Point], test: Sequence[Point], metric: str) -> tuple[list[float] | None, str | None]:
     """The ends of the bootstrap's interval, or why there is none."""
     try:
-        return list(curves.bootstrap(reference, test, metric)), None
+        return list(bootstrap(reference, test, metric)), None
     except InvalidInput as error:
         return None, str(error)
 

@@ -1,9 +1,9 @@
-"""Curves of rate against quality, and how two of them compare: BD-rate, BD-metric, and the interval of a BD-rate.
+"""Curves of rate against quality, and how two of them compare: BD-rate and BD-metric.
 
     [Point per picture and quality] --mean_curve--> Curve -----------> bd_rate, bd_quality
                  |                --picture_curves--> {picture: Curve}
                  |--bd_rate_of_pictures--> mean of the pictures' BD-rates
-                 '--bootstrap-----------> 95 % interval of the mean curves' BD-rate
+                 '--bootstrap (evaluation/bootstrap)--> 95 % interval of the mean curves' BD-rate
 
 A point is a `slimcodec.evaluation.points.Point`; read here are its picture, quality, bpp and metrics. A curve is a
 `Curve`, anything else that has `.points`, or plain (bpp, value) pairs, in any order.
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 METHODS = ("pchip", "cubic")  # of the bjontegaard package: piecewise through the points; one polynomial, least squares
 FEWEST_POINTS = 4  # a cubic through fewer says more about the interpolation than about the codec
-FEWEST_PICTURES = 5  # resampling fewer gives intervals that hold the truth far less often than they say
-MOST_UNUSABLE = 0.05  # share of resamples without a BD-rate up to which the others still make an interval
 
 
 class Curve(NamedTuple):
@@ -72,13 +70,6 @@ class BdRateOfPictures(NamedTuple):
     left_out: dict[str, str]  # picture: why it has no BD-rate
 
 
-class Interval(NamedTuple):
-    """Where the BD-rate of the mean curves lies with 95 % confidence, for pictures like these."""
-
-    low_percent: float
-    high_percent: float
-
-
 # ------------------------------------------------------------------------------------------------- points to curves
 
 
@@ -87,7 +78,7 @@ def mean_curve(points: Iterable["Point"], metric: str = PSNR) -> Curve:
 
     Raises `InvalidInput` unless every quality was measured on the same pictures, each once, and has the metric.
     """
-    _, qualities, bpp, values = _grid(points, metric)
+    _, qualities, bpp, values = grid_of(points, metric)
     return Curve(qualities, tuple(bpp.mean(axis=0).tolist()), tuple(values.mean(axis=0).tolist()))
 
 
@@ -107,7 +98,7 @@ def _by_picture(points):
     return dict(sorted(groups.items()))
 
 
-def _grid(points, metric):
+def grid_of(points, metric):
     """Names of the pictures, qualities, bpp [pictures, qualities] and values [pictures, qualities]; both sorted."""
     by_picture = _by_picture(points)
     if not by_picture:
@@ -156,10 +147,10 @@ def bd_rate(
     or when they share no quality (inside `within`).
     """
     _require_method(method)
-    sign = _sign(metric)
+    sign = sign_of(metric)
     anchor, test = _axes(anchor, "anchor", sign), _axes(test, "test", sign)
     _require_enough(anchor, test)
-    wanted = _wanted(within, sign) if within else (anchor[1].min(), anchor[1].max())
+    wanted = wanted_range(within, sign) if within else (anchor[1].min(), anchor[1].max())
     low, high = _overlap(anchor[1], test[1], wanted)
     if low >= high:
         raise InvalidInput(_no_overlap(anchor[1], test[1], sign, within))
@@ -191,7 +182,7 @@ def bd_quality(anchor, test, *, method: str = "pchip", metric: str = PSNR) -> Bd
     from bjontegaard import bd_psnr  # late: it imports matplotlib.pyplot
 
     _require_method(method)
-    sign = _sign(metric)
+    sign = sign_of(metric)
     anchor, test = _axes(anchor, "anchor", sign), _axes(test, "test", sign)
     _require_enough(anchor, test)
     low, high = float(max(anchor[0, 0], test[0, 0])), float(min(anchor[0, -1], test[0, -1]))
@@ -237,7 +228,7 @@ def _not_comparable(curve, role, index, bpp, value):
     return f"the {role} has {bpp:g} bpp {place}; rates must be positive and finite"
 
 
-def _sign(metric):
+def sign_of(metric):
     """1 where more of the metric is better, -1 where less is."""
     if metric not in METRICS:
         raise InvalidInput(f"no metric is named {metric!r}; choose from {', '.join(METRICS)}")
@@ -255,7 +246,7 @@ def _require_enough(anchor, test):
         raise InvalidInput(f"BD needs {FEWEST_POINTS} points a curve, but the anchor and the test have {counts}")
 
 
-def _wanted(within, sign):
+def wanted_range(within, sign):
     low, high = within
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise InvalidInput(f"the range must go from a lower to a higher finite value, not {within}")
@@ -299,9 +290,9 @@ def bd_rate_of_pictures(
     Raises `InvalidInput` for an unknown metric or method, or a range that is none.
     """
     _require_method(method)
-    sign = _sign(metric)
+    sign = sign_of(metric)
     if within:
-        _wanted(within, sign)
+        wanted_range(within, sign)
     anchors, tests = _by_picture(anchor), _by_picture(test)
     percents, left_out = [], {}
     for picture in sorted(anchors.keys() | tests.keys()):
@@ -315,10 +306,10 @@ def bd_rate_of_pictures(
 def _picture_percent(anchor, test, metric, within, method):
     if not (anchor and test):
         raise InvalidInput(f"only the {'anchor' if anchor else 'test'} was measured on it")
-    return _require_monotonic(mean_curve(anchor, metric), mean_curve(test, metric), within, metric, method).percent
+    return require_monotonic(mean_curve(anchor, metric), mean_curve(test, metric), within, metric, method).percent
 
 
-def _require_monotonic(anchor, test, within, metric, method="pchip"):
+def require_monotonic(anchor, test, within, metric, method="pchip"):
     """The `BdRate` of two curves, which must be monotonic."""
     result = bd_rate(anchor, test, within=within, method=method, metric=metric)
     if not result.monotonic:
@@ -328,131 +319,5 @@ def _require_monotonic(anchor, test, within, metric, method="pchip"):
 
 def _falling(anchor, test, metric):
     roles = {"anchor": anchor, "test": test}
-    falling = [role for role, curve in roles.items() if not _rises(_axes(curve, role, _sign(metric)))]
+    falling = [role for role, curve in roles.items() if not _rises(_axes(curve, role, sign_of(metric)))]
     return f"{metric} does not get better with every step in bpp, with the {' and the '.join(falling)}"
-
-
-def bootstrap(
-    anchor,
-    test: Iterable["Point"],
-    metric: str = PSNR,
-    *,
-    within: tuple[float, float] | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Interval:
-    """The 95 % interval of `bd_rate` between the mean curves (PCHIP), by drawing the pictures anew with replacement.
-
-    `anchor` is the points of the same pictures, drawn together with the test's, or a fixed curve (one that was
-    published). Against a fixed curve the interval is wide, because how hard the drawn pictures are does not cancel.
-    The percentiles are widened for the number of pictures ("expanded percentile", Hesterberg, What Teachers Should
-    Know About the Bootstrap, The American Statistician 69(4), 2015). The same seed gives the same interval.
-    Raises `InvalidInput` like `bd_rate`, when there are fewer than five pictures, when anchor and test were measured on
-    different ones, or when more than 5 % of the resamples have no BD-rate (curves not monotonic, or sharing no range);
-    fewer than that do not count.
-    """
-    fixed, test = hasattr(anchor, "points"), list(test)
-    anchor = anchor if fixed else list(anchor)
-    pictures, _, *test_grid = _grid(test, metric)
-    anchor_pictures, _, *anchor_grid = (pictures, (), *_fixed_grid(anchor)) if fixed else _grid(anchor, metric)
-    _require_same(anchor_pictures, pictures)
-    _require_monotonic(anchor if fixed else mean_curve(anchor, metric), mean_curve(test, metric), within, metric)
-    sign, weights = _sign(metric), _resampled_weights(len(pictures), resamples, seed)
-    anchor_curves = _weighted(anchor_grid, np.ones((1, 1)) if fixed else weights, sign)
-    percent = _bd_percents(anchor_curves, _weighted(test_grid, weights, sign), within and _wanted(within, sign))
-    usable = percent[np.isfinite(percent)]
-    if len(usable) < (1 - MOST_UNUSABLE) * resamples:
-        raise InvalidInput(
-            f"{resamples - len(usable)} of {resamples} resamples have no BD-rate (curves not monotonic, or sharing"
-            " no range), too many for an interval; measure more pictures, or qualities further apart"
-        )
-    low, high = np.quantile(usable, _expanded_percentiles(len(pictures)))
-    return Interval(float(low), float(high))
-
-
-def _fixed_grid(curve):
-    """A published curve as bpp and values [1, points]: like one picture that is always drawn."""
-    return np.array(list(curve.points), dtype=np.float64).T[:, None]
-
-
-def _require_same(anchor_pictures, test_pictures):
-    different = sorted(set(anchor_pictures) ^ set(test_pictures))
-    if different:
-        raise InvalidInput(
-            f"only one of anchor and test has {', '.join(different)}; an interval takes the same pictures of both"
-        )
-    if len(test_pictures) < FEWEST_PICTURES:
-        raise InvalidInput(f"an interval over pictures takes {FEWEST_PICTURES} or more, not {len(test_pictures)}")
-
-
-def _resampled_weights(pictures, resamples, seed):
-    """How often each picture was drawn, over the number drawn: [resamples, pictures], rows of sum 1."""
-    draws = np.random.default_rng(seed).multinomial(pictures, np.full(pictures, 1 / pictures), size=resamples)
-    return draws / pictures
-
-
-def _weighted(grid, weights, sign):
-    """Mean curves [2, resamples, points], rows bpp and sign · value, sorted by the bpp that all pictures average to."""
-    bpp, values = grid
-    order = np.argsort(bpp.mean(axis=0))
-    return np.stack([weights @ bpp[:, order], sign * (weights @ values[:, order])])
-
-
-def _expanded_percentiles(pictures):
-    from scipy.stats import norm, t  # late: takes most of a second
-
-    tail = norm.cdf(math.sqrt(pictures / (pictures - 1)) * t.ppf(0.025, pictures - 1))
-    return tail, 1 - tail
-
-
-def _bd_percents(anchor, test, wanted):
-    """BD-rates [resamples] of curves [2, resamples, points]; nan where one is not monotonic or they share no range."""
-    wanted_low, wanted_high = wanted or (-math.inf, math.inf)
-    low = np.maximum(wanted_low, np.maximum(anchor[1].min(axis=-1), test[1].min(axis=-1)))
-    high = np.minimum(wanted_high, np.minimum(anchor[1].max(axis=-1), test[1].max(axis=-1)))
-    usable = low < high
-    for curves in (anchor, test):
-        usable = usable & np.all(np.diff(curves) > 0, axis=(0, -1))
-    percents = np.full(len(usable), math.nan)
-    low, high = low[usable], high[usable]
-    integrals = [_pchip_integrals(*_chosen(curves, usable), low, high) for curves in (anchor, test)]
-    percents[usable] = 100 * np.expm1((integrals[1] - integrals[0]) / (high - low))
-    return percents
-
-
-def _chosen(curves, usable):
-    """Values and log(bpp), [usable resamples, points] each; a fixed curve has one row, which serves all."""
-    bpp, values = curves if curves.shape[1] == 1 else curves[:, usable]
-    return values, np.log(bpp)
-
-
-def _pchip_integrals(x, y, low, high):
-    """Integrals [n] from low [n] to high [n] of the piecewise cubics through x and y [n or 1, points], both rising.
-
-    What scipy's `PchipInterpolator(x, y).integrate(low, high)` gives, for all rows at once: a thousand of those would
-    take most of a second. The method is Fritsch and Butland's, SIAM J. Sci. Stat. Comput. 5(2), 1984, as scipy has it.
-    """
-    width = np.diff(x)
-    slope = np.diff(y) / width
-    start, end = _pchip_derivatives(width, slope)
-    quadratic, cubic = (3 * slope - 2 * start - end) / width, (start + end - 2 * slope) / width**2
-
-    def integral_to(limit):  # of every piece, from its left end as far as the limit reaches into it
-        u = np.clip(limit[:, None] - x[:, :-1], 0, width)
-        return u * (y[:, :-1] + u * (start / 2 + u * (quadratic / 3 + u * cubic / 4)))
-
-    return np.sum(integral_to(high) - integral_to(low), axis=-1)
-
-
-def _pchip_derivatives(width, slope):
-    """Derivatives at the left and at the right end of every piece, [n, points - 1] each, where all slopes rise."""
-    left, right = width[:, :-1], width[:, 1:]
-    inner = 3 * (left + right) / ((2 * right + left) / slope[:, :-1] + (right + 2 * left) / slope[:, 1:])
-    first = _end_derivative(width[:, 0], width[:, 1], slope[:, 0], slope[:, 1])
-    last = _end_derivative(width[:, -1], width[:, -2], slope[:, -1], slope[:, -2])
-    return np.column_stack([first, inner]), np.column_stack([inner, last])
-
-
-def _end_derivative(width, next_width, slope, next_slope):
-    """Of the parabola through the three points at the end, but never falling."""
-    return np.maximum(((2 * width + next_width) * slope - width * next_slope) / (width + next_width), 0)

@@ -18,7 +18,7 @@ from slimcodec.codec.architecture import Architecture
 from slimcodec.evaluation import anchors, metrics
 from slimcodec.pipeline import results
 from slimcodec.pipeline.run_directory import RunDirectory
-from slimcodec.pipeline.settings import STAGES, Scope, Settings, read
+from slimcodec.pipeline.settings import STAGES, Scope, Settings, Stage, read
 from slimcodec.training.inheritance import student_architecture
 from slimcodec.training.names import DISTILLATION_TERMS
 from slimcodec.training.records import Rules, next_attempt, read_records, rule_problem
@@ -198,16 +198,23 @@ def _missing_files(settings: Settings) -> Problems:
 
 def _missing_stages(settings: Settings, directory: RunDirectory) -> Problems:
     """Stages whose beginnings are neither asked for nor there."""
-    has = {"teacher": settings.teacher.load or directory.is_complete(directory.teacher)}
-    has["distill"] = directory.is_complete(directory.distilled)
-    has["finish"] = settings.finish.start or directory.is_complete(directory.finished)
-    has["evaluate"] = results.read(directory)
-    needs = {"distill": ["teacher"], "prune": ["teacher", "distill"], "finish": ["teacher"], "export": ["evaluate"]}
-    needs["finish"] += [] if settings.finish.start else ["distill"]
-    needs["evaluate"] = ["teacher"] if has["finish"] or settings.wants("finish") else ["teacher", "distill"]
+    there: dict[Stage, bool] = {
+        "teacher": bool(settings.teacher.load) or directory.is_complete(directory.teacher),
+        "distill": directory.is_complete(directory.distilled),
+        "evaluate": results.read(directory) is not None,
+    }
+    finished = bool(settings.finish.start) or directory.is_complete(directory.finished)
+    student: list[Stage] = ["teacher"] if finished else ["teacher", "distill"]
+    needs: dict[Stage, list[Stage]] = {
+        "distill": ["teacher"],
+        "prune": ["teacher", "distill"],
+        "finish": student,
+        "evaluate": student,
+        "export": ["evaluate"],
+    }
     for stage in settings.stages:
         for need in needs.get(stage, []):
-            if not has[need] and need not in settings.stages:
+            if not there[need] and need not in settings.stages:
                 yield "stages", f"{stage} needs what the stage {need} leaves in {directory.path}; add it to stages"
 
 

@@ -25,6 +25,7 @@ from slimcodec.report.style import main_codec
 
 POINTS, PAGE, FIGURES, CROPS = "points.csv", "report.html", "figures", "crops"
 TARGET_MACS_PER_PIXEL = 2000
+EMPTY = Summary(Data("", [], {}, 0.0, {}), Provenance(), {}, [], None, [], {}, [], {}, [], {})  # says nothing yet
 
 
 def evaluate(
@@ -61,19 +62,14 @@ def evaluate(
             first = f"{failures[0].codec or 'photo'}: {failures[0].reason}"
             raise InvalidInput(f"{name}: nothing could be measured; {first}")
         photos = [photo for photo, picture in zip(photos, names_of(photos), strict=True) if picture in coded]
-        entries = _entries(usable, qualities or {}, before, photos if with_memory else [])
-        found = Summary(
+        found = EMPTY._replace(
             data=_data(name, coded.values(), failures),
             provenance=provenance.provenance(command, jobs, commit, before.provenance if before else Provenance()),
             unavailable=unavailable,
             failures=_failures(failures, before, usable),
             target_macs_per_pixel=target_macs_per_pixel,
             rounds=list(rounds) or (before.rounds if before else []),
-            codecs=entries,
-            metrics=[],
-            quoted={},
-            anchors=[],
-            bd_rate={},
+            codecs=_entries(usable, qualities or {}, before, photos if with_memory else []),
         )
         summary.write(_with_figures(found, read_points(out / POINTS)), out)
         _draw(out, photos, usable)
