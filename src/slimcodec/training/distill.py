@@ -60,6 +60,8 @@ class Distill(Teach):
     freeze_share       share of the steps, from the first on, in which an inherited encoder is not trained
     """
 
+    teacher_pmf: Tensor  # [Q, N, 256]
+
     def __init__(
         self,
         codec: HyperpriorCodec,

@@ -88,11 +88,10 @@ def choose_widths(
     Chunks of 8 or 4 channels are removed one by one: always the one that loses the least importance for each MAC/pixel
     that it saves now. A chunk that would leave less than 93 % of the budget is removed only if all would, and then the
     one that leaves most. Afterwards chunks come back as long as they fit the budget, the most important per MAC first.
+    Raises InvalidInput when the budget cannot be reached.
 
     floors        the least widths, by path or part
     lowest_share  of each width that is left at least
-
-    Raises InvalidInput when the budget cannot be reached.
     """
     count = COUNTS[scope]
     full = {path: len(scores) for path, scores in importance.items()}

@@ -59,6 +59,9 @@ class Teach(lightning.LightningModule):
     compiler     such as torch.compile: training calls what it returns for the codec's forward
     """
 
+    lmbda: Tensor  # [Q]
+    loss_mean: Tensor  # [Q]: running mean of the cost at each rung
+
     def __init__(
         self,
         codec: HyperpriorCodec,
@@ -85,7 +88,7 @@ class Teach(lightning.LightningModule):
         self.steps, self.batch, self.crop = steps, batch, crop
         self.learning_rate, self.seed = learning_rate, seed
         self.register_buffer("lmbda", torch.tensor(codec.architecture.quality_ladder), persistent=False)
-        self.register_buffer("loss_mean", torch.zeros(len(self.lmbda)))  # running mean of the cost at each rung
+        self.register_buffer("loss_mean", torch.zeros(len(self.lmbda)))
         self.cache, self.quantiser = cache, quantiser
         self.forward_in_training = compiler(codec.forward) if compiler else codec.forward
 
