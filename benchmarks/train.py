@@ -26,9 +26,11 @@ from tqdm import tqdm
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.files import writing
 from slimcodec.codec.network import HyperpriorCodec
-from slimcodec.training import data
+from slimcodec.pipeline.settings import Settings, read
+from slimcodec.training.crops import PhotoCache
 from slimcodec.training.distill import Distill
 from slimcodec.training.inheritance import student_architecture
+from slimcodec.training.photos import folder_photos
 from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.teach import Teach, load_trained
 
@@ -49,10 +51,11 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     warnings.filterwarnings("ignore", category=FutureWarning)
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        settings = OmegaConf.to_container(compose("config", ["experiment=flagship", f"data.root={options.photos}"]))
-    photos = data.folder_photos(options.photos, limit=ENOUGH_PHOTOS, max_pixels=settings["data"]["max_pixels"])
+        configuration = compose("config", ["experiment=flagship", f"data.root={options.photos}"])
+    settings = read(OmegaConf.to_container(configuration, resolve=True))
+    photos = folder_photos(options.photos, limit=ENOUGH_PHOTOS, max_pixels=settings.data.max_pixels)
     dtype = torch.bfloat16 if options.precision == "bf16" else None
-    phases = _phases(settings, data.PhotoCache(photos, device=options.device), options.device, dtype)
+    phases = _phases(settings, PhotoCache(photos, device=options.device), options.device, dtype)
     seconds = {name: {"draw": [], "step": []} for name in phases}
     for number in tqdm(range(options.warm_up + options.steps), "steps"):
         for name, phase in phases.items():
@@ -66,8 +69,8 @@ def main() -> None:
         "threads": options.threads,
         "precision": options.precision,
         "torch": torch.__version__,
-        "batch": settings["teacher"]["training"]["batch"],
-        "crop": settings["teacher"]["training"]["crop"],
+        "batch": settings.teacher.training.batch,
+        "crop": settings.teacher.training.crop,
         "phases": {
             name: {part: statistics.median(values) for part, values in parts.items()} for name, parts in seconds.items()
         },
@@ -104,33 +107,25 @@ def _now(device: str) -> float:
     return time.perf_counter()
 
 
-def _phases(settings: dict, cache: data.PhotoCache, device: str, dtype: torch.dtype | None) -> dict[str, Phase]:
-    teacher = Architecture.from_dict(settings["teacher"]["architecture"])
-    student = student_architecture(settings["student"]["architecture"], teacher, inherit_encoder=True)
+def _phases(settings: Settings, cache: PhotoCache, device: str, dtype: torch.dtype | None) -> dict[str, Phase]:
+    teacher = Architecture.from_dict(settings.teacher.architecture)
+    student = student_architecture(settings.student.architecture, teacher, inherit_encoder=True)
     pruned, pruned_prior, _ = load_trained("slim-2k")
-    training = {
-        name: _module_settings(settings[section]["training"])
-        for name, section in (("teacher", "teacher"), ("distillation", "student"), ("fine-tuning", "prune"))
-    }
     modules = {
-        "teacher": Teach(*_fresh(teacher), cache=cache, **training["teacher"]),
+        "teacher": Teach(*_fresh(teacher), cache=cache, **settings.teacher.training.of_module),
         "distillation": Distill(
             *_fresh(student),
             *_fresh(teacher),
-            weights=settings["distill"]["weights"],
+            weights=settings.distill.weights,
             inherited_encoder=True,
             freeze_share=0,
             cache=cache,
-            **training["distillation"],
+            **settings.student.training.of_module,
         ),
-        "fine-tuning": Teach(pruned, pruned_prior, cache=cache, **training["fine-tuning"]),
+        "fine-tuning": Teach(pruned, pruned_prior, cache=cache, **settings.prune.training.of_module),
     }
     ours = {name: _ours(module, device, dtype) for name, module in modules.items()}
     return ours | {ANCHOR: _anchor(modules["teacher"], device, dtype)}
-
-
-def _module_settings(training: dict) -> dict:
-    return {name: value for name, value in training.items() if name != "steps_per_epoch"}
 
 
 def _fresh(architecture: Architecture) -> tuple[HyperpriorCodec, FactorizedPrior]:

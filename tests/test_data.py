@@ -11,18 +11,9 @@ import torch
 from PIL import Image
 
 from slimcodec import InvalidInput
-from slimcodec.training.data import (
-    MOST_SATURATED,
-    Photo,
-    PhotoCache,
-    PhotoData,
-    Steps,
-    centre_crops,
-    embedded,
-    folder_photos,
-    for_validation,
-    rungs,
-)
+from slimcodec.training.crops import MOST_SATURATED, PhotoCache, rungs
+from slimcodec.training.data import PhotoData, Steps
+from slimcodec.training.photos import Photo, centre_crops, embedded, folder_photos, for_validation
 
 STEP = {"seed": 3, "step": 7, "batch": 6, "size": 32}
 

@@ -7,8 +7,10 @@ hydra is in run.py alone, and wandb in pipeline/tracking alone.
 
 import ast
 import graphlib
+import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,11 @@ ALLOWED = {
 RANKS = {"codec": 0, "evaluation": 1, "report": 2, "training": 2, "pipeline": 3, "cli": 4}
 RUN_ONLY = {"hydra", "omegaconf"}
 WANDB = "pipeline/tracking"
+# What checks a run before it begins: it answers `run.py --help` and a typo.
+LIGHT = (
+    *(f"training.{name}" for name in ("widths", "records", "inheritance", "names", "errors")),
+    *(f"pipeline.{name}" for name in ("settings", "checks", "jobs", "run_directory", "results", "sweep")),
+)
 
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
 
@@ -176,3 +183,31 @@ def test_importing_the_package_imports_no_library():
     script = f"import slimcodec, sys; print(*set('{heavy}'.split()) & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], cwd=PACKAGE.parent, capture_output=True, text=True)
     assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
+
+
+def imported_by(modules: Iterable[str], libraries: Iterable[str]) -> dict[str, list[str]]:
+    """Module → which of the libraries are imported once it is, and those before it: in one fresh interpreter."""
+    script = (
+        "import importlib, json, sys\n"
+        "modules, libraries = json.loads(sys.argv[1])\n"
+        "found = {}\n"
+        "for module in modules:\n"
+        "    importlib.import_module(f'slimcodec.{module}')\n"
+        "    found[module] = [library for library in libraries if library in sys.modules]\n"
+        "print(json.dumps(found))"
+    )
+    command = [sys.executable, "-c", script, json.dumps([list(modules), list(libraries)])]
+    done = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_what_checks_a_run_before_it_begins_imports_no_heavy_library():
+    heavy = ("torch", "lightning", "torch_pruning", "scipy", "matplotlib", "skimage", "sklearn", "tensorboard")
+    assert imported_by(LIGHT, heavy) == {module: [] for module in LIGHT}
+
+
+def test_training_imports_neither_compressai_nor_what_only_some_runs_need():
+    some = ("compressai", "torch_geometric", "torch_pruning", "pytorch_optimizer", "skimage", "sklearn", "tensorboard")
+    found = imported_by([f"training.{name}" for name in ("teach", "distill", "rounds", "start")], some)
+    assert found == {module: [] for module in found}

@@ -1,10 +1,13 @@
 """The factorized prior is CompressAI's, one set a rung, and the tables it exports say what it says."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from compressai.entropy_models import EntropyBottleneck
+from safetensors.torch import load_file
 
-from slimcodec.training.prior import FactorizedPrior, export_tables, nearest_rung
+from slimcodec.training.prior import Bottleneck, FactorizedPrior, export_tables, nearest_rung
 
 HYPERS, RUNGS = 5, 3
 
@@ -33,6 +36,55 @@ def only(prior, rung):
     for own, other in zip(bottleneck.parameters(), prior.bottleneck.parameters(), strict=True):
         own.data.copy_(other.data[rows])
     return bottleneck.eval()
+
+
+def both(channels=24):
+    """Ours and CompressAI's, each started from the same seed."""
+    torch.manual_seed(3)
+    ours, draws = Bottleneck(channels), torch.rand(3)
+    torch.manual_seed(3)
+    theirs = EntropyBottleneck(channels)
+    assert torch.equal(draws, torch.rand(3))  # neither drew more than the other
+    return ours, theirs
+
+
+def test_the_bottleneck_starts_as_compressai_s_and_in_the_same_order():
+    ours, theirs = both()
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    for name, tensor in theirs.state_dict().items():
+        assert ours.state_dict()[name].dtype == tensor.dtype and torch.equal(ours.state_dict()[name], tensor), name
+    # An optimizer's state in a checkpoint goes by the order of the parameters.
+    assert [name for name, _ in ours.named_parameters()] == [name for name, _ in theirs.named_parameters()]
+
+
+@pytest.mark.parametrize("values", ["rounded", "noisy"])
+def test_likelihoods_and_gradients_are_compressai_s_bit_for_bit(values):
+    ours, theirs = both()
+    for steps in range(3):
+        x = 3 * torch.randn(24, 1, 40)
+        x = x.round() if values == "rounded" else x
+        inputs = [x.clone().requires_grad_() for _ in range(2)]
+        likelihoods = ours.likelihood(inputs[0]), theirs._likelihood(inputs[1])[0]
+        assert torch.equal(*likelihoods), steps
+        for likelihood in likelihoods:
+            likelihood.clamp_min(2.0**-16).log2().sum().neg().backward()
+        assert torch.equal(inputs[0].grad, inputs[1].grad), steps
+        named = dict(theirs.named_parameters())
+        for name, parameter in ours.named_parameters():
+            if parameter.requires_grad:
+                assert torch.equal(parameter.grad, named[name].grad) and parameter.grad.any(), name
+        for bottleneck in (ours, theirs):
+            torch.optim.Adam(bottleneck.parameters(), lr=0.1).step()
+            bottleneck.zero_grad()
+
+
+@pytest.mark.parametrize("model", ["students/slim-2k", "teachers/small"])
+def test_shipped_priors_load_strictly_and_have_no_more_names(model):
+    state = load_file(Path(__file__).parents[1] / model / "training.safetensors")
+    state = {name.removeprefix("prior."): tensor for name, tensor in state.items() if name.startswith("prior.")}
+    prior = FactorizedPrior(len(state["bottleneck.quantiles"]) // 8, 8)
+    prior.load_state_dict(state, strict=True)
+    assert prior.state_dict().keys() == state.keys()
 
 
 @pytest.mark.parametrize("rung", range(RUNGS))

@@ -17,7 +17,7 @@ from slimcodec.codec import models
 from slimcodec.pipeline import stages
 from slimcodec.pipeline.checks import checked
 from slimcodec.pipeline.settings import STAGES
-from slimcodec.training import data
+from slimcodec.training.photos import embedded
 
 NAMES = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
 # In miniature, these are others by another name: nothing is learned from running both.
@@ -38,7 +38,7 @@ def photos(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("photos")
     for split in ("train", "validation"):
-        for name, pixels in data.embedded(split):
+        for name, pixels in embedded(split):
             Image.fromarray(pixels).save(folder / f"{name}.png")
     return folder
 
@@ -179,7 +179,7 @@ def test_a_run_killed_in_each_stage_continues(tmp_path):
     assert teacher.stat().st_mtime_ns == began["teacher"]
     assert not list((tmp_path / "run").glob("**/.*.partial"))
     codec = slimcodec.load(tmp_path / "run" / "student")
-    _, pixels = data.embedded("validation")[0]
+    _, pixels = embedded("validation")[0]
     assert codec.decompress(codec.compress(pixels, 4)).size == (pixels.shape[1], pixels.shape[0])
 
 

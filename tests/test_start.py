@@ -5,13 +5,14 @@ import torch
 from training_parts import ARCHITECTURES
 
 from slimcodec.codec.network import HyperpriorCodec
-from slimcodec.training import data
+from slimcodec.training.crops import PhotoCache
+from slimcodec.training.photos import embedded
 from slimcodec.training.start import start_from_photos
 
 
 @pytest.fixture(scope="module")
 def crops():
-    return data.PhotoCache(data.embedded("train")).crops(seed=1, step=0, batch=16, size=128)
+    return PhotoCache(embedded("train")).crops(seed=1, step=0, batch=16, size=128)
 
 
 def error_db(codec, x):

@@ -12,6 +12,7 @@ import torch
 from training_parts import ARCHITECTURES, configured, lively, photo_data, photos, student, teacher, trainer_factory
 
 from slimcodec import InvalidInput
+from slimcodec.training import optimizers
 from slimcodec.training.checkpoints import LAST
 from slimcodec.training.distill import Distill, new_student
 from slimcodec.training.errors import TrainingInterrupted, TrainingStopped
@@ -55,12 +56,12 @@ def assert_equal(one, other):
 def test_training_lowers_the_cost_of_a_repeated_step(optimizer):
     module = teaching(learning_rate=3e-3, optimizer=optimizer).train()
     optimizer = module.configure_optimizers()["optimizer"]
-    before = module.coded_at(3)[3].cost.mean().item()
+    before = module.coded_at(3).measured.cost.mean().item()
     for _ in range(12):
         optimizer.zero_grad()
         module.loss_at(3)[0].backward()
         optimizer.step()
-    assert module.coded_at(3)[3].cost.mean().item() < 0.8 * before
+    assert module.coded_at(3).measured.cost.mean().item() < 0.8 * before
 
 
 def test_the_batch_is_keyed_by_seed_and_step():
@@ -108,6 +109,7 @@ def test_soap_renews_its_eigenbases_as_often_as_it_is_told():
 
 
 def test_an_unknown_optimizer_or_no_basis_is_named():
+    assert tuple(optimizers.MAKE) == OPTIMIZERS
     with pytest.raises(InvalidInput, match=r"training\.optimizer=sgd: must be one of adam, soap"):
         teaching(optimizer="sgd")
     with pytest.raises(InvalidInput, match=r"training\.basis_every=0: must be 1 or more"):

@@ -9,8 +9,10 @@ from run_parts import configuration
 
 from slimcodec.codec.architecture import Architecture, Block, Level
 from slimcodec.codec.network import HyperpriorCodec
-from slimcodec.training import data
+from slimcodec.training.crops import PhotoCache
+from slimcodec.training.data import PhotoData
 from slimcodec.training.inheritance import student_architecture
+from slimcodec.training.photos import centre_crops, embedded
 from slimcodec.training.prior import FactorizedPrior
 
 QUALITY = torch.tensor([256, 1152])  # rung 1, and half-way between 4 and 5
@@ -74,17 +76,17 @@ def lively(architecture: Architecture, seed: int = 0) -> tuple[HyperpriorCodec, 
 
 
 @cache
-def photos() -> data.PhotoCache:
-    return data.PhotoCache(data.embedded("train"))
+def photos() -> PhotoCache:
+    return PhotoCache(embedded("train"))
 
 
 def pictures(count: int = 2, size: int = 128) -> torch.Tensor:
     return photos().crops(seed=0, step=0, batch=count, size=size)
 
 
-def photo_data(steps_per_epoch: int, validation: int = 1) -> data.PhotoData:
-    crops = data.centre_crops(data.embedded("validation")[:validation], 64)
-    return data.PhotoData(validation_photos=crops, steps_per_epoch=steps_per_epoch)
+def photo_data(steps_per_epoch: int, validation: int = 1) -> PhotoData:
+    crops = centre_crops(embedded("validation")[:validation], 64)
+    return PhotoData(validation_photos=crops, steps_per_epoch=steps_per_epoch)
 
 
 def trainer_factory(*more_callbacks: lightning.Callback, **more):

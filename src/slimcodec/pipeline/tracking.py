@@ -38,7 +38,7 @@ from slimcodec.pipeline.run_directory import LOG, RunDirectory
 from slimcodec.pipeline.settings import Settings, Wandb
 from slimcodec.report import run_plots
 from slimcodec.training import parallel
-from slimcodec.training.data import Photo
+from slimcodec.training.photos import Photo
 from slimcodec.training.records import Round, read_records
 
 LINEAGE = ("role", "teacher", "weights_sha256", "git_commit")

@@ -27,7 +27,9 @@ from slimcodec.evaluation import provenance
 from slimcodec.pipeline.run_directory import RunDirectory, require_same_configuration
 from slimcodec.pipeline.settings import Scope, Settings, Stage, Training
 from slimcodec.pipeline.tracking import Tracker
-from slimcodec.training import data, parallel
+from slimcodec.training import parallel, photos
+from slimcodec.training.crops import PhotoCache
+from slimcodec.training.data import PhotoData
 from slimcodec.training.distill import Distill
 from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.prune import prune
@@ -43,27 +45,27 @@ class Photos:
         self.settings = settings
 
     @cached_property
-    def all(self) -> tuple[list[data.Photo], list[data.Photo]]:
+    def all(self) -> tuple[list[photos.Photo], list[photos.Photo]]:
         """Training and validation photos, decoded once."""
         settings = self.settings.data
         if settings.kind == "embedded":
-            return data.embedded("train"), data.embedded("validation")
-        train = data.folder_photos(settings.root, limit=settings.limit, max_pixels=settings.max_pixels)
+            return photos.embedded("train"), photos.embedded("validation")
+        train = photos.folder_photos(settings.root, limit=settings.limit, max_pixels=settings.max_pixels)
         if settings.validation_root:
-            return train, data.folder_photos(settings.validation_root)
+            return train, photos.folder_photos(settings.validation_root)
         held_out = settings.held_out
         if len(train) <= held_out:
             raise InvalidInput(f"data.held_out={held_out}: {settings.root} has only {len(train)} photos")
         return train[:-held_out], train[-held_out:]
 
     @property
-    def validation(self) -> list[data.Photo]:
+    def validation(self) -> list[photos.Photo]:
         return self.all[1]
 
     @cached_property
-    def validation_crops(self) -> list[data.Photo]:
+    def validation_crops(self) -> list[photos.Photo]:
         settings = self.settings.validation
-        return data.centre_crops(data.for_validation(self.validation)[: settings.limit], settings.side)
+        return photos.centre_crops(photos.for_validation(self.validation)[: settings.limit], settings.side)
 
     @property
     def device(self) -> torch.device:
@@ -71,10 +73,10 @@ class Photos:
         return parallel.device() if self.settings.trainer.accelerator == "gpu" else torch.device("cpu")
 
     @cached_property
-    def cache(self) -> data.PhotoCache:
+    def cache(self) -> PhotoCache:
         """What crops are cut from. Raises InvalidInput where a stage's crops fit into no photo."""
         cores = max(1, (os.cpu_count() or 1) // parallel.count())
-        cache = data.PhotoCache(
+        cache = PhotoCache(
             self.all[0],
             device=self.device,
             saturated=self.settings.data.saturated,
@@ -187,11 +189,11 @@ def train(run: Run, module: Teach, model: Path, training: Training, stage: Stage
     """Fit in a working directory beside, then write the model directory and remove the working directory."""
     work = run.directory.work(model)
     crops = run.photos.validation_crops
-    photos = data.PhotoData(validation_photos=crops, steps_per_epoch=training.steps_per_epoch)
+    data = PhotoData(validation_photos=crops, steps_per_epoch=training.steps_per_epoch)
     parallel.on_rank_zero(require_same_configuration, work, run.settings.sections(stage))
     minutes = run.settings.trainer.checkpoint_minutes
     make_trainer = functools.partial(trainer, run)
-    fit(module, photos, work, make_trainer, checkpoint_minutes=minutes, deadline=run.deadline)
+    fit(module, data, work, make_trainer, checkpoint_minutes=minutes, deadline=run.deadline)
     parallel.on_rank_zero(_keep_trained, run, module, model, training, stage)
 
 

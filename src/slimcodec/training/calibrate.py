@@ -1,5 +1,8 @@
-"""What a decoder should know of its residuals, counted on pictures when a model is saved: how often each integer
-comes at every scale, the offsets, and what to skip."""
+"""The tables of r, counted on pictures when a model is saved.
+
+They say how often each integer comes at every scale, by how much decoded residuals are moved towards zero, and which
+of the smallest scales are not coded at all.
+"""
 
 from typing import NamedTuple
 
@@ -18,18 +21,25 @@ GAUSSIAN_COUNT = 20  # residuals for each entry of a table: a scale that was see
 PRIOR_COUNT = 50  # residuals: a scale that was seen less often keeps an offset near 0
 # The middle of the residuals is the best for y; a little less was better for the picture (cid22-validation).
 OFFSET_SHARE = 0.6
-# What not coding the residuals of the smallest scales may cost on any of the pictures, of bits and errors together: on
-# most pictures nearly nothing, but saturated colours have residuals that no scale foresees.
+# What leaving out the smallest scales may add to the cost of any picture, as a share of it. Most pictures lose nearly
+# nothing, but saturated colours have large residuals even where the scale is small.
 SKIP_COST = 0.002
-LARGEST = 1025  # magnitude that is counted apart: the widest table's escape
+LARGEST = 1025  # larger magnitudes are counted with this one, which even the widest table codes as an escape
 MOST_SKIPPED = 8  # a scale of 0.3, whatever the pictures say: they may all be flat
 
 
 class Counts(NamedTuple):
     """What was found on the crops."""
 
-    magnitudes: Tensor  # [64, LARGEST + 1]: residuals by scale and |r|, larger ones with the largest
-    by_scale: Tensor  # [crops and qualities, 4, 64]: as `_counted` gives them
+    magnitudes: Tensor  # [64, LARGEST + 1]: residuals by scale and |r|
+    by_scale: Tensor  # [crops and qualities, 4, 64]: `CropCounts.by_scale` of each
+
+
+class CropCounts(NamedTuple):
+    """What was found on one crop at one quality."""
+
+    by_scale: Tensor  # [4, 64]: residuals r ≠ 0, the sum of their |r| - |exact|, and the cost of all: coded, left out
+    cells: Tensor  # int64, one for each residual: where in `Counts.magnitudes` it is counted
 
 
 @torch.no_grad()
@@ -37,7 +47,7 @@ def calibrated(codec: HyperpriorCodec, tables: dict[str, Tensor], crops: Tensor)
     """The tables with r_frequencies, r_offsets and r_skip counted on crops [B, 3, H, W] at every rung of the ladder."""
     was_training = codec.training
     codec.eval()
-    # Twice, because what is chosen depends on what it costs; a few crops say that well enough.
+    # Counted twice: which integer is chosen depends on the tables. A quarter of the crops is enough for the first.
     magnitudes, _ = _count(codec, Quantiser(tables, crops.device), crops[::4])
     tables = tables | {"r_frequencies": _frequencies(magnitudes)}
     magnitudes, by_scale = _count(codec, Quantiser(tables, crops.device), crops)
@@ -54,7 +64,7 @@ def calibrated(codec: HyperpriorCodec, tables: dict[str, Tensor], crops: Tensor)
 
 
 def _frequencies(magnitudes: Tensor) -> Tensor:
-    """Tables as `prior.export_tables` lays them out: what was counted, and a Gaussian where that is little."""
+    """What was counted, as tables that `prior.export_tables` lays out; mostly a Gaussian where little was counted."""
     found = []
     for counted, gaussian in zip(magnitudes, rate.gaussian_pmfs(), strict=True):
         radius = len(gaussian) // 2 - 1
@@ -70,15 +80,13 @@ def _count(codec: HyperpriorCodec, quantiser: Quantiser, crops: Tensor) -> Count
     magnitudes, by_scale = torch.zeros(SCALE_COUNT, LARGEST + 1, dtype=torch.float64), []
     for crop in crops:
         for quality in qualities:
-            figures, cells = _counted(codec, quantiser, crop[None], quality)
-            by_scale.append(figures)
-            magnitudes += cells.bincount(minlength=magnitudes.numel()).view_as(magnitudes)
+            found = _counted(codec, quantiser, crop[None], quality)
+            by_scale.append(found.by_scale)
+            magnitudes += found.cells.bincount(minlength=magnitudes.numel()).view_as(magnitudes)
     return Counts(magnitudes, torch.stack(by_scale))
 
 
-def _counted(codec: HyperpriorCodec, quantiser: Quantiser, x: Tensor, fixed_quality: int) -> tuple[Tensor, Tensor]:
-    """[4, 64], by scale: residuals that are not 0, the sum of |r| - |exact| of them, and the cost of all in bits, coded
-    and left out. And every residual's cell in `Counts.magnitudes`."""
+def _counted(codec: HyperpriorCodec, quantiser: Quantiser, x: Tensor, fixed_quality: int) -> CropCounts:
     shift = codec.gain_shift(torch.tensor([fixed_quality], device=x.device))
     gain = codec.gain(shift)
     y = codec.g_a(x)
@@ -99,4 +107,4 @@ def _counted(codec: HyperpriorCodec, quantiser: Quantiser, x: Tensor, fixed_qual
     for row, figure in zip(counts, figures, strict=True):
         row.index_add_(0, where.cpu(), figure.cpu().double())
     cells = where * (LARGEST + 1) + r.abs().clamp_max(LARGEST).long()
-    return counts, cells.cpu()
+    return CropCounts(counts, cells.cpu())

@@ -49,16 +49,17 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
         if threading.current_thread() is threading.main_thread():
-            # In place of Lightning's, which communicates from inside the handler. Lightning restores what was before.
+            # Lightning's handlers would talk to other processes while a signal is handled. Afterwards it restores those
+            # that were there before.
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._on_signal)
 
     def on_train_batch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
-        if self.stops:  # only here is the step before it logged
+        if self.stops:  # not sooner: Lightning logs a step after the callbacks that end it
             raise TrainingInterrupted(
                 f"stopped at step {trainer.global_step} of {trainer.max_steps}; the same command continues"
             )
-        # What is logged is counted apart, and continuing from the end of an epoch Lightning counts one too many.
+        # The steps that loggers see have a counter of their own. After a resume at an epoch's end it is one too high.
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
@@ -96,7 +97,7 @@ class Checkpoints(Checkpoint):
         last = self.directory / LAST
         try:
             trainer.save_checkpoint(_partial(last))
-        except OSError as error:  # that of a full disk names no file
+        except OSError as error:  # a full disk's error names no file
             _partial(last).unlink(missing_ok=True)
             raise OSError(error.errno, error.strerror, str(last)) from error
         if trainer.is_global_zero:
@@ -114,8 +115,8 @@ class Checkpoints(Checkpoint):
 def newest(directory: Path) -> Path | None:
     """The checkpoint to continue from, None to begin.
 
-    A file that cannot be read is set aside, with a warning, and the one before it is taken. A file that can be read
-    but is of another model is none of these: loading it fails.
+    A file that cannot be read is set aside, with a warning, and the one before it is taken. A checkpoint of another
+    model is not set aside: loading it fails.
     """
     candidates = [directory / LAST, directory / PREVIOUS]
     parallel.on_rank_zero(_set_unreadable_aside, candidates)

@@ -1,6 +1,7 @@
-"""The student's LightningModule: the teacher's training step plus distillation terms, and the inherited encoder."""
+"""The student's LightningModule: the teacher's training step and, on top of it, the terms of distillation."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,27 +18,34 @@ from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.teach import Teach
 
 
-class FeatureTap:
+class Tap(NamedTuple):
+    """A module whose output is compared, and the channels of that output."""
+
+    module: nn.Module
+    channels: int
+
+
+class FeatureTaps:
     """Keeps the latest output of every level of g_a and g_s, and p, under names that teacher and student share."""
 
     def __init__(self, codec: HyperpriorCodec):
         architecture = codec.architecture
-        taps = {"hyper": (codec.h_mean, architecture.h_mean[2])}
+        taps = {"hyper": Tap(codec.h_mean, architecture.h_mean[2])}
         for part, transform, levels in (
             ("encoder", codec.g_a, architecture.g_a),
             ("decoder", codec.g_s, architecture.g_s),
         ):
             taps |= {
-                f"{part}.{level.scale}": (module, level.channels)
+                f"{part}.{level.scale}": Tap(module, level.channels)
                 for module, level in zip(transform.levels, levels, strict=True)
             }
-        self.channels = {name: channels for name, (_, channels) in taps.items()}
+        self.channels = {name: tap.channels for name, tap in taps.items()}
         self.features: dict[str, Tensor] = {}
-        for name, (module, _) in taps.items():
-            module.register_forward_hook(self._keeper(name))
+        for name, tap in taps.items():
+            tap.module.register_forward_hook(self._keeper(name))
 
-    def _keeper(self, name: str):
-        def keep(_module, _inputs, output):
+    def _keeper(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
+        def keep(_module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> None:
             self.features[name] = output
 
         return keep
@@ -48,9 +56,11 @@ class Distill(Teach):
 
     weights            per term: rate_distortion, output, decoder, encoder, hyper (features), latent, hyper_latent (KL);
                        a term of weight 0 is not computed
-    inherited_encoder  the student's g_a and h_a came from the teacher: they stay frozen for the first `freeze_share` of
-                       the steps, and the distributions of z can be compared
+    inherited_encoder  the student's g_a and h_a came from the teacher, so the distributions of z can be compared
+    freeze_share       share of the steps, from the first on, in which an inherited encoder is not trained
     """
+
+    teacher_pmf: Tensor  # [Q, N, 256]
 
     def __init__(
         self,
@@ -70,13 +80,13 @@ class Distill(Teach):
             raise InvalidInput(f"distill.weights.{sorted(unknown)[0]}: there is no such term")
         self.freeze_steps = int(freeze_share * self.steps) if inherited_encoder else 0
         self.inherited_encoder = inherited_encoder
-        # In a tuple the teacher is no submodule: not trained, not averaged, not in the checkpoint.
+        # In a tuple the teacher is no submodule, so it is not trained, not averaged and not in the checkpoint.
         self._teacher = (teacher.eval().requires_grad_(False),)
         if inherited_encoder:
             channels = _positions(codec.architecture, teacher.architecture, "hyper_channels")
             self.register_buffer("teacher_pmf", teacher_prior.pmf().detach()[:, channels], persistent=False)
         self.latent_positions = _positions(codec.architecture, teacher.architecture, "latent_channels")
-        self._taps = FeatureTap(codec), FeatureTap(teacher)
+        self._taps = FeatureTaps(codec), FeatureTaps(teacher)
         self.adapters = nn.ModuleDict(self._adapters())
 
     @property
@@ -161,7 +171,7 @@ class Distill(Teach):
 def new_student(
     architecture: Architecture, teacher: HyperpriorCodec, teacher_prior: FactorizedPrior, *, inherit_encoder: bool
 ) -> tuple[HyperpriorCodec, FactorizedPrior]:
-    """A student to be trained: random but for what it inherits; with the encoder come the gains and the prior."""
+    """A student to be trained. What it does not inherit is random; with the encoder come the gains and the prior."""
     codec = HyperpriorCodec(architecture)
     prior = FactorizedPrior(architecture.hypers, architecture.rungs)
     for part in inherited_parts(architecture, teacher.architecture, inherit_encoder=inherit_encoder):

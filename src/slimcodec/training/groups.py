@@ -1,7 +1,8 @@
 """Which channels of which layers belong together, and how they are removed.
 
-torch-pruning's dependency graph says which layers change together inside a part of the network. What crosses parts
-(latent and hyper-latent channels: gains, prior sets, context planes) is listed here, and so are the layers new to it.
+torch-pruning's dependency graph says which layers change together inside a part of the network. Latent and hyper-latent
+channels cross parts, with gains, sets of the prior and planes of the context: their groups are written out here. So are
+the pruning functions of layers that torch-pruning does not know.
 """
 
 from collections.abc import Iterable
@@ -19,7 +20,7 @@ from slimcodec.training.widths import PARTS
 
 
 class Member(NamedTuple):
-    """A tensor dimension that changes with a group: row `rows[c]` of it belongs to the group's channel c."""
+    """One side of a layer that changes with a group: its rows `rows[c]` belong to the group's channel c."""
 
     layer: nn.Module
     outputs: bool  # the layer's output channels, else its input channels; always true for a depthwise convolution
@@ -150,7 +151,7 @@ def _hyper_group(codec: HyperpriorCodec, prior: FactorizedPrior) -> Group:
 
 
 def _remove(layer: nn.Module, name: str, dimension: int, rows: list[int]) -> None:
-    """Drop rows of a parameter along a dimension. A new Parameter: old optimizers must not train the dead one."""
+    """Drop rows of a parameter along a dimension. The rest is a new Parameter, which no old optimizer trains."""
     parameter = getattr(layer, name)
     keep = torch.ones(parameter.shape[dimension], dtype=torch.bool)
     keep[rows] = False
@@ -216,7 +217,7 @@ class GainPruner(torch_pruning.BasePruningFunc):
 
 
 class PriorPruner(torch_pruning.BasePruningFunc):
-    """The prior's sets: every tensor of the bottleneck has a row for each rung and channel."""
+    """The prior's sets: every parameter of the bottleneck has a row for each rung and channel."""
 
     def prune_out_channels(self, layer: FactorizedPrior, idxs: list[int]) -> nn.Module:
         for name, _ in list(layer.bottleneck.named_parameters()):

@@ -1,4 +1,4 @@
-"""What a student has from its teacher before it is trained. Nothing here needs PyTorch."""
+"""What a student takes over from its teacher before it is trained. Nothing here needs PyTorch."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ ENTROPY_MODEL = ("h_scale", "h_mean", "context")
 def student_architecture(values: dict[str, Any], teacher: Architecture, *, inherit_encoder: bool) -> Architecture:
     """The student's architecture from its configured values, which may leave out the encoder and the latents.
 
-    They are the teacher's where the values leave them out, and whatever the values say if the encoder is inherited.
+    What they leave out is as in the teacher. With an inherited encoder, both are the teacher's whatever the values say.
     """
     of_teacher = {name: value for name, value in teacher.to_dict().items() if name in INHERITED}
     return Architecture.from_dict(values | of_teacher if inherit_encoder else of_teacher | values)

@@ -3,8 +3,8 @@
 Every process goes through the same stages, and they train together. Whatever else there is to do (files, pruning,
 measuring, decisions) rank zero does, while the others wait, and they read what it wrote.
 
-Lightning's own launcher would start them with this command's arguments, which in a multirun are those of all jobs, and
-when one of them ends early its watcher kills this process too. Here they get the job's configuration instead.
+Lightning's own launcher would start them with this command's arguments, which in a multirun are those of all jobs.
+Here each gets the configuration of its job. That launcher also kills this process when another one ends early.
 """
 
 import json
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import torch
 from torch import distributed
@@ -68,8 +68,8 @@ def processes(count: int, command: list[str], job: Any, *, backend: str) -> Iter
     job      what `join` returns in them: anything that JSON can hold
     backend  gloo, or nccl for GPUs
 
-    When this ends, by an exception too, the others are ended and the environment is as before: the next job of a
-    multirun starts its own. When one of them fails, this process ends too.
+    Afterwards, even after an exception, the others are ended and the environment is as before, since the next job of a
+    multirun starts processes of its own. When one of them fails, this process ends too.
     """
     store = distributed.TCPStore(ADDRESS, 0, is_master=True, wait_for_workers=False)
     # By LOCAL_RANK Lightning knows that the processes exist already.
@@ -94,7 +94,7 @@ def processes(count: int, command: list[str], job: Any, *, backend: str) -> Iter
                 os.environ[name] = value
 
 
-def join(stream, backend_of: Callable[[Any], str]) -> Any:
+def join(stream: TextIO, backend_of: Callable[[Any], str]) -> Any:
     """Be one of the others: connect to rank zero, and end when it does. Returns its job, read from `stream`.
 
     backend_of(job)  the backend that rank zero uses for the job
@@ -127,7 +127,7 @@ def _disconnect() -> None:
 
 
 def _end_with(others: list[subprocess.Popen], ending: threading.Event) -> None:
-    """End this process when one of the others failed: it may be waiting for it inside a library."""
+    """End this process when another one has failed: inside a library, this one may wait for it for ever."""
     while not ending.wait(1):
         failed = [number for number, process in enumerate(others, 1) if process.poll()]
         if failed and not ending.wait(GRACE_SECONDS):

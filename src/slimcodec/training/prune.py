@@ -22,10 +22,10 @@ LOWEST_SHARE_OF_BUDGET = 0.93  # a round uses at least so much of it
 
 
 def _slices(member: Member, of: Callable[[nn.Parameter], Tensor]) -> Iterable[Tensor]:
-    """For each parameter tensor of a member, `of` it as [C, elements]: what each channel owns."""
+    """`of(parameter)` for each parameter of a member, as [C, elements]: a row is what belongs to one channel."""
     layer, rows = member.layer, member.rows
     if isinstance(layer, FactorizedPrior | HyperpriorCodec):
-        return  # a gain or a prior set is not lost work: it goes where the channel goes
+        return  # gains and sets of the prior do no work that would be lost with the channel
     layer = layer.conv if isinstance(layer, SubPixelConv) else layer
     ratio = getattr(member.layer, "ratio", 1) if member.outputs else 1
     dimension = 0 if member.outputs else 1
@@ -85,10 +85,13 @@ def choose_widths(
 ) -> dict[str, int]:
     """The widths that fit the scope's MAC/pixel budget, losing the least importance per MAC.
 
-    Chunks of 8 or 4 channels go one by one, always the one of least importance per MAC/pixel that its removal saves
-    now; if every chunk would leave less than 93 % of the budget, the one that leaves most. Then chunks come back, the
-    most important per MAC first, as long as they fit the budget. `floors` are absolute, by path or part; a step never
-    takes more than 1 - `lowest_share` of a width. Raises InvalidInput when the budget cannot be reached.
+    Chunks of 8 or 4 channels are removed one by one: always the one that loses the least importance for each MAC/pixel
+    that it saves now. A chunk that would leave less than 93 % of the budget is removed only if all would, and then the
+    one that leaves most. Afterwards chunks come back as long as they fit the budget, the most important per MAC first.
+    Raises InvalidInput when the budget cannot be reached.
+
+    floors        the least widths, by path or part
+    lowest_share  of each width that is left at least
     """
     count = COUNTS[scope]
     full = {path: len(scores) for path, scores in importance.items()}
@@ -111,14 +114,18 @@ def choose_widths(
     while macs > budget:
         cut = min(moves(down=True), key=lambda move: (max(0, lowest_macs - move.macs_per_pixel), move), default=None)
         if cut is None:
-            raise InvalidInput(
-                f"prune: {scope} cannot go from {count(architecture):.0f} to {budget:.0f} MAC/pixel in one round above "
-                "the floors; take smaller rounds (prune.shrink) or lower prune.floors"
-            )
+            raise _out_of_reach(scope, count(architecture), budget)
         current[cut.path], macs = cut.width, cut.macs_per_pixel
     while gift := max((move for move in moves(down=False) if move.macs_per_pixel <= budget), default=None):
         current[gift.path], macs = gift.width, gift.macs_per_pixel
     return current
+
+
+def _out_of_reach(scope: str, macs_per_pixel: float, budget: float) -> InvalidInput:
+    return InvalidInput(
+        f"prune: {scope} cannot go from {macs_per_pixel:.0f} to {budget:.0f} MAC/pixel in one round above the floors; "
+        "take smaller rounds (prune.shrink) or lower prune.floors"
+    )
 
 
 def prune(
@@ -132,8 +139,8 @@ def prune(
 ) -> tuple[HyperpriorCodec, FactorizedPrior]:
     """Prune a copy to the budget (MAC/pixel of the scope's side) and rebuild it from its new architecture.
 
-    For `taylor`, gradients must have been accumulated on the codec. The result's outputs are those of the pruned copy,
-    bit for bit, and its parameters are new. Raises InvalidInput when the budget cannot be reached.
+    For `taylor`, gradients must have been accumulated on the codec. What is rebuilt gives the outputs of the pruned
+    copy, bit for bit. Raises InvalidInput when the budget cannot be reached.
     """
     if importance not in IMPORTANCE or scope not in PARTS:
         raise InvalidInput(f"prune: importance is one of {sorted(IMPORTANCE)}, scope one of {sorted(PARTS)}")
@@ -149,7 +156,10 @@ def prune(
 
 
 def remove_channels(codec: HyperpriorCodec, prior: FactorizedPrior, scope: str, removed: dict[str, list[int]]) -> None:
-    """Remove channels in place, path → indices. All groups are found before the first is cut: rows refer to then."""
+    """Remove channels in place: `removed` is path → indices.
+
+    All rows are collected before the first layer is cut, because cutting renumbers them.
+    """
     doomed: dict[tuple[int, bool], tuple[nn.Module, bool, set[int]]] = {}
     for group in groups(codec, prior, scope):
         for member in group.members:

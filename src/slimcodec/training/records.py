@@ -1,6 +1,6 @@
-"""What the rounds of pruning leave in rounds.json, and what to try next: that follows from it alone.
+"""What the rounds of pruning leave in rounds.json, and what to try next, which follows from it alone.
 
-Nothing here needs PyTorch: a run's configuration and its earlier rounds are checked before anything heavy is imported.
+Nothing here needs PyTorch, so a run's configuration and its earlier rounds can be checked before it is imported.
 """
 
 import math
@@ -45,7 +45,7 @@ class Attempt(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """How to go about it. `gate`: strict accepts only within max_bd_rate_percent; record accepts all and goes on."""
+    """What the rounds go by. `gate`: strict accepts only within max_bd_rate_percent; record accepts every round."""
 
     target_macs_per_pixel: float
     shrink: float = 0.75  # a round's budget over the cost before it
@@ -56,7 +56,7 @@ class Rules(NamedTuple):
 
 
 def rule_problem(name: str, value: Any) -> str | None:
-    """What is wrong with a field of Rules: with it rounds would never end, or never begin."""
+    """What is wrong with a value of a field of Rules, or None. By wrong rules rounds would never end or never begin."""
     right, problem = {
         "gate": (value in GATES, f"must be {' or '.join(GATES)}"),
         # A share of 1 or more shrinks nothing: every round would be accepted, and none would be the last.

@@ -1,10 +1,10 @@
 """The prune–finetune loop and its acceptance rule.
 
-    measure → budget → prune a copy → rebuild → fine-tune by distillation → BD-rate against the teacher
-            → accept | fine-tune longer | take half the step | stop
+    next_attempt → prune to its budget → fine-tune by distillation → BD-rate against the teacher → is_accepted
+                 → and again: from the accepted model | fine-tuned longer | with half the step | or stop
 
-What to try next follows from the records of the rounds so far (`next_attempt`), and every artefact is a model directory
-on disk, so a run that was killed anywhere continues from its last complete piece.
+What to try next follows from the records of the attempts so far (`next_attempt`). Every model is a directory on disk,
+so a run that was killed anywhere continues from its last complete one.
 """
 
 import functools
@@ -12,17 +12,29 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from slimcodec import InvalidInput
-from slimcodec.codec import models
+from slimcodec.codec import models, zoo
+from slimcodec.codec.atomic import write_text
 from slimcodec.evaluation.curves import BdRate, Curve, bd_rate
 from slimcodec.training import parallel
 from slimcodec.training.records import RECORDS, Attempt, Round, Rules, check_rules, next_attempt, read_records
 
 MINIMUM_COVERAGE = 0.95  # of the teacher's range from the lowest to the highest quality
+
+
+class Outcome(NamedTuple):
+    """What an attempt came to. A BD-rate is None without any PSNR in common: the student collapsed."""
+
+    model: Path  # where the attempt left it
+    curve: Curve
+    macs_per_pixel: float
+    against_teacher: BdRate | None
+    against_base: BdRate | None
+    seconds: float
 
 
 def is_accepted(result: BdRate | None, rules: Rules) -> bool:
@@ -61,40 +73,69 @@ def rounds(
     directory.mkdir(parents=True, exist_ok=True)
     records = read_records(directory)
     yield from records
-    count = f"{scope}_macs_per_pixel"
-    start = models.load(student).info[count]
+    start = _macs_per_pixel(student, scope)
     measure = functools.cache(measure)  # every attempt from a base is compared with it again
 
     def judge(attempt: Attempt, base: Path, tuned: Path, began: float) -> None:
         curve = measure(tuned)
-        against_teacher, against_base = _compare(teacher_curve, curve), _compare(measure(base), curve)
-        accepted = is_accepted(against_teacher, rules)
-        record = Round(
-            number=attempt.number,
-            budget=attempt.budget,
-            passes=attempt.passes,
-            macs_per_pixel=models.load(tuned).info[count],
-            bd_rate_percent=_percent(against_teacher),
-            bd_rate_percent_against_previous=_percent(against_base),
-            coverage=against_teacher.coverage if against_teacher else 0.0,
-            accepted=accepted,
-            seconds=time.monotonic() - began,
-            directory=f"{attempt.number:02d}" if accepted else str(tuned.relative_to(directory)),
-        )
-        models.add_figures(tuned, {"validation": _figure(curve, record)})
-        if accepted:
-            # Copied, not moved: if the run is killed here, the same command finds the work done and copies again.
-            models.copy(tuned, directory / record.directory)
-        found = [item._asdict() for item in (*records, record)]
-        models.write_text(directory / RECORDS, json.dumps(found, indent=1))
+        compared = _compare(teacher_curve, curve), _compare(measure(base), curve)
+        outcome = Outcome(tuned, curve, _macs_per_pixel(tuned, scope), *compared, time.monotonic() - began)
+        _keep(directory, [*records, _record(attempt, outcome, rules, directory)], outcome)
 
     while attempt := next_attempt(records, start, rules):
-        base = directory / attempt.base if attempt.base else student
         began = time.monotonic()
+        base = directory / attempt.base if attempt.base else student
         tuned = _prune_and_tune(attempt, base, directory / attempt.work, prune_to, finetune)
         parallel.on_rank_zero(judge, attempt, base, tuned, began)
         records = read_records(directory)
         yield records[-1]
+
+
+def _macs_per_pixel(model: Path, scope: str) -> float:
+    return getattr(zoo.describe(model), f"{scope}_macs_per_pixel")
+
+
+def _prune_and_tune(
+    attempt: Attempt,
+    base: Path,
+    work: Path,
+    prune_to: Callable[[Path, float, Path], Any],
+    finetune: Callable[[Path, Path], Any],
+) -> Path:
+    """The model directory of the attempt's last pass; what an earlier attempt or a killed run left is used again."""
+    model = work / "pruned"
+    parallel.on_rank_zero(lambda: model.is_dir() or prune_to(base, attempt.budget, model))
+    for number in range(1, attempt.passes + 1):
+        before, model = model, work / f"pass-{number}"
+        if not model.is_dir():
+            finetune(before, model)
+    return model
+
+
+def _record(attempt: Attempt, outcome: Outcome, rules: Rules, directory: Path) -> Round:
+    accepted = is_accepted(outcome.against_teacher, rules)
+    return Round(
+        number=attempt.number,
+        budget=attempt.budget,
+        passes=attempt.passes,
+        macs_per_pixel=outcome.macs_per_pixel,
+        bd_rate_percent=_percent(outcome.against_teacher),
+        bd_rate_percent_against_previous=_percent(outcome.against_base),
+        coverage=outcome.against_teacher.coverage if outcome.against_teacher else 0.0,
+        accepted=accepted,
+        seconds=outcome.seconds,
+        directory=f"{attempt.number:02d}" if accepted else str(outcome.model.relative_to(directory)),
+    )
+
+
+def _keep(directory: Path, records: Sequence[Round], outcome: Outcome) -> None:
+    """Write the records, the last of them that of `outcome`, whose model becomes the round's if it was accepted."""
+    record = records[-1]
+    models.add_figures(outcome.model, {"validation": _figure(outcome.curve, record)})
+    if record.accepted:
+        # Copied, not moved: if the run is killed here, the same command finds the work done and copies again.
+        models.copy(outcome.model, directory / record.directory)
+    write_text(directory / RECORDS, json.dumps([each._asdict() for each in records], indent=1))
 
 
 def copy_rounds(source: Path, target: Path) -> None:
@@ -111,21 +152,10 @@ def copy_rounds(source: Path, target: Path) -> None:
     shutil.copyfile(source / RECORDS, target / RECORDS)
 
 
-def _prune_and_tune(attempt: Attempt, base: Path, work: Path, prune_to: Callable, finetune: Callable) -> Path:
-    """The model directory of the attempt's last pass; what an earlier attempt or a killed run left is used again."""
-    model = work / "pruned"
-    parallel.on_rank_zero(lambda: model.is_dir() or prune_to(base, attempt.budget, model))
-    for number in range(1, attempt.passes + 1):
-        before, model = model, work / f"pass-{number}"
-        if not model.is_dir():
-            finetune(before, model)
-    return model
-
-
 def _compare(anchor: Curve, test: Curve) -> BdRate | None:
     try:
         return bd_rate(anchor, test)
-    except InvalidInput:  # no PSNR in common: a collapsed student
+    except InvalidInput:
         return None
 
 

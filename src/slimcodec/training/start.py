@@ -1,8 +1,8 @@
-"""Start a codec as the linear transform that the photos themselves suggest: training then refines it, not finds it.
+"""Start a codec as the linear transform that the photos themselves suggest. Training then refines it.
 
-The trunk of g_a and of g_s is linear, and their blocks add to it. Level by level, the downsampling convolutions become
-the principal components of the patches they see, and the upsampling ones the transposes of such components: an
-orthonormal hierarchical transform, as JPEG's is, with y its strongest coefficients. The blocks start switched off.
+The trunks of g_a and g_s are linear, and their blocks add to them. Level by level, a downsampling convolution becomes
+the principal components of the patches it sees, and an upsampling one the transpose of such components. Together they
+are an orthonormal transform, as JPEG's is, and y holds its strongest coefficients. The blocks start switched off.
 """
 
 from collections.abc import Collection

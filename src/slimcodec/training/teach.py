@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import lightning
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
-from pytorch_optimizer import SOAP
 from torch import Tensor
 
 from slimcodec import InvalidInput
@@ -19,26 +18,33 @@ from slimcodec.codec import models, rate
 from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.network import Coded, HyperpriorCodec
 from slimcodec.codec.quantise import Quantiser
-from slimcodec.training import data, losses
+from slimcodec.training import crops, losses, optimizers
 from slimcodec.training.calibrate import calibrated
 from slimcodec.training.checkpoints import Checkpoints, newest
+from slimcodec.training.data import PhotoData
 from slimcodec.training.errors import TrainingStopped
 from slimcodec.training.names import OPTIMIZERS
 from slimcodec.training.prior import FactorizedPrior, export_tables
 
 LOSS_MEAN_MOMENTUM = 0.98
-# log_gain is in index steps of 13 %. At the others' rate a rung would need a thousand steps to move by one of them.
-GAIN_LEARNING_RATE = 20
-LARGEST_BASIS = 512  # a weight's dimension beyond it has no eigenbasis of its own
 
 
 class RateDistortion(NamedTuple):
-    """One step's figures per picture, all [B]."""
+    """What a batch costs, for each picture: all [B]."""
 
     bpp_r: Tensor
     bpp_z: Tensor
     mse: Tensor
     cost: Tensor  # lmbda · 255² · mse + bpp
+
+
+class CodedBatch(NamedTuple):
+    """A step's pictures, what the codec makes of them, and what that costs."""
+
+    x: Tensor  # [B, 3, H, W]
+    quality: Tensor  # int64 [B]
+    coded: Coded
+    measured: RateDistortion
 
 
 class Teach(lightning.LightningModule):
@@ -47,11 +53,14 @@ class Teach(lightning.LightningModule):
     steps        optimizer steps in all; the learning rate warms up for 2 % and falls to zero over the last third
     batch, crop  pictures in the global batch, and their side in pixels (a multiple of 64)
     optimizer    adam; or soap, which costs more a step and needs far fewer of them (Zhang and Zhu, arXiv 2601.20769)
-    basis_every  steps from one eigenbasis of soap's to the next; a GPU takes long for one
+    basis_every  soap computes its eigenbases anew after this many steps, which takes a GPU long
     cache        what the crops are cut from; needed for training
-    quantiser    makes integers of residuals as in files; without it they are rounded
-    compiler     such as torch.compile: training runs through what it makes of forward; the codec stays as it is
+    quantiser    chooses the integers of residuals as the encoder does; without it they are rounded
+    compiler     such as torch.compile: training calls what it returns for the codec's forward
     """
+
+    lmbda: Tensor  # [Q]
+    loss_mean: Tensor  # [Q]: running mean of the cost at each rung
 
     def __init__(
         self,
@@ -65,7 +74,7 @@ class Teach(lightning.LightningModule):
         optimizer: str = "adam",
         basis_every: int = 10,
         seed: int = 0,
-        cache: data.PhotoCache | None = None,
+        cache: crops.PhotoCache | None = None,
         quantiser: Quantiser | None = None,
         compiler: Callable[[Callable[..., Coded]], Callable[..., Coded]] | None = None,
     ):
@@ -79,7 +88,7 @@ class Teach(lightning.LightningModule):
         self.steps, self.batch, self.crop = steps, batch, crop
         self.learning_rate, self.seed = learning_rate, seed
         self.register_buffer("lmbda", torch.tensor(codec.architecture.quality_ladder), persistent=False)
-        self.register_buffer("loss_mean", torch.zeros(len(self.lmbda)))  # running mean of the cost at each rung
+        self.register_buffer("loss_mean", torch.zeros(len(self.lmbda)))
         self.cache, self.quantiser = cache, quantiser
         self.forward_in_training = compiler(codec.forward) if compiler else codec.forward
 
@@ -111,11 +120,11 @@ class Teach(lightning.LightningModule):
             raise TrainingStopped(f"the loss is not finite at step {step} ({shown}); try a lower learning rate")
         return loss, {f"train/{name}": value for name, value in zip(figures, values, strict=True)}
 
-    def coded_at(self, step: int) -> tuple[Tensor, Tensor, Coded, RateDistortion]:
-        """A step's batch x and quality, what the codec makes of it, and what that costs."""
+    def coded_at(self, step: int) -> CodedBatch:
         x, quality = self.draw(step)
         coded = self.forward_in_training(x, quality, self.quantise)
-        return x, quality, coded, self.rate_distortion(x, quality, coded, *self.noise(step, coded))
+        measured = self.rate_distortion(x, quality, coded, *self.noise(step, coded))
+        return CodedBatch(x, quality, coded, measured)
 
     def terms(self, x: Tensor, quality: Tensor, coded: Coded) -> dict[str, Tensor]:
         """Terms beside rate–distortion, each [B]; distillation has some."""
@@ -128,7 +137,7 @@ class Teach(lightning.LightningModule):
         """This process's slice of the step's batch: x [b, 3, crop, crop] and quality int64 [b]."""
         batch, first, count = self.batch, *self._slice()
         x = self.cache.crops(seed=self.seed, step=step, batch=batch, size=self.crop, first=first, count=count)
-        rungs = data.rungs(seed=self.seed, step=step, batch=batch, levels=len(self.lmbda))[first : first + count]
+        rungs = crops.rungs(seed=self.seed, step=step, batch=batch, levels=len(self.lmbda))[first : first + count]
         x = x.to(self.device).contiguous(memory_format=torch.channels_last)
         return x, ((rungs + 1) * QUALITY_ONE).to(self.device)
 
@@ -153,7 +162,10 @@ class Teach(lightning.LightningModule):
         return RateDistortion(bpp_r, bpp_z, mse, losses.rate_distortion(mse, bpp_r + bpp_z, lmbda))
 
     def balanced(self, cost: Tensor, quality: Tensor) -> Tensor:
-        """cost [B] over the detached running mean of the cost at its rung: or the top rungs swallow the gradient."""
+        """cost [B] divided by the running mean of the cost at its rung, or the top rungs would dominate the gradient.
+
+        The mean itself has no gradient.
+        """
         rung = quality // QUALITY_ONE - 1
         with torch.no_grad():
             zero = torch.zeros_like(self.loss_mean)
@@ -170,7 +182,7 @@ class Teach(lightning.LightningModule):
         return self.quantiser and self.quantiser.straight_through
 
     def integers(self, coded: Coded) -> Tensor:
-        """r in planes."""
+        """The integers of the residuals, as planes."""
         if self.quantiser is None:
             return coded.residual.round()
         return self.quantiser.choose(coded.residual, rate.whole_index(coded.index))
@@ -195,17 +207,16 @@ class Teach(lightning.LightningModule):
             self.log_dict({key: value.mean() for key, value in figures.items()}, batch_size=1, sync_dist=True)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = _MAKE_OPTIMIZER[self.optimizer](*self._parameter_groups(), self.learning_rate, self.basis_every)
+        optimizer = optimizers.MAKE[self.optimizer](self._parameter_groups(), self.learning_rate, self.basis_every)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _parameter_groups(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Weights (of more than one dimension), gains, and the rest: biases, and the prior's many small tensors."""
+    def _parameter_groups(self) -> optimizers.Parameters:
         gains, prior = self.codec.log_gain, set(self.prior.parameters())
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad and parameter is not gains]
         weights = [parameter for parameter in trained if parameter.ndim > 1 and parameter not in prior]
         chosen = set(weights)
-        return weights, [gains], [parameter for parameter in trained if parameter not in chosen]
+        return optimizers.Parameters(weights, [gains], [parameter for parameter in trained if parameter not in chosen])
 
     def _learning_rate_factor(self, step: int) -> float:
         warm_up = min(1.0, (step + 1) / max(1, 0.02 * self.steps))
@@ -222,37 +233,11 @@ class Teach(lightning.LightningModule):
         return self.trainer.global_rank * count, count
 
 
-def _adam(
-    weights: list[Tensor], gains: list[Tensor], rest: list[Tensor], learning_rate: float, _: int
-) -> torch.optim.Adam:
-    groups = [{"params": weights + rest}, {"params": gains, "lr": GAIN_LEARNING_RATE * learning_rate}]
-    return torch.optim.Adam(groups, lr=learning_rate)
-
-
-def _soap(
-    weights: list[Tensor], gains: list[Tensor], rest: list[Tensor], learning_rate: float, basis_every: int
-) -> SOAP:
-    """Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al. 2024); plain Adam for all but the weights."""
-    as_adam = {"max_precondition_dim": 0, "betas": (0.9, 0.999)}
-    groups = [
-        {"params": weights},
-        {"params": gains, "lr": GAIN_LEARNING_RATE * learning_rate, **as_adam},
-        {"params": rest, **as_adam},
-    ]
-    return SOAP(
-        groups,
-        lr=learning_rate,
-        weight_decay=0.0,
-        max_precondition_dim=LARGEST_BASIS,
-        precondition_frequency=basis_every,
-    )
-
-
-_MAKE_OPTIMIZER = {"adam": _adam, "soap": _soap}
-
-
 class ExponentialAverage(WeightAveraging):
-    """EMA of the weights, in effect at validation and at the end; the decay warms up, so short runs average little."""
+    """Moving average of the weights. Validation uses it, and training ends with it.
+
+    The decay begins low and rises, so that a short run is not an average with its random start.
+    """
 
     def __init__(self, decay: float = 0.999):
         @torch.no_grad()
@@ -269,7 +254,7 @@ class ExponentialAverage(WeightAveraging):
 
 def fit(
     module: Teach,
-    photos: data.PhotoData,
+    photos: PhotoData,
     directory: Path,
     make_trainer: Callable[..., lightning.Trainer],
     *,
@@ -296,7 +281,8 @@ def save_trained(
 ) -> Path:
     """Write a model directory that can also be trained further; `fields` as for models.save.
 
-    crops [B, 3, H, W] are pictures to count the tables of r on: without them, it has no offsets and skips nothing.
+    The tables of r are counted on crops [B, 3, H, W]. Without crops they are those of Gaussians, and the model has no
+    offsets and skips nothing.
     """
     training = {f"prior.{name}": tensor for name, tensor in prior.state_dict().items()}
     tables = export_tables(prior)
@@ -314,7 +300,7 @@ class Trained(NamedTuple):
 
 
 def load_trained(name_or_directory: str | Path) -> Trained:
-    """What a model directory holds, to be trained further. Raises InvalidModel."""
+    """A model directory's codec and prior, to be trained further. Raises InvalidModel."""
     model = models.load(name_or_directory)
     state = models.load_training_state(model)
     prior = FactorizedPrior(model.codec.architecture.hypers, model.codec.architecture.rungs)
@@ -323,12 +309,12 @@ def load_trained(name_or_directory: str | Path) -> Trained:
 
 
 def accumulate_gradients(module: Teach, batches: int) -> None:
-    """Sum the balanced rate–distortion cost's gradients over some batches on the codec's parameters, for `taylor`.
+    """Leave on the codec's parameters the gradients of the balanced cost, summed over some batches, for `taylor`.
 
-    Distillation's terms are left out: a new module's adapters are random, and so is what they ask of the features.
+    Distillation's terms are left out: the adapters of a new module are random, and so would their gradients be.
     """
     module.codec.train().requires_grad_(True)
     module.zero_grad()
     for step in range(batches):
-        _, quality, _, measured = module.coded_at(step)
-        module.balanced(measured.cost, quality).mean().backward()
+        batch = module.coded_at(step)
+        module.balanced(batch.measured.cost, batch.quality).mean().backward()

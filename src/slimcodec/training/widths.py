@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from slimcodec.codec.architecture import Architecture, Level
 from slimcodec.codec.complexity import decoder_macs_per_pixel, encoder_macs_per_pixel
 
-LOWEST_SHARE_OF_WIDTH = 0.5  # in one round
+LOWEST_SHARE_OF_WIDTH = 0.5  # that one round leaves of any width
 COUNTS = {"decoder": decoder_macs_per_pixel, "encoder": encoder_macs_per_pixel}
 # What each scope may prune. Latents cost on both sides; they belong to the decoder, whose context they fill.
 PARTS = {"decoder": ("g_s", "h_mean", "context", "h_scale", "latent", "hyper"), "encoder": ("g_a", "h_a")}
@@ -34,7 +34,7 @@ def widths(architecture: Architecture) -> dict[str, int]:
 
 
 def resized(architecture: Architecture, new: dict[str, int]) -> Architecture:
-    """The architecture with these widths (latent and hyper: the first so many channels)."""
+    """The architecture with these widths. Of latents and hyper-latents the first channels are kept."""
     values = widths(architecture) | new
 
     def levels(part: str) -> tuple[Level, ...]:
@@ -65,7 +65,7 @@ def resized(architecture: Architecture, new: dict[str, int]) -> Architecture:
 
 
 def multiple(architecture: Architecture, path: str) -> int:
-    """Widths are multiples of 8 at 1/16 and 1/8, which suits vector units, and of 4 elsewhere."""
+    """What a width is a multiple of: 8 at 1/16 and 1/8 of the resolution, which suits vector units, and 4 elsewhere."""
     part, *place = path.split(".")
     at_eighth = part in ("g_a", "g_s") and getattr(architecture, part)[int(place[0])].scale in (8, 16)
     return 8 if at_eighth or part == "latent" else 4
@@ -79,10 +79,10 @@ def lowest_macs_per_pixel(
     pruned: Sequence[str] = (),
     lowest_share: float = 0.0,
 ) -> float:
-    """The least MAC/pixel of the scope's side that pruning can come to above the floors, in any number of rounds.
+    """The least MAC/pixel that pruning can bring the scope's side to above the floors, in any number of rounds.
 
-    pruned        scopes that are pruned before, down to their own floors
-    lowest_share  of each width that stays at least: with LOWEST_SHARE_OF_WIDTH, what one round can come to
+    pruned        scopes that are pruned before this one, down to their own floors
+    lowest_share  of each width that is left at least; LOWEST_SHARE_OF_WIDTH gives the least of a single round
     """
     parts = [part for each in (scope, *pruned) for part in PARTS[each]]
     lowest = {}
@@ -95,5 +95,5 @@ def lowest_macs_per_pixel(
 
 
 def floor(path: str, floors: dict[str, int]) -> int:
-    """The smallest that a width may become, by its own path or its part's."""
+    """The least that a width may become: the floor of its own path, or else of its part."""
     return floors.get(path, floors.get(path.split(".")[0], DEFAULT_FLOOR))
