@@ -1,5 +1,7 @@
 """Figures as PNG and SVG of a small summary, and what they show: names, colours, points, lines, places of labels."""
 
+import itertools
+from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
@@ -10,9 +12,11 @@ from report_parts import PSNR, a_codec, a_rate, a_summary, bare_summary
 
 from slimcodec import InvalidInput
 from slimcodec.evaluation.curves import Curve
-from slimcodec.evaluation.summary import BdRateEntry
+from slimcodec.evaluation.summary import BdRateEntry, read
 from slimcodec.report import headline, plots, style
 from slimcodec.report.run_plots import comparison_table, plot_rounds
+
+ROOT = Path(__file__).parents[1]
 
 
 def drawn(path):
@@ -164,3 +168,15 @@ def test_the_comparison_table_interpolates_at_the_reference_rates():
     ]
     with pytest.raises(InvalidInput, match="'other' is not among"):
         comparison_table({"slim": slim}, "other")
+
+
+def test_the_still_headline_shows_ours_and_six_others_none_on_another():
+
+    data = headline.in_short(headline.headline_data(read(ROOT / "results" / "kodak")))
+    assert data.path == ("distilled", "slim-2k")
+    others = [spot.name for spot in data.spots if spot.kind == "quoted"]
+    lines = [level.name for level in data.levels if level.name != data.anchor]
+    assert {"small", "distilled", "slim-2k"} == {spot.name for spot in data.spots} - set(others)
+    assert len(others) + len(lines) == 6
+    for one, other in itertools.combinations(data.spots, 2):
+        assert not headline._are_near(one, other), (one, other)

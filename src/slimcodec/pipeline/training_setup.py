@@ -50,6 +50,7 @@ class Photos:
         settings = self.settings.data
         if settings.kind == "embedded":
             return photos.embedded("train"), photos.embedded("validation")
+        assert settings.root is not None  # for this kind it was checked
         train = photos.folder_photos(settings.root, limit=settings.limit, max_pixels=settings.max_pixels)
         if settings.validation_root:
             return train, photos.folder_photos(settings.validation_root)

@@ -1,6 +1,7 @@
 """The headline figure: BD-rate over the decoder's MAC/pixel, of everything that a study knows."""
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -109,6 +110,60 @@ def _path(summary, drawn):
     return [*steps, student] if steps and student in drawn and student not in steps else steps
 
 
+# The other codecs of the still figure, as far as they are there: first these, then whatever else there is.
+PREFERRED = (
+    "webp",
+    "jpeg2000",
+    "avif",
+    "cool-chic-v5.0",
+    "compressai:compressai-mbt2018-mean_mse_cuda",
+    "elic",
+)
+MOST_OTHERS = 6
+NEAR = 0.06  # decades of MAC/pixel, and of `scaled`: markers that are closer would cover each other
+
+
+def in_short(data: Headline) -> Headline:
+    """What the still figure shows of it: teacher, distilled and student, and at most six other codecs.
+
+    No marker covers another: of those that would, the one of the more important codec stays.
+    """
+    ours = _ours(data)
+    others = [level.name for level in data.levels if level.name != data.anchor]
+    others += [spot.name for spot in data.spots if spot.name not in ours and _is_another(spot, ours)]
+    order = [*(name for name in PREFERRED if name in others), *(name for name in others if name not in PREFERRED)]
+    spots: list[Spot] = []
+    by_name = {spot.name: spot for spot in data.spots}
+    for name in (*ours, *order):
+        if name in by_name and not any(_are_near(by_name[name], spot) for spot in spots):
+            spots.append(by_name[name])
+    drawn = {spot.name for spot in spots} | {level.name for level in data.levels}
+    shown = {data.anchor, *ours, *[name for name in order if name in drawn][:MOST_OTHERS]}
+    return data._replace(
+        spots=tuple(spot for spot in spots if spot.name in shown),
+        levels=tuple(level for level in data.levels if level.name in shown),
+        path=tuple(name for name in (data.path[:1] + data.path[-1:] if data.path else ()) if name in shown),
+    )
+
+
+def _ours(data: Headline) -> list[str]:
+    """The student, its teacher, and the student before pruning: the most important first."""
+    teachers = [spot.name for spot in data.spots if spot.kind == "teacher"]
+    teachers.sort(key=lambda name: " effort " in name)  # the plain one first
+    students = [data.path[-1]] if data.path else [spot.name for spot in data.spots if spot.kind == "student"][-1:]
+    return list(dict.fromkeys([*students, *teachers[:1], *data.path[:1]]))
+
+
+def _is_another(spot: Spot, ours: Sequence[str]) -> bool:
+    """Whether it is neither a step of pruning nor one of ours with more effort."""
+    return spot.kind != "round" and not any(spot.name.startswith(f"{name} effort") for name in ours)
+
+
+def _are_near(one: Spot, other: Spot) -> bool:
+    across = abs(math.log10(one.kmacs_per_pixel / other.kmacs_per_pixel))
+    return across < NEAR and abs(scaled(one.percent) - scaled(other.percent)) < NEAR
+
+
 def scaled(percent: float) -> float:
     """BD-rate on an axis where equal factors of rate are equally far apart: −50 % is as far below 0 as +100 % above."""
     return math.log2(max(1 + percent / 100, 1e-3))
@@ -127,16 +182,18 @@ def percent_ticks(low: float, high: float) -> list[float]:
 def headline(summary: Summary, *paths: str | Path) -> None:
     """Write the headline figure: BD-rate (%) against the first anchor over the decoder's kMAC/pixel (log axis).
 
-    Models and published curves of known kMAC/pixel are points, the pruning rounds a path with arrows, codecs of no
-    counted MAC/pixel horizontal lines, the target a vertical one. As all of these figures it is written to each of
-    `paths`, in the format of its suffix. Raises `InvalidInput` when there is nothing to draw.
+    It shows what `in_short` chooses. Models and published curves of known kMAC/pixel are points, from distilled to the
+    student goes an arrow, codecs of no counted MAC/pixel are horizontal lines, the target is a vertical one. As all of
+    these figures it is written to each of `paths`, in the format of its suffix. Raises `InvalidInput` when there is
+    nothing to draw.
     """
     data = headline_data(summary)
     if data is None:
         raise InvalidInput("the headline figure needs a codec of known MAC/pixel with a BD-rate against the anchor")
-    palette = {name: colour.light for name, colour in colours(summary).items()}
-    name = summary.data.name
-    figure, axes = new_figure(f"Rate against decoder complexity, {name}", "decoder complexity (kMAC per pixel)", "")
+    data, palette = in_short(data), {name: colour.light for name, colour in colours(summary).items()}
+    palette |= {spot.name: TEACHER.light for spot in data.spots if spot.kind == "teacher"}
+    title = f"Bits for the same quality, over the decoder's cost: {summary.data.name} (lower left is better)"
+    figure, axes = new_figure(title, "decoder complexity (kMAC per pixel, logarithmic)", "")
     axes.set_ylabel(f"BD-rate against {label(data.anchor)}, {METRICS[data.metric].title}")
     figure.set_size_inches(8, 5.4)
     axes.set_title(axes.get_title(loc="left"), fontsize=11, loc="left", pad=22)  # above the target's name
@@ -286,7 +343,7 @@ def _place_label(axes, spot, colour, renderer, taken, lines):
     """Write a spot's name at the first place where it covers nothing, else where it covers least; add it to `taken`."""
     bold = spot.kind in ("student", "teacher")
     text = axes.annotate(
-        label(spot.name),
+        _called(spot),
         (spot.kmacs_per_pixel, scaled(spot.percent)),
         (0, 0),
         textcoords="offset points",
@@ -302,6 +359,12 @@ def _place_label(axes, spot, colour, renderer, taken, lines):
     if best[2] > DISTANCES[1]:
         arrow = {"arrowstyle": "-", "color": PALE, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 3}
         axes.annotate("", text.xy, text.get_position(), textcoords="offset points", arrowprops=arrow, zorder=2)
+
+
+def _called(spot: Spot) -> str:
+    """Ours by their part in the story."""
+    name = label(spot.name)
+    return f"{spot.kind}: {name}" if spot.kind in ("student", "teacher") and name != spot.kind else name
 
 
 def _cost(text, candidate, axes, renderer, taken, lines):
