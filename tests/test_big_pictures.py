@@ -25,9 +25,9 @@ from PIL import Image
 
 from slimcodec import InvalidFile
 from slimcodec.codec import bitstream
-from slimcodec.codec.bitstream import CELL, unpack
+from slimcodec.codec.bitstream import unpack
 from slimcodec.codec.files import compress_file, decompress_file
-from slimcodec.codec.grid import CODING_TILE
+from slimcodec.codec.grid import CELL, CODING_TILE
 from slimcodec.codec.inference import load
 
 MODEL = Path(__file__).parents[1] / "students/slim-2k"

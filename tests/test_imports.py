@@ -50,9 +50,10 @@ ALLOWED = {
     "codec/symbols": {"torch", "numpy", "codec/grid"}
     | {"codec/network", "codec/rate", "codec/entropy", "codec/bitstream", "codec/quantise"},
     "codec/transforms": {"torch", "numpy", "codec/grid", "codec/heap", "codec/models", "codec/network"}
+    | {"codec/pictures", "codec/zoo"}
     | {"codec/progress", "codec/quantise", "codec/symbols", "codec/tiling"},
     "codec/refine": {"torch", "numpy", "codec/bitstream", "codec/grid", "codec/network", "codec/pictures"}
-    | {"codec/transforms"},
+    | {"codec/quantise", "codec/transforms"},
     "codec/targets": {"codec/bitstream", "codec/encoding"},
     "codec/encoding": {"torch", "numpy", "codec/decoding", "codec/progress", "codec/heap", "codec/isolation"}
     | {"codec/grid", "codec/network", "codec/bitstream", "codec/pictures", "codec/refine", "codec/symbols"}

@@ -15,7 +15,6 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import pytest
 import wandb
-from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from run_parts import TINY, begin, configuration, run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -28,6 +27,7 @@ from slimcodec.pipeline.checks import checked
 from slimcodec.pipeline.run_directory import RunDirectory
 from slimcodec.pipeline.settings import STAGES
 from slimcodec.pipeline.tracking import Tracker, tracker
+from slimcodec.training import parallel
 from slimcodec.training.records import Round
 
 SECTION = {"project": "tests", "pictures": 1, "qualities": [2], "init_timeout_seconds": 2, "finish_timeout_seconds": 60}
@@ -329,7 +329,7 @@ def test_what_w_and_b_cannot_take_is_said_once_and_the_run_goes_on(tmp_path, no_
 
 
 def test_only_the_first_process_has_a_run(tmp_path, no_account, monkeypatch):
-    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    monkeypatch.setattr(parallel, "rank", lambda: 1)
     with make(tmp_path / "run") as tracked:
         (logger,) = tracked.loggers(tmp_path / "run" / "teacher.work")
         logger.log_metrics({"train/bpp": 1.0}, 0)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from random import Random
 from typing import NamedTuple
 
-from slimcodec.codec.bitstream import CELL, HEADER_BYTES, MAGIC, VERSION
+from slimcodec.codec.bitstream import HEADER_BYTES, MAGIC, VERSION
+from slimcodec.codec.grid import CELL
 
 MAX_PIXELS = 1 << 18  # so that a file takes milliseconds
 FIELDS = {  # offset and struct format; docs/format.md

@@ -25,7 +25,7 @@ def make_seeds(folder: Path) -> tuple[list[inference.Codec], list[Seed]]:
     )
     # As a trained model's, the narrowest scales are not coded.
     skipping = other.model.tables | {"r_skip": torch.tensor([9], dtype=torch.int32)}
-    other = inference.load(models.save(folder / "skipping", other.network, skipping, role="student"))
+    other = inference.load(models.save(folder / "skipping", other.model.codec, skipping, role="student"))
     codecs = [lively, other]
     seeds = [_seed(name, lively, lively.compress(*arguments)) for name, arguments in _pictures().items()]
     seeds += [

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from slimcodec import InvalidFile
 from slimcodec.cli.options import add_verb
 from slimcodec.cli.streams import STREAM, write
-from slimcodec.codec import atomic, bitstream, zoo
+from slimcodec.codec import atomic, bitstream, grid, zoo
 
 EXAMPLES = """examples:
   slimcodec info photo.slim
@@ -85,7 +85,7 @@ def report_of(name: str) -> FileReport:
         bpp=8 * len(data) / (header.width * header.height),
         model_hash=header.model_hash.hex(),
         model=_installed(header.model_hash.hex()),
-        tile=header.tile * bitstream.CELL,
+        tile=header.tile * grid.CELL,
         tiles=header.tiles,
         chunks={name: len(chunk) for name, chunk in contents.chunks.items()},
         complete=contents.complete,

@@ -30,12 +30,13 @@ def _quality(value: Any) -> float:
     return value
 
 
-def one_of(*names: str) -> WrapValidator:
+def one_of(*names: str, what: str = "") -> WrapValidator:
     """A name among these."""
 
     def check(value: Any, handler: Callable[[Any], Any]) -> Any:
         if value not in names:
-            raise ValueError(f"there is no {value!r}; must be one of {', '.join(names)}")
+            wrong = f"there is no {what} {value!r}; known are" if what else "must be one of"
+            raise ValueError(f"{wrong} {', '.join(names)}")
         return handler(value)
 
     return WrapValidator(check)

@@ -320,7 +320,7 @@ class Settings:
     """Where stages are kept by what they depend on: one that was done before is taken from here."""
     seed: NotNegative
     """Of all random numbers."""
-    stages: list[Annotated[Stage, one_of(*STAGES)]]
+    stages: list[Annotated[Stage, one_of(*STAGES, what="stage")]]
     """What is done, in this order whatever theirs is."""
     half_weights: Switch
     """Model directories hold float16 instead of float32."""
