@@ -35,7 +35,7 @@ ALLOWED = {
     "codec/complexity": {"codec/architecture", "codec/blocks", "codec/grid"},
     "codec/atomic": set(),
     "codec/json_files": set(),
-    "codec/zoo": {"codec/atomic", "codec/architecture", "codec/complexity", "codec/json_files"},
+    "codec/zoo": {"codec/atomic", "codec/bitstream", "codec/architecture", "codec/complexity", "codec/json_files"},
     "codec/models": {"torch", "safetensors", "codec/atomic", "codec/isolation", "codec/zoo"}
     | {"codec/architecture", "codec/network", "codec/complexity"},
     "codec/pictures": {"numpy", "PIL", "codec/depth", "codec/profiles"},
@@ -50,7 +50,7 @@ ALLOWED = {
     "codec/symbols": {"torch", "numpy", "codec/grid"}
     | {"codec/network", "codec/rate", "codec/entropy", "codec/bitstream", "codec/quantise"},
     "codec/transforms": {"torch", "numpy", "codec/grid", "codec/heap", "codec/models", "codec/network"}
-    | {"codec/pictures", "codec/zoo"}
+    | {"codec/bitstream", "codec/pictures", "codec/zoo"}
     | {"codec/progress", "codec/quantise", "codec/symbols", "codec/tiling"},
     "codec/refine": {"torch", "numpy", "codec/bitstream", "codec/grid", "codec/network", "codec/pictures"}
     | {"codec/quantise", "codec/transforms"},

@@ -62,7 +62,7 @@ def _model_lines(found: list[Listed]) -> str:
             f"{model.decoder_macs_per_pixel / 1000:.2f}",
             f"{model.encoder_macs_per_pixel / 1000:.2f}",
             f"{model.parameters:,}",
-            model.weights_sha256[:16],
+            zoo.short(model.weights_sha256),
         )
         for model in found
     ]

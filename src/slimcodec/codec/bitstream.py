@@ -14,6 +14,7 @@ from slimcodec.codec.grid import cells_of
 MAGIC = b"SLIM"
 VERSION = 2
 EXTENSION = ".slim"
+HASH_BYTES = 8  # of the SHA-256 of a model's weights: so files name it
 QUALITY_ONE = 256  # quality is 8.8 fixed point
 MAX_PIXELS = 200_000_000  # what a decoder accepts unless told otherwise
 MAX_MEMORY = 1536 << 20  # bytes that decoding may take unless told otherwise: enough for so many pixels in tiles
@@ -36,7 +37,7 @@ MAX_PROFILE_BYTES = 8 << 20  # of ICC, EXIF or XMP before compression
 #   streams               of the tiles in raster order: codec/entropy, z and then the residuals r stage by stage
 #
 # Sides below 65536 bound what padding to whole cells adds: 8.3 million pixels at most.
-_FIELDS = struct.Struct("<4sBB8sHHHB")
+_FIELDS = struct.Struct(f"<4sBB{HASH_BYTES}sHHHB")
 _CHECKSUM = struct.Struct("<I")
 _GREY = 1
 # In the order of the chunks. Those without a meaning are there so that a later format can add some to version 2.

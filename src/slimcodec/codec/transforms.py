@@ -14,6 +14,7 @@ from torch import Tensor
 
 from slimcodec import InvalidInput, InvalidModel
 from slimcodec.codec import heap
+from slimcodec.codec.bitstream import HASH_BYTES
 from slimcodec.codec.grid import LATENT_SCALE, LATENTS, Window, cells_of, is_big, whole
 from slimcodec.codec.models import Model
 from slimcodec.codec.network import join_planes, round_z, to_planes
@@ -24,7 +25,6 @@ from slimcodec.codec.symbols import SymbolCoder, Symbols
 from slimcodec.codec.tiling import Trimmed, analysis_margin, latent_margin, synthesis_margin
 from slimcodec.codec.zoo import WEIGHTS
 
-HASH_BYTES = 8
 RESIDUAL_LIMIT = 2**15 - 1  # an escaped residual is an int16
 TRANSFORM_TILE = 64  # latents: g_a and g_s take pieces of at most 1024 x 1024 pixels and their margins
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}

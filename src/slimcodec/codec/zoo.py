@@ -21,6 +21,7 @@ from slimcodec import InvalidFile, InvalidInput, InvalidModel
 from slimcodec.codec import complexity, json_files
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.atomic import write_text
+from slimcodec.codec.bitstream import HASH_BYTES
 
 FORMAT_VERSION = 2
 MAX_BYTES = 4 << 20  # of model.json: those of trained models have some 10 kB, 65,536 channels a megabyte
@@ -91,6 +92,11 @@ def by_hash(prefix: str) -> Path:
     )
 
 
+def short(sha256: str) -> str:
+    """A model's hash as files have it, in hexadecimal digits."""
+    return sha256[: 2 * HASH_BYTES]
+
+
 def render_card(name: str, info: dict[str, Any]) -> str:
     """The model card: everything it says is in model.json."""
     teacher = info["teacher"]
@@ -100,9 +106,9 @@ def render_card(name: str, info: dict[str, Any]) -> str:
         f"A slimcodec {info['role']}: {info['decoder_macs_per_pixel']:,.0f} MAC/pixel to decode, "
         f"{info['encoder_macs_per_pixel']:,.0f} to encode, {info['parameters']:,} parameters.",
         "",
-        f"- weights: sha256 `{info['weights_sha256'][:16]}…`, licence: {info['licence']}",
+        f"- weights: sha256 `{short(info['weights_sha256'])}…`, licence: {info['licence']}",
         f"- made by: slimcodec {info['slimcodec_version']}, commit {info['git_commit'] or 'unknown'}",
-        *([f"- teacher: {teacher['name']} (sha256 `{teacher['sha256'][:16]}…`)"] if teacher else []),
+        *([f"- teacher: {teacher['name']} (sha256 `{short(teacher['sha256'])}…`)"] if teacher else []),
         "",
         "| part | MAC/pixel |",
         "|---|---:|",

@@ -56,7 +56,9 @@ class ModelCodec:
 
     @property
     def settings(self) -> str:
-        return f"slimcodec {code_version()}, weights {self.weights_sha256[:16]}, effort {self.effort}, {self.device}"
+        return (
+            f"slimcodec {code_version()}, weights {zoo.short(self.weights_sha256)}, effort {self.effort}, {self.device}"
+        )
 
     def compress(self, picture: Image.Image, quality: float) -> bytes:
         return _loaded(self.directory, self.weights_sha256, self.device).compress(

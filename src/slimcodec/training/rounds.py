@@ -10,7 +10,6 @@ so a run that was killed anywhere continues from its last complete one.
 import functools
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -149,7 +148,7 @@ def copy_rounds(source: Path, target: Path) -> None:
     for record in there:
         if record.accepted and not (target / record.directory).is_dir():
             models.copy(source / record.directory, target / record.directory)
-    shutil.copyfile(source / RECORDS, target / RECORDS)
+    models.write_text(target / RECORDS, (source / RECORDS).read_text())  # last: then the others are there
 
 
 def _compare(anchor: Curve, test: Curve) -> BdRate | None:
