@@ -12,18 +12,19 @@ from slimcodec import InvalidFile, InvalidInput
 from slimcodec.codec.grid import cells_of
 
 MAGIC = b"SLIM"
-VERSION = 2
+VERSION, CORRECTED = 2, 3  # a file with a correction is of version 3; without one the two are the same
 EXTENSION = ".slim"
 HASH_BYTES = 8  # of the SHA-256 of a model's weights: so files name it
 QUALITY_ONE = 256  # quality is 8.8 fixed point
 MAX_PIXELS = 200_000_000  # what a decoder accepts unless told otherwise
 MAX_MEMORY = 1536 << 20  # bytes that decoding may take unless told otherwise: enough for so many pixels in tiles
+MAX_CORRECTION_BYTES = 255
 MAX_PROFILE_BYTES = 8 << 20  # of ICC, EXIF or XMP before compression
 
 # A .slim file, little endian throughout:
 #
 #   magic       4 bytes   "SLIM"
-#   version     u8        2
+#   version     u8        2, or 3 where the first tile's stream begins with a correction: u8, its bytes, and they
 #   flags       u8        bit 0: the picture was greyscale; bits 1, 2, 3: ICC, EXIF, alpha are there; bits 4 to 7:
 #                         an ancillary chunk each, which a decoder may skip; bit 4 is XMP, the others mean nothing yet
 #   model hash  8 bytes   the first 8 of the SHA-256 of the model's weights.safetensors
@@ -77,6 +78,7 @@ class Contents(NamedTuple):
     streams: list[bytes]  # of the tiles in raster order; in a partial file the last ones are shorter or empty
     chunks: dict[str, bytes]  # those that are there of "icc", "exif", "alpha", "xmp", "bit 5" to "bit 7"; compressed
     complete: bool  # False: the file ends early, its checksum could not be tested
+    correction: bytes = b""  # of the model for this picture: codec/adapt
 
     def chunk(self, name: str) -> bytes | None:
         """A chunk's bytes; None if there is none. Raises `InvalidFile` if it is damaged or larger than it may be."""
@@ -97,13 +99,16 @@ class Contents(NamedTuple):
         return _in_rows(_decompress(self.chunks["alpha"], "alpha", width * height), width)
 
 
-def pack(header: Header, streams: Sequence[bytes], **chunks: bytes | Iterable[bytes] | None) -> bytes:
+def pack(
+    header: Header, streams: Sequence[bytes], correction: bytes = b"", **chunks: bytes | Iterable[bytes] | None
+) -> bytes:
     """The bytes of a whole file; chunks as for `compress_chunks`.
 
     Raises `InvalidInput` for a field, a number of streams or a chunk that the format cannot hold.
     """
     _check_header(header, len(streams))
-    return join(header, streams, compress_chunks(pixels=header.width * header.height, **chunks))  # type: ignore[arg-type]  # only alpha may be pieces
+    packed = compress_chunks(pixels=header.width * header.height, **chunks)  # type: ignore[arg-type]  # only alpha may be pieces
+    return join(header, streams, packed, correction)
 
 
 def compress_chunks(
@@ -121,14 +126,17 @@ def compress_chunks(
     return {name: _compress(data, name, pixels) for name, data in given.items() if data is not None}
 
 
-def join(header: Header, streams: Sequence[bytes], chunks: dict[str, bytes]) -> bytes:
+def join(header: Header, streams: Sequence[bytes], chunks: dict[str, bytes], correction: bytes = b"") -> bytes:
     """As `pack`, of chunks that are compressed already."""
     _check_header(header, len(streams))
-    parts = [*chunks.values(), *streams]
+    if len(correction) > MAX_CORRECTION_BYTES:
+        raise InvalidInput(f".slim file: a correction of {len(correction)} bytes, {MAX_CORRECTION_BYTES} are possible")
+    first = bytes([len(correction)]) + correction + streams[0] if correction else streams[0]
+    parts = [*chunks.values(), first, *streams[1:]]
     if max(map(len, parts)) >= 1 << 32:
         raise InvalidInput(".slim file: a stream or a chunk has 4 GiB or more")
     flags = _GREY * header.grey + sum(_CHUNK_FLAGS[name] for name in chunks)
-    fields = _FIELDS.pack(MAGIC, VERSION, flags, *header[:5])
+    fields = _FIELDS.pack(MAGIC, CORRECTED if correction else VERSION, flags, *header[:5])
     parts.insert(0, struct.pack(f"<{len(parts)}I", *map(len, parts)))
     checksum = zlib.crc32(fields)
     for part in parts:
@@ -143,7 +151,7 @@ def unpack(data: bytes, *, max_pixels: int = MAX_PIXELS, allow_partial: bool = F
     With `allow_partial` a file may end early within its streams.
     """
     view = memoryview(data).cast("B")
-    header, flags = _read_fields(view)
+    header, flags, corrected = _read_fields(view)
     _check_size(header, max_pixels)
     names = [name for name, flag in _CHUNK_FLAGS.items() if flags & flag]
     begin, sizes = _read_sizes(view, len(names), header)
@@ -152,7 +160,9 @@ def unpack(data: bytes, *, max_pixels: int = MAX_PIXELS, allow_partial: bool = F
     if complete := len(view) == end:
         _check_checksum(view)
     parts = list(_split(view, begin, sizes))
-    return Contents(header, parts[len(names) :], dict(zip(names, parts, strict=False)), complete)
+    chunks, streams = dict(zip(names, parts, strict=False)), parts[len(names) :]
+    correction, streams[0] = _take_correction(streams[0]) if corrected else (b"", streams[0])
+    return Contents(header, streams, chunks, complete, correction)
 
 
 def _check_header(header: Header, streams: int) -> None:
@@ -169,16 +179,18 @@ def _check_header(header: Header, streams: int) -> None:
         raise InvalidInput(f".slim file: {streams} streams for {rows} x {columns} tiles")
 
 
-def _read_fields(data: memoryview) -> tuple[Header, int]:
-    """The header and the flags, whose values may still be impossible."""
+def _read_fields(data: memoryview) -> tuple[Header, int, bool]:
+    """The header and the flags, whose values may still be impossible, and whether there is a correction."""
     if data[:4] != MAGIC:
         raise InvalidFile(f"not a .slim file: it begins with {bytes(data[:4])!r} instead of {MAGIC!r}")
     if len(data) < HEADER_BYTES:
         raise InvalidFile(f"the file is truncated: {len(data)} bytes, the header alone has {HEADER_BYTES}")
     _, version, flags, model_hash, width, height, quality, tile = _FIELDS.unpack_from(data)
-    if version != VERSION:
-        raise InvalidFile(f"the file has format version {version}, this slimcodec reads version {VERSION}")
-    return Header(model_hash, width, height, quality, tile, bool(flags & _GREY)), flags
+    if version not in (VERSION, CORRECTED):
+        raise InvalidFile(
+            f"the file has format version {version}, this slimcodec reads versions {VERSION} and {CORRECTED}"
+        )
+    return Header(model_hash, width, height, quality, tile, bool(flags & _GREY)), flags, version == CORRECTED
 
 
 def _check_size(header: Header, max_pixels: int) -> None:
@@ -222,6 +234,14 @@ def _split(data: memoryview, begin: int, sizes: Iterable[int]) -> Iterator[bytes
     for size in sizes:
         yield bytes(data[begin : begin + size])
         begin += size
+
+
+def _take_correction(stream: bytes) -> tuple[bytes, bytes]:
+    """The correction that a stream begins with, and the stream without it."""
+    end = 1 + stream[0] if stream else 1
+    if not 2 <= end <= len(stream):
+        raise InvalidFile("the file is truncated or damaged: it ends before its correction does")
+    return stream[1:end], stream[end:]
 
 
 def _limit(name: str, pixels: int) -> int:

@@ -44,7 +44,7 @@ def decode(
     progress: Progress | None = None,
 ) -> Image.Image:
     """The pixels of an area as `Codec.decompress` gives them. Raises InvalidFile."""
-    task = _Decoding(transforms, contents.header, area)
+    task = _Decoding(transforms, contents, area)
     _check_memory(task.bytes_needed(contents), max_memory)
     profiles = [contents.chunk(name) for name in ("icc", "exif", "xmp")]
     rows = contents.alpha_rows() if "alpha" in contents.chunks else None
@@ -60,7 +60,7 @@ def colours(transforms: Transforms, data: bytes) -> np.ndarray:
     """What the networks make of a whole file, uint8 [H, W, 3], in colour also where the picture was grey."""
     contents = bitstream.unpack(data, max_pixels=pictures.MAX_SIDE**2)
     area = whole((contents.header.height, contents.header.width))
-    task = _Decoding(transforms, contents.header, area)
+    task = _Decoding(transforms, contents, area)
     found = np.empty((*area.shape, 3), np.uint8)
     for window, pixels in task.windows(SymbolReader(transforms.coder, contents, task.grid), None):
         found[window.slices] = pixels
@@ -70,9 +70,10 @@ def colours(transforms: Transforms, data: bytes) -> np.ndarray:
 class _Decoding:
     """How an area of a picture, in pixels, is decoded by a codec."""
 
-    def __init__(self, transforms: Transforms, header: bitstream.Header, area: Window):
-        self.transforms, self.header, self.area = transforms, header, area
-        self.grid = whole(header.cells)
+    def __init__(self, transforms: Transforms, contents: bitstream.Contents, area: Window):
+        self.transforms, self.header, self.area = transforms, contents.header, area
+        self.grid = whole(self.header.cells)
+        self.g_s = transforms.g_s(transforms.read_correction(contents.correction, self.header.quality))
         _, self.latent_margin, self.pixel_margin = transforms.margins
         self.reach = self.latent_margin + -(-self.pixel_margin // LATENTS)  # cells that a pixel depends on
 
@@ -96,7 +97,7 @@ class _Decoding:
             return self._flat(window)
         y_hat = self.transforms.latents(symbols, self.header.quality)
         heap.trim(is_big(self.grid))
-        return self.transforms.synthesise_area(y_hat, cells, window, self.grid, progress)
+        return self.transforms.synthesise_area(y_hat, cells, window, self.grid, self.g_s, progress)
 
     def cells_seen(self, area: Window) -> Window:
         """The cells whose symbols an area of pixels depends on."""
@@ -126,7 +127,7 @@ class _Decoding:
         for values in symbols:
             values.fill(0)
         y_hat = self.transforms.latents(symbols, self.header.quality)
-        return self.transforms.synthesise_area(y_hat, cells, cells.finer(CELL), cells)
+        return self.transforms.synthesise_area(y_hat, cells, cells.finer(CELL), cells, self.g_s)
 
     def bytes_needed(self, contents: bitstream.Contents) -> int:
         """What decoding takes beyond the library, the model and the file's own bytes, at most."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from slimcodec.codec import bitstream, decoding, heap, pictures
+from slimcodec.codec.adapt import Correction, Fit
 from slimcodec.codec.grid import (
     CELL,
     LATENTS,
@@ -29,7 +30,7 @@ from slimcodec.codec.grid import (
 from slimcodec.codec.isolation import isolated
 from slimcodec.codec.network import join_planes
 from slimcodec.codec.progress import Progress, part_of, tell
-from slimcodec.codec.refine import STEPS, refine
+from slimcodec.codec.refine import STEPS, error_bits, refine
 from slimcodec.codec.symbols import SCALE_MARGIN, Symbols, copy_symbols, tile_number
 from slimcodec.codec.tiling import hyper_margin
 from slimcodec.codec.transforms import Transforms
@@ -78,13 +79,13 @@ class Encoding:
     @isolated
     def file(self, fixed_quality: int, *, effort: int | None = None) -> bytes:
         """The bytes of the whole .slim file."""
-        header = self._header(fixed_quality)
+        header, fit = self._header(fixed_quality), self._start_fit()
         streams = [b""] * len(self.grid.tiles(self.tile))
-        for group in self._groups(fixed_quality, effort):
+        for group in self._groups(fixed_quality, effort, fit):
             for tile in group.window.tiles_meeting(self.tile, group.window):
                 stream = self.transforms.coder.write_tile(group.symbols, tile.seen_from(group.window), fixed_quality)
                 streams[tile_number(tile, header)] = stream
-        return self._pack(streams, fixed_quality)
+        return self._pack(streams, fixed_quality, self._best(fit, fixed_quality))
 
     @isolated
     def bits(self, fixed_quality: int, *, effort: int | None = None) -> float:
@@ -100,9 +101,10 @@ class Encoding:
         height, width, _ = self.picture.pixels.shape
         if is_big(self.grid):
             return decoding.colours(self.transforms, self.file(fixed_quality, effort=effort))
-        (group,) = self._groups(fixed_quality, effort)
+        fit = self._start_fit()
+        (group,) = self._groups(fixed_quality, effort, fit)
         assert group.y_hat is not None  # it is kept, as the picture is not big
-        return self.transforms.synthesise(group.y_hat, width, height)
+        return self.transforms.synthesise(group.y_hat, width, height, correction=self._best(fit, fixed_quality))
 
     @isolated
     def psnr_db(self, fixed_quality: int, *, effort: int | None = None) -> float:
@@ -115,19 +117,36 @@ class Encoding:
         mse = error / decoded.size
         return 10 * np.log10(255**2 / mse) if mse else float("inf")
 
-    def _groups(self, fixed_quality: int, effort: int | None) -> Iterator["_Group"]:
-        """The picture in groups of tiles, coded one after the other; that of a small picture is kept."""
+    def _start_fit(self) -> Fit | None:
+        """What the picture's correction follows from; None where the model knows none."""
+        return self.transforms.corrections.start() if self.transforms.corrections else None
+
+    def _best(self, fit: Fit | None, fixed_quality: int) -> Correction | None:
+        if fit is None or self.transforms.corrections is None:
+            return None
+        ladder = self.transforms.network.architecture.quality_ladder
+        return self.transforms.corrections.best(fit, fixed_quality, error_bits(ladder, fixed_quality))
+
+    def _groups(self, fixed_quality: int, effort: int | None, fit: Fit | None = None) -> Iterator["_Group"]:
+        """The picture in groups of tiles, coded one after the other; that of a small picture is kept.
+
+        All of the picture has its say in `fit`, if there is one.
+        """
         key = fixed_quality, self.effort if effort is None else effort
         if is_big(self.grid):
-            yield from self._encode(*key)
+            yield from self._encode(*key, fit)
             return
         if self._latest is None or self._latest[0] != key:
             self._latest = None  # gives its memory back first
-            (group,) = self._encode(*key)
+            (group,) = self._encode(*key, None)
             self._latest = key, group
-        yield self._latest[1]
+        group = self._latest[1]
+        if fit:
+            assert group.y_hat is not None  # as the picture is not big
+            self.transforms.add_to_fit(fit, group.y_hat, self.grid, self.grid, self.picture.pixels)
+        yield group
 
-    def _encode(self, fixed_quality: int, effort: int) -> Iterator["_Group"]:
+    def _encode(self, fixed_quality: int, effort: int, fit: Fit | None) -> Iterator["_Group"]:
         along, at_16 = self.grid.long_axis, self.grid.finer(LATENTS)
         keep_all = effort or "y" in self.__dict__ or not is_big(self.grid)
         y = Band(self._kept_y if keep_all else self._new_y, at_16, along)
@@ -137,10 +156,12 @@ class Encoding:
             y = Band(lambda strip: refined[:, :, *strip.slices], at_16, along)
         for line in in_lines(coding_groups(self.grid, self.tile), along):
             for window in line:
-                yield self._encode_group(y, z, window, fixed_quality)
+                yield self._encode_group(y, z, window, fixed_quality, fit)
             y.forget((line[0][along + 2] - self.transforms.margins[1]) * LATENTS)
 
-    def _encode_group(self, y: "Band", z: "_HyperLatents", window: Window, fixed_quality: int) -> "_Group":
+    def _encode_group(
+        self, y: "Band", z: "_HyperLatents", window: Window, fixed_quality: int, fit: Fit | None
+    ) -> "_Group":
         symbols, big = self.transforms.coder.empty(window.shape), is_big(self.grid)
         for piece in coding_pieces(window, self.grid):
             # The means within depend on what is coded around: that is coded here as well, and left out.
@@ -149,10 +170,12 @@ class Encoding:
             heap.trim(big)
             r, planes = self.transforms.residuals(y.take(seen.finer(LATENTS)), z_hat, index, fixed_quality)
             copy_symbols(Symbols(z.integers[:, *seen.slices], index, r), seen, symbols, window, within=piece)
-            y_hat = None if big else join_planes(planes)
+            y_hat = None if big and not fit else join_planes(planes)
             del r, planes, index
+            if y_hat is not None and fit:
+                self.transforms.add_to_fit(fit, y_hat, seen, piece, self.picture.pixels)
             heap.trim(big)
-        return _Group(window, symbols, y_hat)
+        return _Group(window, symbols, None if big else y_hat)
 
     def _kept_y(self, strip: Window) -> Tensor:
         return self.y[:, :, *strip.slices]
@@ -180,8 +203,11 @@ class Encoding:
             self._refined = (fixed_quality, effort), refined
         return self._refined[1]
 
-    def _pack(self, streams: list[bytes], fixed_quality: int) -> bytes:
-        return bitstream.join(self._header(fixed_quality), streams, self.chunks)
+    def _pack(self, streams: list[bytes], fixed_quality: int, correction: Correction | None = None) -> bytes:
+        written = b""
+        if correction and self.transforms.corrections:
+            written = self.transforms.corrections.write(correction, fixed_quality)
+        return bitstream.join(self._header(fixed_quality), streams, self.chunks, written)
 
     def _header(self, fixed_quality: int) -> bitstream.Header:
         height, width, _ = self.picture.pixels.shape

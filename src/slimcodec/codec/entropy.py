@@ -150,7 +150,7 @@ def information_bits(symbols: np.ndarray, table_index: np.ndarray, tables: Table
 
     `symbols`, `table_index`: integers of the same shape. Raises `InvalidInput` like `Encoder.put`.
     """
-    intervals = _intervals(symbols, table_index, tables)
+    intervals = intervals_of(symbols, table_index, tables)
     bits_of_frequency = -np.log2(np.arange(1, _TOTAL + 1) / _TOTAL)
     return float(bits_of_frequency[intervals >> PRECISION].sum())
 
@@ -167,7 +167,7 @@ class Encoder:
         Raises `InvalidInput` for a table that does not exist and for a value that its table cannot code: one outside
         int16, or outside a table without escape, or not 0 where the table is skipped.
         """
-        self._puts.append(_intervals(symbols, table_index, tables))
+        self._puts.append(intervals_of(symbols, table_index, tables))
 
     def finish(self) -> bytes:
         """The whole stream as bytes."""
@@ -228,7 +228,7 @@ class Decoder:
             raise InvalidFile("coded stream: damaged, or made with other tables: decoding did not end where it should")
 
 
-def _intervals(symbols: np.ndarray, table_index: np.ndarray, tables: Tables) -> np.ndarray:
+def intervals_of(symbols: np.ndarray, table_index: np.ndarray, tables: Tables) -> np.ndarray:
     """What is coded for `symbols`, escaped values included and skipped tables left out: uint32, start in the low half,
     frequency - 1 in the high half."""
     symbols, table_index = np.asarray(symbols), np.asarray(table_index)

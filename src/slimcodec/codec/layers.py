@@ -122,14 +122,18 @@ class PackedSubPixelConv(nn.Module):
     def __init__(self, layer: SubPixelConv):
         super().__init__()
         self.ratio, self.conv = layer.ratio, deepcopy(layer.conv)
-        channels = torch.arange(self.conv.out_channels, dtype=torch.int64, device=self.conv.weight.device)
-        grouped = channels.view(-1, self.ratio, self.ratio)
-        order = grouped.permute(1, 2, 0).flatten()
+        order = packed_order(self.conv.out_channels, self.ratio).to(self.conv.weight.device)
         for own, other in zip(self.conv.parameters(), layer.conv.parameters(), strict=True):
             own.copy_(other[order])
 
     def forward(self, x: Tensor) -> Tensor:
         return _interleave(self.conv(x), self.ratio)
+
+
+def packed_order(channels: int, ratio: int) -> Tensor:
+    """Which channel of `SubPixelConv.conv` is where once it is packed, int64."""
+    grouped = torch.arange(channels, dtype=torch.int64, device="cpu").view(-1, ratio, ratio)
+    return grouped.permute(1, 2, 0).flatten()
 
 
 def _interleave(x: Tensor, ratio: int) -> Tensor:

@@ -49,7 +49,7 @@ TABLES, SCALE_MASTERS = "tables.", "codec.h_scale."  # prefixes of tensor names
 
 class Model(NamedTuple):
     codec: HyperpriorCodec  # in eval mode, on the CPU
-    tables: dict[str, Tensor]  # z_frequencies [Q, N, 256], r_frequencies [S], r_sizes [64]: integers
+    tables: dict[str, Tensor]  # what codec/symbols and codec/adapt make tables of: integers but for head_basis
     info: dict[str, Any]  # model.json
     directory: Path
 
@@ -119,15 +119,18 @@ def _write_tensors(
     partial: Path, codec: HyperpriorCodec, tables: dict[str, Tensor], training: dict[str, Tensor] | None, *, half: bool
 ) -> None:
     """weights.safetensors, and training.safetensors where there is a training state."""
-    tensors = {name: tensor.contiguous().cpu() for name, tensor in _shipped(codec).items()}
-    if half:
-        tensors = {name: t.half() if t.dtype == torch.float32 else t for name, t in tensors.items()}
-    tensors |= {TABLES + name: table.contiguous().cpu() for name, table in tables.items()}
+    tensors = _halved(_shipped(codec), half=half) | _halved({TABLES + name: t for name, t in tables.items()}, half=half)
     (partial / WEIGHTS).write_bytes(serialise_tensors(tensors))  # save_file would make it readable by its owner alone
     if training:
         masters = {SCALE_MASTERS + name: tensor for name, tensor in codec.h_scale.state_dict().items()}
         state = {name: tensor.detach().contiguous().cpu() for name, tensor in (training | masters).items()}
         (partial / TRAINING).write_bytes(serialise_tensors(state))
+
+
+def _halved(tensors: dict[str, Tensor], *, half: bool) -> dict[str, Tensor]:
+    """Tensors as a file holds them; `half`: floats in 16 bits."""
+    stored = {name: t.half() if half and t.dtype == torch.float32 else t for name, t in tensors.items()}
+    return {name: tensor.contiguous().cpu() for name, tensor in stored.items()}
 
 
 def add_figures(directory: Path, figures: dict[str, Any]) -> None:
@@ -136,6 +139,19 @@ def add_figures(directory: Path, figures: dict[str, Any]) -> None:
     info = read_description(directory)
     info["figures"] = info["figures"] | figures
     write_description(directory, directory.name, info)
+
+
+def replace_tables(directory: Path, tables: dict[str, Tensor]) -> None:
+    """Give an existing model directory other tables; figures that were measured with those before are dropped."""
+    tensors = _read_tensors(directory / WEIGHTS)
+    half = any(tensor.dtype == torch.float16 for tensor in tensors.values())
+    _take_prefixed(tensors, TABLES)
+    with _appearing(directory) as partial:
+        shutil.copytree(directory, partial, dirs_exist_ok=True)
+        data = serialise_tensors(tensors | _halved({TABLES + name: t for name, t in tables.items()}, half=half))
+        (partial / WEIGHTS).write_bytes(data)
+        changed = {"weights_sha256": hashlib.sha256(data).hexdigest(), "figures": {}}
+        write_description(partial, directory.name, read_description(partial) | changed)
 
 
 def copy(source: Path, target: Path) -> None:

@@ -110,11 +110,15 @@ class Synthesis(nn.Module):
 
     def forward(self, y_hat: Tensor, trim: Callable[[int, Tensor], Tensor] | None = None) -> Tensor:
         """`trim(number of the level, x)` may cut off what is not needed of a level's result."""
+        return self.head(self.features(y_hat, trim)) + MID_GREY
+
+    def features(self, y_hat: Tensor, trim: Callable[[int, Tensor], Tensor] | None = None) -> Tensor:
+        """What the head sees: [B, C, H/ratio, W/ratio]."""
         for number, level in enumerate(self.levels):
             y_hat = level(y_hat)
             if trim:
                 y_hat = trim(number, y_hat)
-        return self.head(y_hat) + MID_GREY
+        return y_hat
 
 
 class HyperAnalysis(nn.Sequential):

@@ -91,8 +91,7 @@ class _Piece:
         self.gain = transforms.gain(fixed_quality)[:, None, :, None, None].clone()
         area = window.finer(CELL).grown(0, whole(pixels.shape[:2]))  # what is padding costs nothing
         self.x = transforms.padded(pixels, area).clone()
-        lmbda = lmbda_at(self.network.architecture.quality_ladder, fixed_quality)
-        self.error_bits = ERROR_WEIGHT * 255**2 / 3 * lmbda
+        self.error_bits = error_bits(self.network.architecture.quality_ladder, fixed_quality)
 
     def refined(self, steps: int, tell: Callable[[int], None]) -> Tensor:
         start = to_planes(self.y) * self.gain
@@ -203,6 +202,11 @@ def _mixed_precision(device: torch.device) -> torch.autocast:
     """bfloat16 where a CPU multiplies it in hardware: steps are a third faster, and gain the same."""
     enabled = device.type == "cpu" and getattr(torch.cpu, "_is_amx_tile_supported", bool)()
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+def error_bits(ladder: tuple[float, ...], fixed_quality: int) -> float:
+    """What a squared error of 1 in one colour of one pixel, which go from 0 to 1, counts for in bits."""
+    return ERROR_WEIGHT * 255**2 / 3 * lmbda_at(ladder, fixed_quality)
 
 
 def lmbda_at(ladder: tuple[float, ...], fixed_quality: int) -> float:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from slimcodec import InvalidModel
-from slimcodec.codec import bitstream, entropy, quantise
+from slimcodec.codec import adapt, bitstream, entropy, quantise
 from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.grid import PLANE_CELLS, PLANES, Window, whole
 from slimcodec.codec.network import GAIN_UNIT, HyperpriorCodec
@@ -20,12 +20,18 @@ Z_MINIMUM = -128
 SCALE_TILE = 32  # cells: h_scale, whose float64 is large, takes pieces of at most so many a side
 SCALE_MARGIN = 2  # cells around its own that a scale index depends on: a 3x3 convolution at 1/64 and one at 1/32
 CHUNK_SYMBOLS = 1 << 20  # residuals that are decoded at a time
-TABLES = {
+TABLES: dict[str, tuple[tuple[int | str, ...], torch.dtype]] = {
     "z_frequencies": (("Q", "N", 256), torch.uint16),
     "r_frequencies": (("S",), torch.uint16),
     "r_sizes": ((SCALE_COUNT,), torch.int32),
     "r_offsets": ((SCALE_COUNT,), torch.int16),
     "r_skip": ((1,), torch.int32),
+}
+
+
+OPTIONAL: dict[str, tuple[tuple[int | str, ...], torch.dtype]] = {  # shapes are checked by codec/adapt
+    adapt.BASIS: (("K", "O", "I"), torch.float32),
+    adapt.SCALES: (("Q", "K"), torch.int16),
 }
 
 
@@ -46,6 +52,7 @@ class SymbolCoder:
     def __init__(self, network: HyperpriorCodec, tables: dict[str, Tensor]):
         self.network = network
         self.z_tables, self.r_tables = entropy_tables(tables)
+        adapt.check_tables(tables, network.architecture)
         expected = network.architecture.rungs, network.architecture.hypers
         if tables["z_frequencies"].shape[:2] != expected:
             raise InvalidModel(f"tables.z_frequencies must begin with {expected}, rungs and channels")
@@ -225,9 +232,9 @@ def entropy_tables(tables: dict[str, Tensor]) -> tuple[entropy.Tables, entropy.T
 
     Raises InvalidModel when one is missing, of the wrong shape or type, or no probability table.
     """
-    if unknown := sorted(set(tables) - set(TABLES)):
+    if unknown := sorted(set(tables) - set(TABLES | OPTIONAL)):
         raise InvalidModel(f"tables.{unknown[0]} is not a table of this format")
-    for name, (shape, dtype) in TABLES.items():
+    for name, (shape, dtype) in (TABLES | {name: OPTIONAL[name] for name in OPTIONAL if name in tables}).items():
         if name not in tables or tables[name].dtype != dtype or not _fits(tables[name].shape, shape):
             raise InvalidModel(f"tables.{name} is missing or not {dtype} of shape {shape}")
     if (tables["r_sizes"] < 2).any() or (tables["r_sizes"] % 2).any():

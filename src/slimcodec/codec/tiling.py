@@ -4,6 +4,7 @@ Big pictures pass g_a and g_s piece by piece. A piece is run together with its s
 the margin, and the margin is cut off again: where the picture ends, the network pads with zeros as it always does.
 """
 
+from collections.abc import Callable
 from itertools import pairwise
 
 from torch import Tensor
@@ -57,18 +58,30 @@ class Trimmed:
 
     def __call__(self, y_hat: Tensor, seen: Window, piece: Window) -> Tensor:
         """y_hat [1, M, h, w] of the window `seen` → x_hat [1, 3, 16·h', 16·w'] of the piece within."""
+        x_hat, at = self.g_s(y_hat, self._trim(seen, piece)), self._left(piece, -1)
+        scale = LATENT_SCALE // self.factors[-1]
+        return x_hat[:, :, *piece.finer(LATENT_SCALE).seen_from(at.finer(scale)).slices]
+
+    def features(self, y_hat: Tensor, seen: Window, piece: Window) -> tuple[Tensor, Window]:
+        """What the head sees of a piece, and which window of its grid that is."""
+        return self.g_s.features(y_hat, self._trim(seen, piece)), self._left(piece, -1)
+
+    def _trim(self, seen: Window, piece: Window) -> Callable[[int, Tensor], Tensor]:
         at = seen  # what x covers, on the grid of the level before
 
         def trim(number: int, x: Tensor) -> Tensor:
             nonlocal at
             factor, before = self.factors[number], self.factors[max(0, number - 1)]
             found = at.finer(factor // before)
-            at = piece.finer(factor).grown(self.margins[number], self.grid.finer(factor))
+            at = self._left(piece, number)
             return x[:, :, *at.seen_from(found).slices]
 
-        x_hat = self.g_s(y_hat, trim)
-        scale = LATENT_SCALE // self.factors[-1]
-        return x_hat[:, :, *piece.finer(LATENT_SCALE).seen_from(at.finer(scale)).slices]
+        return trim
+
+    def _left(self, piece: Window, number: int) -> Window:
+        """What of a level's result is kept for a piece."""
+        factor = self.factors[number]
+        return piece.finer(factor).grown(self.margins[number], self.grid.finer(factor))
 
 
 def latent_margin(architecture: Architecture) -> int:

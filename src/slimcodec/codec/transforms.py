@@ -1,7 +1,7 @@
 """`Transforms`: a model's networks on a device, as both sides of a file use them.
 
     encoder   pixels ─analyse─► y ─hyper_latents─► z_hat ─residuals─► r, y_hat
-    decoder   symbols ─latents─► y_hat ─synthesise─► pixels
+    decoder   symbols ─latents─► y_hat ─synthesise─► pixels      by a g_s that the file may correct (codec/adapt)
 
 Big pictures pass in pieces. The pixels and latents that come out are the same, but for rounding.
 """
@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slimcodec import InvalidInput, InvalidModel
+from slimcodec import InvalidFile, InvalidInput, InvalidModel
 from slimcodec.codec import heap
+from slimcodec.codec.adapt import BASIS, Correction, Corrections, Fit
 from slimcodec.codec.bitstream import HASH_BYTES
 from slimcodec.codec.grid import LATENT_SCALE, LATENTS, Window, cells_of, is_big, whole
 from slimcodec.codec.models import Model
-from slimcodec.codec.network import join_planes, round_z, to_planes
+from slimcodec.codec.network import MID_GREY, Synthesis, join_planes, round_z, to_planes
 from slimcodec.codec.pictures import LazyPixels
 from slimcodec.codec.progress import Progress, tell
 from slimcodec.codec.quantise import Quantiser
@@ -52,6 +53,10 @@ class Transforms:
         except InvalidModel as error:
             raise InvalidModel(f"{model.directory / WEIGHTS}: {error}") from error
         self.quantiser = Quantiser(model.tables, self.device)
+        self.corrections: Corrections | None = None
+        if BASIS in model.tables:
+            bits = self.quantiser.magnitude_bits
+            self.corrections = Corrections(self.network.g_s, model.tables, self.coder.r_tables, bits)
         architecture = self.network.architecture
         self.margins = analysis_margin(architecture), latent_margin(architecture), synthesis_margin(architecture)
 
@@ -133,24 +138,67 @@ class Transforms:
         if not values.isfinite().all():
             raise InvalidModel(f"{self.directory}: gives {what} that are not finite; its weights are broken")
 
-    def synthesise(self, y_hat: Tensor, width: int, height: int) -> np.ndarray:
+    def g_s(self, correction: Correction | None) -> Synthesis:
+        """The model's, or one with a head that is the picture's own."""
+        if correction is None:
+            return self.network.g_s
+        assert self.corrections is not None  # whoever has a correction has it from there
+        return self.corrections.applied(correction)
+
+    def read_correction(self, data: bytes, fixed_quality: int) -> Correction | None:
+        """What a file holds; None if it holds none. Raises InvalidFile."""
+        if not data:
+            return None
+        if self.corrections is None:
+            raise InvalidFile("the file corrects its model, but this model knows no corrections; load the file's own")
+        return self.corrections.read(data, fixed_quality)
+
+    @torch.inference_mode()
+    def add_to_fit(
+        self, fit: Fit, y_hat: Tensor, cells: Window, piece: Window, pixels: np.ndarray | LazyPixels
+    ) -> None:
+        """Let a piece of a picture have its say in the correction. y_hat: of `cells`, the piece and what is around.
+
+        Where y_hat ends and the picture does not, or y_hat is not quite what a decoder has, the fit is a little worse.
+        """
+        assert self.corrections is not None  # or there is no fit
+        g_s = Trimmed(self.network.g_s, self.network.architecture, cells.finer(LATENTS))
+        block = self.network.architecture.g_s[-1].scale
+        blocks = whole((pixels.shape[0] // block, pixels.shape[1] // block))  # none that the picture's edge cuts
+        for part in piece.finer(LATENTS).even_tiles(TRANSFORM_TILE):
+            seen = part.grown(self.margins[2], cells.finer(LATENTS))
+            latents = y_hat[:, :, *seen.seen_from(cells.finer(LATENTS)).slices]
+            with self.autocast():
+                features, at = g_s.features(latents.contiguous(memory_format=torch.channels_last), seen, part)
+            within = at.grown(0, blocks)
+            if min(within.shape) > 0:
+                target = self.padded(pixels, within.finer(block)).sub_(MID_GREY)
+                self.corrections.add(fit, features[:, :, *within.seen_from(at).slices].float(), target)
+
+    def synthesise(self, y_hat: Tensor, width: int, height: int, *, correction: Correction | None = None) -> np.ndarray:
         """The latents of a whole picture → uint8 [H, W, 3]."""
         cells = whole(tuple(side // LATENTS for side in y_hat.shape[2:]))
-        return self.synthesise_area(y_hat, cells, whole((height, width)), cells)
+        return self.synthesise_area(y_hat, cells, whole((height, width)), cells, self.g_s(correction))
 
     @torch.inference_mode()
     def synthesise_area(
-        self, y_hat: Tensor, cells: Window, area: Window, grid: Window, progress: Progress | None = None
+        self,
+        y_hat: Tensor,
+        cells: Window,
+        area: Window,
+        grid: Window,
+        g_s: Synthesis,
+        progress: Progress | None = None,
     ) -> np.ndarray:
         """y_hat of a window of cells → the pixels of an area within, uint8 [h, w, 3]. `grid`: the picture's cells."""
         pixels = np.empty((*area.shape, 3), np.uint8)
         pieces = area.coarser(LATENT_SCALE).even_tiles(TRANSFORM_TILE)
-        g_s = Trimmed(self.network.g_s, self.network.architecture, grid.finer(LATENTS))
+        trimmed = Trimmed(g_s, self.network.architecture, grid.finer(LATENTS))
         for done, piece in enumerate(pieces, start=1):
             seen = piece.grown(self.margins[2], grid.finer(LATENTS))
             latents = y_hat[:, :, *seen.seen_from(cells.finer(LATENTS)).slices]
             with self.autocast():
-                x_hat = g_s(latents.contiguous(memory_format=torch.channels_last), seen, piece)
+                x_hat = trimmed(latents.contiguous(memory_format=torch.channels_last), seen, piece)
             wanted = piece.finer(LATENT_SCALE).grown(0, area)
             inner = x_hat[0, :, *wanted.seen_from(piece.finer(LATENT_SCALE)).slices].permute(1, 2, 0)
             levels = inner.float().mul(255).round_().clamp_(0, 255)

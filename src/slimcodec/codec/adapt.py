@@ -1,0 +1,174 @@
+"""Corrections of g_s's last layer by picture: a few integers in the file, merged into the weights before decoding.
+
+    head's weights and bias + Σ_k c_k · basis_k        c_k = q_k · exp(-INDEX_STEP · shift)
+
+A decoder takes no operation more for a pixel. The basis is a model's, learned from what its training photos would have
+of their own (training/corrections); the encoder finds the c_k of a picture in closed form, from what the decoder has.
+
+    K  corrections of the basis     O  outputs of the head, 3·ratio²     I  its inputs, and one for the bias
+"""
+
+import math
+from copy import copy
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from slimcodec import InvalidModel
+from slimcodec.codec import handful
+from slimcodec.codec.architecture import Architecture
+from slimcodec.codec.bitstream import QUALITY_ONE
+from slimcodec.codec.entropy import Tables
+from slimcodec.codec.layers import PackedSubPixelConv, packed_order
+from slimcodec.codec.network import Synthesis
+from slimcodec.codec.rate import INDEX_STEP, SCALE_COUNT
+
+BASIS, SCALES = "head_basis", "head_scales"  # names of the tables
+MAX_CORRECTIONS = 64
+LARGEST = 31  # of the integers q: nearly all are smaller
+MAX_SHIFT = 255
+# The step at which half of a step more error costs as much as the bits that it saves, in bits: flat around it.
+STEP_ERROR = 6.0
+SWEEPS = 8  # over the integers, each chosen anew while the others stand
+OVERHEAD_BITS = 16  # two bytes: the length and the shift
+
+
+class Correction(NamedTuple):
+    """What a file says of its picture's head."""
+
+    shift: int  # 0…255: the step is exp(-INDEX_STEP · shift)
+    q: np.ndarray  # int16 [K]
+
+    @property
+    def coefficients(self) -> np.ndarray:
+        """c, float64 [K]."""
+        return self.q * math.exp(-INDEX_STEP * self.shift)
+
+
+class Fit:
+    """What the best correction of a picture follows from: sums over its blocks of ratio² pixels."""
+
+    def __init__(self, inputs: int, outputs: int):
+        self.inner = torch.zeros(inputs, inputs, dtype=torch.float64)  # features by features
+        self.outer = torch.zeros(inputs, outputs, dtype=torch.float64)  # features by errors
+        self.squared_error = 0.0  # of all colours of all pixels
+
+    def add(self, features: Tensor, target: Tensor, head: Tensor) -> None:
+        """features [I, n], with ones last; target [O, n], what the head [O, I] should make of them."""
+        inner, head = (features @ features.T).double(), head.double()
+        outer = (features @ target.T).double() - inner @ head.T
+        self.inner += inner.cpu()
+        self.outer += outer.cpu()
+        # Of target - head·features, from the same sums.
+        made = head @ (2 * outer + inner @ head.T)
+        self.squared_error += float(target.double().square().sum() - made.diagonal().sum())
+
+
+class Corrections:
+    """A model's basis, for its packed head, and how the integers of a correction are coded.
+
+    `tables`: head_basis float [K, O, I] in the order of g_s.head's outputs, each row a flat kernel and then the bias;
+    head_scales int16 [Q, K], the scale index of c at every rung and shift 0. `r_tables`, `r_bits`: those of residuals,
+    as codec/entropy needs them and in bits by magnitude, [64, 32].
+    """
+
+    def __init__(self, g_s: Synthesis, tables: dict[str, Tensor], r_tables: Tables, r_bits: Tensor):
+        self.g_s, self.head = g_s, g_s.head
+        assert isinstance(self.head, PackedSubPixelConv)  # as in every network that is packed
+        self.order = packed_order(self.head.conv.out_channels, self.head.ratio).to(self.head.conv.weight.device)
+        self.basis = tables[BASIS].to(self.order.device, torch.float32)[:, self.order]
+        self.scales, self.r_tables = tables[SCALES].numpy().astype(np.int32), r_tables
+        self.bits = r_bits.cpu().double().numpy()
+
+    def applied(self, correction: Correction) -> Synthesis:
+        """g_s with a corrected head."""
+        conv, c = copy(self.head.conv), torch.from_numpy(correction.coefficients).to(self.basis)
+        change = torch.tensordot(c, self.basis, dims=1)
+        conv._parameters = {
+            "weight": torch.nn.Parameter(conv.weight + change[:, :-1].view_as(conv.weight), requires_grad=False),
+            "bias": torch.nn.Parameter(conv.bias + change[:, -1], requires_grad=False),
+        }
+        head, g_s = copy(self.head), copy(self.g_s)
+        head._modules = self.head._modules | {"conv": conv}
+        g_s._modules = self.g_s._modules | {"head": head}
+        return g_s
+
+    def write(self, correction: Correction, fixed_quality: int) -> bytes:
+        index = self._index(correction.shift, fixed_quality)
+        return bytes([correction.shift]) + handful.encode(correction.q, index, self.r_tables)
+
+    def read(self, data: bytes, fixed_quality: int) -> Correction:
+        """Raises InvalidFile for bytes that `write` did not make."""
+        shift = data[0]
+        return Correction(shift, handful.decode(data[1:], self._index(shift, fixed_quality), self.r_tables))
+
+    def _index(self, shift: int, fixed_quality: int) -> np.ndarray:
+        """The table of every q, uint8 [K]: of the nearest rung, moved by the step."""
+        rung = min((fixed_quality + QUALITY_ONE // 2) // QUALITY_ONE, len(self.scales)) - 1
+        return np.clip(self.scales[rung] + shift, 0, SCALE_COUNT - 1).astype(np.uint8)
+
+    # The encoder's part.
+
+    def start(self) -> Fit:
+        return Fit(self.basis.shape[2], self.basis.shape[1])
+
+    def add(self, fit: Fit, features: Tensor, pixels: Tensor) -> None:
+        """features [1, C, h, w] of g_s before its head; pixels [1, 3, ratio·h, ratio·w] less the middle grey."""
+        conv, ratio = self.head.conv, self.head.ratio
+        kernel = conv.kernel_size[0]
+        seen = features[0].flatten(1) if kernel == 1 else F.unfold(features, kernel, padding=kernel // 2)[0]
+        target = F.pixel_unshuffle(pixels, ratio)[0].flatten(1)[self.order]
+        assert conv.bias is not None
+        weights = torch.cat([conv.weight.flatten(1), conv.bias[:, None]], dim=1)
+        fit.add(torch.cat([seen, torch.ones_like(seen[:1])]), target, weights)
+
+    def best(self, fit: Fit, fixed_quality: int, error_bits: float) -> Correction | None:
+        """The correction that costs the fewest bits and errors together; None where none pays.
+
+        error_bits  what a squared error of 1, in one colour of one pixel, counts for in bits
+        """
+        flat = self.basis.cpu().double()
+        curvature = error_bits * np.einsum("koi,lio->kl", flat, (flat @ fit.inner).transpose(1, 2), optimize=True)
+        slope = error_bits * torch.einsum("koi,io->k", flat, fit.outer).numpy()
+        step = math.sqrt(STEP_ERROR / max(float(curvature.diagonal().mean()), 1e-12))
+        shift = min(max(0, round(-math.log(step) / INDEX_STEP)), MAX_SHIFT)
+        step, index = math.exp(-INDEX_STEP * shift), self._index(shift, fixed_quality)
+        bits = np.where((index < self.r_tables.skip)[:, None], np.inf, self.bits[index])
+        bits[:, 0] = np.where(index < self.r_tables.skip, 0, bits[:, 0])
+        q, saved = integers(curvature * step**2, slope * step, bits)
+        return Correction(shift, q) if saved > OVERHEAD_BITS else None
+
+
+def integers(curvature: np.ndarray, slope: np.ndarray, bits: np.ndarray) -> tuple[np.ndarray, float]:
+    """The integers q that make q·curvature·q - 2·slope·q + Σ bits small, int16 [K], and by how much less than 0 it is.
+
+    curvature [K, K], slope [K], bits [K, LARGEST + 1] of every magnitude. One after the other is chosen anew.
+    """
+    values = np.arange(-LARGEST, LARGEST + 1)
+    q, costs = np.zeros(len(slope), np.int64), bits[:, np.abs(values)]
+    for _ in range(SWEEPS):
+        before = q.copy()
+        for k in range(len(q)):
+            rest = slope[k] - curvature[k] @ q + curvature[k, k] * q[k]
+            q[k] = values[np.argmin(curvature[k, k] * values**2 - 2 * rest * values + costs[k])]
+        if (q == before).all():
+            break
+    cost = q @ curvature @ q - 2 * slope @ q + bits[np.arange(len(q)), np.abs(q)].sum()
+    return q.astype(np.int16), -float(cost)
+
+
+def check_tables(tables: dict[str, Tensor], architecture: Architecture) -> None:
+    """Raises InvalidModel for a basis that does not fit the architecture, or one without its scales."""
+    if (BASIS in tables) != (SCALES in tables):
+        raise InvalidModel(f"tables.{BASIS} and tables.{SCALES} belong together, one of them is missing")
+    if BASIS not in tables:
+        return
+    last, count = architecture.g_s[-1], len(tables[BASIS])
+    expected = count, 3 * last.scale**2, last.channels * architecture.head_kernel**2 + 1
+    if tables[BASIS].shape != expected or not 1 <= count <= MAX_CORRECTIONS:
+        raise InvalidModel(f"tables.{BASIS}: must be [1 to {MAX_CORRECTIONS}, {expected[1]}, {expected[2]}]")
+    if tables[SCALES].shape != (architecture.rungs, count):
+        raise InvalidModel(f"tables.{SCALES}: must be of shape {(architecture.rungs, count)}")

@@ -1,0 +1,148 @@
+"""The basis of a model's corrections (codec/adapt), learned from the corrections that photos would have of their own.
+
+Least squares gives every photo its own best correction of g_s.head. Their principal components are the first basis.
+Then, in turn, every photo's coefficients are fitted to the basis, and the basis to the coefficients.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slimcodec.codec.adapt import BASIS, SCALES
+from slimcodec.codec.bitstream import QUALITY_ONE
+from slimcodec.codec.grid import whole
+from slimcodec.codec.layers import packed_order
+from slimcodec.codec.models import Model
+from slimcodec.codec.rate import INDEX_STEP, SCALE_MIN
+from slimcodec.codec.transforms import Transforms
+
+TURNS = 3
+RIDGE = 0.02  # of the mean of all photos, in a photo's own sums: it has few blocks for so many numbers
+COEFFICIENT_RIDGE = 0.005  # of a coefficient's own curvature: what is as good as nothing shall stay small
+
+
+class Examples(NamedTuple):
+    """Photos at qualities, N of them. What each gains counts as a share of its own error."""
+
+    inner: Tensor  # float32 [N, I, I]: `Fit.inner` over the squared error
+    outer: Tensor  # float32 [N, I, O]: `Fit.outer` over the squared error
+    rung: Tensor  # int64 [N], from 0
+    errors: Tensor  # float64 [N]: squared error a block
+
+
+def learned(
+    model: Model, photos: Iterable[np.ndarray], count: int, tell: Callable[[int], None] = lambda done: None
+) -> dict[str, Tensor]:
+    """The model's tables with a basis of `count` corrections; photos are uint8 [H, W, 3]. tell(photos so far)."""
+    examples = gathered(model, photos, tell)
+    mean = (examples.inner.double() * examples.errors[:, None, None]).mean(0)
+    basis = orthonormal(examples, in_turns(examples, first_basis(examples, mean, count)), mean)
+    head = model.codec.g_s.head
+    unpacked = torch.empty(count, head.conv.out_channels, basis.shape[1])
+    unpacked[:, packed_order(head.conv.out_channels, head.ratio)] = basis.transpose(1, 2).float()
+    # As a model directory in half precision holds them.
+    return model.tables | {BASIS: unpacked.half().float(), SCALES: scales(model, examples, basis)}
+
+
+def gathered(model: Model, photos: Iterable[np.ndarray], tell: Callable[[int], None]) -> Examples:
+    """Every photo at every other rung, the best among them."""
+    transforms, fits, rungs = Transforms(_with_empty_basis(model)), [], []
+    assert transforms.corrections is not None
+    chosen = range(model.codec.architecture.rungs, 0, -2)
+    for done, pixels in enumerate(photos, start=1):
+        y = transforms.analyse(pixels)
+        for rung in chosen:
+            quality, fit = rung * QUALITY_ONE, transforms.corrections.start()
+            symbols, y_hat = transforms.code(y, transforms.hyper_latents(y, quality), quality)
+            cells = whole(symbols.z.shape[1:])
+            transforms.add_to_fit(fit, y_hat, cells, cells, pixels)
+            fits.append(fit)
+            rungs.append(rung - 1)
+        tell(done)
+    errors = torch.tensor([fit.squared_error for fit in fits], dtype=torch.float64)
+    blocks = torch.tensor([fit.inner[-1, -1] for fit in fits], dtype=torch.float64)
+    inner, outer = (torch.stack([getattr(fit, name) / fit.squared_error for fit in fits]).float()
+                    for name in ("inner", "outer"))  # fmt: skip
+    return Examples(inner, outer, torch.tensor(rungs), errors / blocks)
+
+
+def first_basis(examples: Examples, mean: Tensor, count: int) -> Tensor:
+    """The principal components of the photos' own corrections, float64 [K, I, O], of length 1 in the metric of `mean`.
+
+    mean  [I, I], the photos' features by features, a block
+    """
+    root = torch.linalg.cholesky(_ridged(mean, 1e-6)).T
+    rows = []
+    for inner, outer, error in zip(examples.inner, examples.outer, examples.errors, strict=True):
+        own = torch.linalg.solve(inner.double() + RIDGE * mean / error, outer.double())
+        rows.append((root @ own).flatten().float() / error.sqrt())
+    _, _, directions = torch.svd_lowrank(torch.stack(rows), q=count + 8, niter=4)
+    return _unroot(root, directions[:, :count].T.double(), outer.shape)
+
+
+def _unroot(root: Tensor, rows: Tensor, shape: torch.Size) -> Tensor:
+    return torch.linalg.solve_triangular(root, rows.unflatten(1, shape), upper=True)
+
+
+def in_turns(examples: Examples, basis: Tensor) -> Tensor:
+    """The basis [K, I, O] that leaves the smallest errors, from a first one on."""
+    count, inputs, outputs = basis.shape
+    for _ in range(TURNS):
+        c = coefficients(examples, basis).float()
+        pairs = torch.einsum("nk,nl->nkl", c, c).flatten(1)
+        inner = (pairs.T @ examples.inner.flatten(1)).view(count, count, inputs, inputs)
+        outer = (c.T @ examples.outer.flatten(1)).view(count * inputs, outputs)
+        inner = inner.transpose(1, 2).reshape(count * inputs, count * inputs).double()
+        basis = torch.linalg.solve(_ridged(inner, 1e-4), outer.double()).view(basis.shape)
+    return basis
+
+
+def coefficients(examples: Examples, basis: Tensor) -> Tensor:
+    """Every photo's own, as real numbers: float64 [N, K]."""
+    flat, found = basis.float(), []
+    for inner, outer in zip(examples.inner, examples.outer, strict=True):
+        curvature = ((inner @ flat).flatten(1) @ flat.flatten(1).T).double()
+        slope = (flat.flatten(1) @ outer.flatten()).double()
+        found.append(torch.linalg.solve(_ridged(curvature, COEFFICIENT_RIDGE), slope))
+    return torch.stack(found)
+
+
+def orthonormal(examples: Examples, basis: Tensor, mean: Tensor) -> Tensor:
+    """The same corrections by a basis of length 1 in the metric of `mean`, whose coefficients do not go together."""
+    gram = torch.einsum("kio,ij,ljo->kl", basis, mean, basis)
+    basis = torch.tensordot(torch.linalg.inv(torch.linalg.cholesky(gram)), basis, dims=1)
+    c = coefficients(examples, basis) / examples.errors.sqrt()[:, None]
+    _, directions = torch.linalg.eigh(c.T @ c)
+    return torch.tensordot(directions.T.flip(0), basis, dims=1)
+
+
+def scales(model: Model, examples: Examples, basis: Tensor) -> Tensor:
+    """The scale index of every coefficient at every rung if the step were 1: int16 [Q, K].
+
+    Rungs that no photo was coded at are between those around them.
+    """
+    size, rungs = coefficients(examples, basis).abs(), examples.rung
+    known = rungs.unique()
+    logs = torch.stack([size[rungs == rung].mean(0) for rung in known]).log().numpy()
+    wanted = np.arange(model.codec.architecture.rungs)
+    found = np.stack([np.interp(wanted, known.numpy(), column) for column in logs.T], axis=1)
+    return torch.from_numpy(np.round((found - np.log(SCALE_MIN)) / INDEX_STEP)).to(torch.int16)
+
+
+def _ridged(matrix: Tensor, share: float) -> Tensor:
+    """With more on the diagonal: of each element's own, and of the mean, so that nothing is singular."""
+    own = matrix.diagonal()
+    return matrix + share * torch.diag(own + 1e-3 * own.mean())
+
+
+def _with_empty_basis(model: Model) -> Model:
+    """The model as one that is asked for its fits."""
+    conv = model.codec.g_s.head.conv
+    tables = {
+        BASIS: torch.zeros(1, conv.out_channels, conv.weight[0].numel() + 1),
+        SCALES: torch.zeros(model.codec.architecture.rungs, 1, dtype=torch.int16),
+    }
+    return model._replace(tables=model.tables | tables)
