@@ -5,6 +5,8 @@ import io
 import json
 import os
 import stat
+import subprocess
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -286,3 +288,23 @@ def test_names_that_are_not_utf_8_come_back(tmp_path):
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {name: "é"}
     write_text(tmp_path / "a.csv", name, errors="surrogateescape")
     assert (tmp_path / "a.csv").read_bytes() == b"caf\xe9.png"
+
+
+def test_what_a_killed_command_left_is_removed_and_nothing_else(tmp_path):
+    script = """
+import os, signal, sys
+from slimcodec.codec import atomic
+with atomic.writing(sys.argv[1]) as file:
+    file.write(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    (tmp_path / "rounds").mkdir()
+    kept = [tmp_path / name for name in (".slim.partial", "mine.partial", "job.json", "rounds/.cafe.partial")]
+    for path in kept:
+        path.touch()
+    for name in ("job.json", "rounds/rounds.json"):
+        subprocess.run([sys.executable, "-c", script, tmp_path / name])
+    before = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(before) == len(kept) + 2
+    atomic.remove_partial(tmp_path)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)

@@ -44,18 +44,22 @@ ALLOWED = {
     "codec/files": {"PIL", "codec/atomic", "codec/inference", "codec/zoo", "codec/pictures", "codec/bitstream"},
     "codec/compilation": {"numba"},
     "codec/entropy": {"numpy", "codec/compilation"},
+    "codec/handful": {"numpy", "codec/entropy"},
+    "codec/adapt": {"torch", "numpy", "codec/architecture", "codec/bitstream", "codec/entropy", "codec/handful"}
+    | {"codec/layers", "codec/network", "codec/rate"},
     "codec/isolation": {"torch"},
     "codec/tiling": {"torch", "codec/architecture", "codec/blocks", "codec/grid", "codec/network"},
     "codec/quantise": {"torch", "codec/rate"},
-    "codec/symbols": {"torch", "numpy", "codec/grid"}
+    "codec/symbols": {"torch", "numpy", "codec/adapt", "codec/grid"}
     | {"codec/network", "codec/rate", "codec/entropy", "codec/bitstream", "codec/quantise"},
-    "codec/transforms": {"torch", "numpy", "codec/grid", "codec/heap", "codec/models", "codec/network"}
+    "codec/transforms": {"torch", "numpy", "codec/adapt", "codec/grid", "codec/heap", "codec/models", "codec/network"}
     | {"codec/bitstream", "codec/pictures", "codec/zoo"}
     | {"codec/progress", "codec/quantise", "codec/symbols", "codec/tiling"},
     "codec/refine": {"torch", "numpy", "codec/bitstream", "codec/grid", "codec/network", "codec/pictures"}
     | {"codec/quantise", "codec/transforms"},
     "codec/targets": {"codec/bitstream", "codec/encoding"},
-    "codec/encoding": {"torch", "numpy", "codec/decoding", "codec/progress", "codec/heap", "codec/isolation"}
+    "codec/encoding": {"torch", "numpy", "codec/adapt", "codec/decoding", "codec/progress", "codec/heap"}
+    | {"codec/isolation"}
     | {"codec/grid", "codec/network", "codec/bitstream", "codec/pictures", "codec/refine", "codec/symbols"}
     | {"codec/tiling", "codec/transforms"},
     "codec/decoding": {"numpy", "PIL", "codec/progress", "codec/heap", "codec/bitstream", "codec/pictures"}

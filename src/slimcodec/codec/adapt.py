@@ -52,8 +52,8 @@ class Fit:
     """What the best correction of a picture follows from: sums over its blocks of ratio² pixels."""
 
     def __init__(self, inputs: int, outputs: int):
-        self.inner = torch.zeros(inputs, inputs, dtype=torch.float64)  # features by features
-        self.outer = torch.zeros(inputs, outputs, dtype=torch.float64)  # features by errors
+        self.inner = torch.zeros(inputs, inputs, dtype=torch.float64, device="cpu")  # features by features
+        self.outer = torch.zeros(inputs, outputs, dtype=torch.float64, device="cpu")  # features by errors
         self.squared_error = 0.0  # of all colours of all pixels
 
     def add(self, features: Tensor, target: Tensor, head: Tensor) -> None:

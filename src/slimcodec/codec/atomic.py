@@ -26,6 +26,7 @@ from typing import Any, BinaryIO
 
 LINKS = 40  # as many as Linux follows
 DIGITS = 9  # of the number of an open file; more need not fit an int of C
+PARTIAL, NAME_BYTES = ".partial", 4  # a file that is being written is called .1a2b3c4d.partial
 ANY_WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 CANNOT_RESERVE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}  # what some file systems answer
 
@@ -60,6 +61,13 @@ def write_text(path: str | PathLike, text: str, *, errors: str = "backslashrepla
     back.
     """
     write_bytes(path, text.encode("utf-8", errors))
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what commands that were killed left below a folder; for who knows that no other writes there."""
+    for path in folder.rglob(f".{'[0-9a-f]' * 2 * NAME_BYTES}{PARTIAL}"):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def is_stream(target: str | PathLike | BinaryIO) -> bool:
@@ -156,7 +164,7 @@ def _at_once(opened: AbstractContextManager[Any]) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def _beside(path: Path, before: os.stat_result | None) -> Iterator[BinaryIO]:
-    partial = path.with_name(f".{secrets.token_hex(4)}.partial")
+    partial = path.with_name(f".{secrets.token_hex(NAME_BYTES)}{PARTIAL}")
     try:
         with _new_file(partial, 0o666 if before is None else 0o600) as file:
             if before is not None:

@@ -14,15 +14,15 @@ runs/NAME/                         the same names in an entry of the cache, of s
 
 import json
 import shutil
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from slimcodec import InvalidInput
 from slimcodec.codec import json_files, zoo
-from slimcodec.codec.atomic import write_text
+from slimcodec.codec.atomic import remove_partial, write_text
 from slimcodec.evaluation.locks import alone
 from slimcodec.training.records import read_records
 
@@ -81,9 +81,15 @@ class RunDirectory:
     def rounds_picture(self, scope: str) -> Path:
         return self.rounds(scope) / "rounds.png"
 
-    def alone(self, waiting: Callable[[], Any] | None = None) -> AbstractContextManager[None]:
-        """Hold this directory's lock; `waiting` is called first if another command has it."""
-        return alone(self.path, waiting)
+    @contextmanager
+    def alone(self, waiting: Callable[[], Any] | None = None) -> Iterator[None]:
+        """Hold this directory's lock; `waiting` is called first if another command has it.
+
+        What a killed command had half written is removed.
+        """
+        with alone(self.path, waiting):
+            remove_partial(self.path)
+            yield
 
     # ---------------------------------------------------------------------------------------------------- models
 
