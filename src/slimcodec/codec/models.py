@@ -49,7 +49,7 @@ TABLES, SCALE_MASTERS = "tables.", "codec.h_scale."  # prefixes of tensor names
 
 class Model(NamedTuple):
     codec: HyperpriorCodec  # in eval mode, on the CPU
-    tables: dict[str, Tensor]  # z_frequencies [Q, N, 256], r_frequencies [S], r_sizes [64]: integers
+    tables: dict[str, Tensor]  # integers: symbols.TABLES, and perhaps symbols.BANK_TABLES
     info: dict[str, Any]  # model.json
     directory: Path
 
@@ -143,6 +143,21 @@ def copy(source: Path, target: Path) -> None:
     with _appearing(target) as partial:
         shutil.copytree(source, partial, dirs_exist_ok=True)
         write_description(partial, target.name, read_description(partial))  # the card bears the directory's name
+
+
+def copy_with_tables(source: Path, target: Path, tables: dict[str, Tensor]) -> None:
+    """Copy a model directory with other tables; its weights and its training state stay as they are, bit for bit.
+
+    Its figures do too, though they are of the tables that it had.
+    """
+    with _appearing(target) as partial:
+        shutil.copytree(source, partial, dirs_exist_ok=True, copy_function=shutil.copyfile)
+        tensors = _read_tensors(source / WEIGHTS)
+        _take_prefixed(tensors, TABLES)
+        tensors |= {TABLES + name: table.contiguous().cpu() for name, table in tables.items()}
+        (partial / WEIGHTS).write_bytes(serialise_tensors(tensors))
+        sha256 = hashlib.sha256((partial / WEIGHTS).read_bytes()).hexdigest()
+        write_description(partial, target.name, read_description(partial) | {"weights_sha256": sha256})
 
 
 @isolated

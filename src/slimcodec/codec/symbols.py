@@ -12,6 +12,7 @@ from torch import Tensor
 from slimcodec import InvalidModel
 from slimcodec.codec import bitstream, entropy, quantise
 from slimcodec.codec.bitstream import QUALITY_ONE
+from slimcodec.codec.contexts import BankCoder
 from slimcodec.codec.grid import PLANE_CELLS, PLANES, Window, whole
 from slimcodec.codec.network import GAIN_UNIT, HyperpriorCodec
 from slimcodec.codec.rate import SCALE_COUNT
@@ -26,6 +27,14 @@ TABLES = {
     "r_sizes": ((SCALE_COUNT,), torch.int32),
     "r_offsets": ((SCALE_COUNT,), torch.int16),
     "r_skip": ((1,), torch.int32),
+}
+# A model has all of these or none; see codec/contexts. They take z_frequencies' place.
+BANK_TABLES = {
+    "z_bank_frequencies": (("K", 256), torch.uint16),
+    "z_banks": (("Q", "N", "S", "A"), torch.uint8),
+    "z_weights": (("Q", "N"), torch.int32),
+    "z_sum_edges": (("Q", "N", "S - 1"), torch.int32),
+    "z_activity_edges": (("Q", "N", "A - 1"), torch.int32),
 }
 
 
@@ -49,6 +58,7 @@ class SymbolCoder:
         expected = network.architecture.rungs, network.architecture.hypers
         if tables["z_frequencies"].shape[:2] != expected:
             raise InvalidModel(f"tables.z_frequencies must begin with {expected}, rungs and channels")
+        self.banks = BankCoder(tables, *expected) if "z_banks" in tables else None
 
     def scale_index(self, z: np.ndarray, fixed_quality: int, tile: int = 0, window: Window | None = None) -> np.ndarray:
         """z int8 [N, rows, columns] → the scale-table entry of every residual, uint8 [4, M, 2·rows, 2·columns].
@@ -85,8 +95,7 @@ class SymbolCoder:
     def write_tile(self, symbols: Symbols, tile: Window, fixed_quality: int) -> bytes:
         """The stream of a tile of the window that the symbols are of, in that window's coordinates."""
         encoder = entropy.Encoder()
-        z = symbols.z[:, *tile.slices]
-        encoder.put(z, self.z_index(z.shape, fixed_quality), self.z_tables)
+        self._put_z(encoder, symbols.z[:, *tile.slices], fixed_quality)
         rows, columns = tile.finer(PLANE_CELLS).slices
         for stage in self.network.architecture.stages:
             planes = list(stage)
@@ -108,7 +117,7 @@ class SymbolCoder:
         """
         decoder = entropy.Decoder(stream, partial=partial)
         architecture = self.network.architecture
-        z = decoder.get(self.z_index((architecture.hypers, *tile.shape), fixed_quality), self.z_tables).astype(np.int8)
+        z = self._get_z(decoder, (architecture.hypers, *tile.shape), fixed_quality)
         inner = wanted.seen_from(tile)
         if decoder.exhausted:
             symbols = _no_residuals(z[:, *inner.slices].copy(), architecture.latents)
@@ -136,17 +145,39 @@ class SymbolCoder:
         return Symbols(np.empty((architecture.hypers, *shape), np.int8), np.empty(planes, np.uint8),
                        np.empty(planes, np.int16))  # fmt: skip
 
-    def information_bits(self, symbols: Symbols, fixed_quality: int) -> float:
-        """What the symbols cost under the tables, without the streams' own overhead."""
-        bits = entropy.information_bits(symbols.z, self.z_index(symbols.z.shape, fixed_quality), self.z_tables)
+    def information_bits(self, symbols: Symbols, fixed_quality: int, tile: int = 0) -> float:
+        """What the symbols cost under the tables, in tiles of `tile` cells, without the streams' own overhead."""
         pairs = zip(symbols.r, symbols.index, strict=True)
-        return bits + sum(entropy.information_bits(r, index, self.r_tables) for r, index in pairs)
+        r_bits = sum(entropy.information_bits(r, index, self.r_tables) for r, index in pairs)
+        return self.z_bits(symbols.z, fixed_quality, tile) + r_bits
+
+    def z_bits(self, z: np.ndarray, fixed_quality: int, tile: int = 0) -> float:
+        """What z int8 [N, rows, columns] costs of that."""
+        if self.banks is None:
+            return entropy.information_bits(z, self.z_index(z.shape, fixed_quality), self.z_tables)
+        rung = self._rung(fixed_quality)
+        tiles = whole(z.shape[1:]).tiles(tile)
+        return sum(self.banks.information_bits(z[:, *part.slices], rung) for part in tiles)
+
+    def _put_z(self, encoder: entropy.Encoder, z: np.ndarray, fixed_quality: int) -> None:
+        if self.banks:
+            self.banks.put(encoder, z, self._rung(fixed_quality))
+        else:
+            encoder.put(z, self.z_index(z.shape, fixed_quality), self.z_tables)
+
+    def _get_z(self, decoder: entropy.Decoder, shape: tuple[int, ...], fixed_quality: int) -> np.ndarray:
+        if self.banks:
+            return self.banks.get(decoder, shape, self._rung(fixed_quality))
+        return decoder.get(self.z_index(shape, fixed_quality), self.z_tables).astype(np.int8)
 
     def z_index(self, shape: tuple[int, ...], fixed_quality: int) -> np.ndarray:
-        """The table of every z: that of its channel at the nearest rung."""
-        rung = min((fixed_quality + QUALITY_ONE // 2) // QUALITY_ONE, self.network.architecture.rungs) - 1
-        channel = np.arange(shape[0], dtype=np.int32) + rung * shape[0]
+        """The table of every z in a model without banks: that of its channel at the nearest rung."""
+        channel = np.arange(shape[0], dtype=np.int32) + self._rung(fixed_quality) * shape[0]
         return np.broadcast_to(channel[:, None, None], shape)
+
+    def _rung(self, fixed_quality: int) -> int:
+        """The nearest, from 0."""
+        return min((fixed_quality + QUALITY_ONE // 2) // QUALITY_ONE, self.network.architecture.rungs) - 1
 
 
 class SymbolReader:
@@ -225,9 +256,10 @@ def entropy_tables(tables: dict[str, Tensor]) -> tuple[entropy.Tables, entropy.T
 
     Raises InvalidModel when one is missing, of the wrong shape or type, or no probability table.
     """
-    if unknown := sorted(set(tables) - set(TABLES)):
+    if unknown := sorted(set(tables) - set(TABLES) - set(BANK_TABLES)):
         raise InvalidModel(f"tables.{unknown[0]} is not a table of this format")
-    for name, (shape, dtype) in TABLES.items():
+    needed = TABLES | BANK_TABLES if set(BANK_TABLES) & set(tables) else TABLES
+    for name, (shape, dtype) in needed.items():
         if name not in tables or tables[name].dtype != dtype or not _fits(tables[name].shape, shape):
             raise InvalidModel(f"tables.{name} is missing or not {dtype} of shape {shape}")
     if (tables["r_sizes"] < 2).any() or (tables["r_sizes"] % 2).any():
