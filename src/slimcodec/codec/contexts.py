@@ -1,8 +1,8 @@
 """Which table a hyper-latent is coded with: one that follows from the hyper-latents before it, in integers alone.
 
-z is coded position by position in raster order, all N channels of a position together. Before a hyper-latent of channel
-n the decoder knows the vectors at the left and above (beyond an edge one stands for the other, and zeros for both at the
-first position of a tile), and channels 0 … n - 1 of its own position:
+z is coded position by position in raster order, all N channels of a position together. Before a hyper-latent of
+channel n the decoder knows the vectors at the left and above (beyond an edge one stands for the other, and zeros for
+both at the first position of a tile), and channels 0 … n - 1 of its own position:
 
     sum       left[n] + above[n]
     near      weights[n] · (|left[n]| + |above[n]|)
@@ -80,8 +80,13 @@ class BankCoder:
                 raise InvalidModel(f"tables.{name} must be of shape {(rungs, hypers, *shape)}")
         if banks.size == 0 or banks.max() >= len(frequencies):
             raise InvalidModel(f"tables.z_banks: names a bank beyond the {len(frequencies)} that there are")
-        self.tables = entropy.build_tables(frequencies.ravel().astype(np.int32), *_bytes(len(frequencies)), escape=False)
-        parts = (np.ascontiguousarray(tables[name].numpy()) for name in ("z_weights", "z_sum_edges", "z_activity_edges", "z_banks"))
+        self.tables = entropy.build_tables(
+            frequencies.ravel().astype(np.int32), *_bytes(len(frequencies)), escape=False
+        )
+        parts = (
+            np.ascontiguousarray(tables[name].numpy())
+            for name in ("z_weights", "z_sum_edges", "z_activity_edges", "z_banks")
+        )
         self.rules = [Rule(*of_rung) for of_rung in zip(*parts, strict=True)]
 
     def put(self, encoder: entropy.Encoder, z: np.ndarray, rung: int) -> None:

@@ -1,8 +1,8 @@
 """The banks of codec/contexts: probability tables of z, counted on photos after training.
 
-Every rung, channel and context (how large the sum and the activity around are) has a histogram of what came there. The
-histograms are clustered: each takes the bank that codes it with the fewest bits, each bank is counted anew on those that
-took it, and so on.
+Every rung, channel and context (how large the sum and the activity around are) has a histogram of what came there.
+The histograms are clustered: each takes the bank that codes it with the fewest bits, each bank is counted anew on
+those that took it, and so on.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from slimcodec.codec import entropy
 from slimcodec.codec.bitstream import QUALITY_ONE
-from slimcodec.codec.contexts import Rule, interval, surroundings
+from slimcodec.codec.contexts import interval, surroundings
 from slimcodec.codec.network import HyperpriorCodec, round_z
 from slimcodec.training.prior import Z_SYMBOLS
 
@@ -46,7 +46,9 @@ def with_banks(tables: dict[str, Tensor], z: list[list[np.ndarray]]) -> dict[str
     rules, counts = zip(*(_counted(*of_rung) for of_rung in zip(z, _pmfs(tables), strict=True)), strict=True)
     histograms = np.concatenate(counts)
     pmfs, banks = _clustered(histograms)
-    weights, sum_edges, activity_edges = (np.ascontiguousarray(np.stack(parts), np.int32) for parts in zip(*rules, strict=True))
+    weights, sum_edges, activity_edges = (
+        np.ascontiguousarray(np.stack(parts), np.int32) for parts in zip(*rules, strict=True)
+    )
     return tables | {
         "z_bank_frequencies": torch.from_numpy(entropy.quantise(pmfs).astype(np.uint16)),
         "z_banks": torch.from_numpy(banks.astype(np.uint8).reshape(*weights.shape, SUMS, ACTIVITIES)),
@@ -67,7 +69,9 @@ def _counted(z: list[np.ndarray], pmf: np.ndarray) -> tuple[tuple[np.ndarray, ..
     values = np.concatenate([photo.reshape(channels, -1) for photo in z], axis=1).astype(np.int64)
     weights = np.clip(np.rint(WEIGHT_UNIT / (abs(values).mean(axis=1) + 0.1)), 1, WEIGHT_MAX).astype(np.int32)
     around = [surroundings(photo, weights) for photo in z]
-    sums, activities = (np.concatenate([a.reshape(channels, -1) for a in part], axis=1) for part in zip(*around))
+    sums, activities = (
+        np.concatenate([a.reshape(channels, -1) for a in part], axis=1) for part in zip(*around, strict=True)
+    )
     edges = _edges(sums, SUMS), _edges(activities, ACTIVITIES)
     context = _context(sums, edges[0]) * ACTIVITIES + _context(activities, edges[1])
     context += np.arange(channels)[:, None] * (SUMS * ACTIVITIES)
