@@ -2,7 +2,7 @@
 
 Every rung, channel and context (how large the sum and the activity around are) has a histogram of what came there.
 The histograms are clustered: each takes the bank that codes it with the fewest bits, each bank is counted anew on
-those that took it, and so on.
+those that took it, and so on; banks of little use are set on what others code badly.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,9 @@ SUMS, ACTIVITIES = 7, 8  # contexts of a channel, from 5 × 5 to 9 × 16 within 
 WEIGHT_UNIT, WEIGHT_MAX = 64, 255  # a weight is about 64 / the mean of |z|
 PRIOR_COUNT = 20  # symbols: a context that was seen less often keeps about its channel's table in z_frequencies
 UNIFORM_COUNT = 1  # symbols for a bank's tails, which no photo may have had
-CLUSTERING_PASSES = 20
+CLUSTERING_PASSES, SPLITTING_PASSES = 30, 20
+SPLIT = 4  # so many banks, and the empty ones, are given half of another's histograms after each of the latter passes
+TINY = 1e-12  # a share of nothing
 
 
 @torch.no_grad()
@@ -93,11 +95,30 @@ def _context(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 def _clustered(histograms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Histograms [C, 256] → the banks' probabilities [BANKS, 256], and the bank of each histogram [C]."""
-    banks = _by_mean_and_spread(histograms)
-    for _ in range(CLUSTERING_PASSES):
-        pmfs = _pooled(histograms, banks)
-        banks = (histograms @ -np.log2(pmfs).T.astype(np.float32)).argmin(axis=1)
+    mean, spread = _mean_and_spread(histograms)
+    banks = _start(mean, spread)
+    shares = histograms / histograms.sum(axis=1, keepdims=True)
+    least = -(histograms * np.log2(shares + TINY)).sum(axis=1)  # bits, with tables of their own
+    for number in range(CLUSTERING_PASSES):
+        bits = histograms @ -np.log2(_pooled(histograms, banks)).T.astype(np.float32)
+        banks = bits.argmin(axis=1)
+        if number < SPLITTING_PASSES:
+            _split(banks, bits.min(axis=1) - least, mean if number % 2 else spread)
     return _pooled(histograms, banks), banks
+
+
+def _split(banks: np.ndarray, lost: np.ndarray, by: np.ndarray) -> None:
+    """Empty banks, and a few of those that lose least, take half of the histograms of those that lose most, in place.
+
+    lost: the bits of each histogram that a table of its own would save. by: the upper half by this is taken.
+    """
+    of_bank = np.bincount(banks, weights=lost, minlength=BANKS)
+    empty = BANKS - len(np.unique(banks))
+    order = of_bank.argsort(kind="stable")
+    for poor, rich in list(zip(order, order[::-1], strict=True))[: min(empty + SPLIT, BANKS // 2)]:
+        members = np.flatnonzero(banks == rich)
+        if len(members) > 1:
+            banks[members[by[members] > np.median(by[members])]] = poor
 
 
 def _pooled(histograms: np.ndarray, banks: np.ndarray) -> np.ndarray:
@@ -106,14 +127,17 @@ def _pooled(histograms: np.ndarray, banks: np.ndarray) -> np.ndarray:
     return counts / counts.sum(axis=1, keepdims=True)
 
 
-def _by_mean_and_spread(histograms: np.ndarray) -> np.ndarray:
-    """Sixteen groups of like spread, sixteen of like mean in each."""
+def _mean_and_spread(histograms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     values, total = np.arange(Z_SYMBOLS) - Z_SYMBOLS // 2, histograms.sum(axis=1)
     mean = histograms @ values / total
-    spread = np.sqrt(histograms @ values**2 / total - mean**2)
+    return mean, np.sqrt(np.maximum(histograms @ values**2 / total - mean**2, 0))
+
+
+def _start(mean: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """The first bank of each histogram: sixteen groups of like spread, sixteen of like mean in each."""
     side = round(BANKS**0.5)
     groups = _ranked(spread, side)
-    banks = np.empty(len(histograms), np.int64)
+    banks = np.empty(len(mean), np.int64)
     for group in range(side):
         inside = groups == group
         banks[inside] = group * side + _ranked(mean[inside], side)
