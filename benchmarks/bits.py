@@ -70,7 +70,7 @@ def _measured(codec: Codec, photos: dict[str, np.ndarray], role: str) -> dict[st
 def _bits(codec: Codec, symbols: Symbols, fixed_quality: int) -> np.ndarray:
     """Of z and of every stage: [1 + stages]."""
     coder = codec.coder
-    z = entropy.information_bits(symbols.z, coder.z_index(symbols.z.shape, fixed_quality), coder.z_tables)
+    z = coder.z_bits(symbols.z, fixed_quality)
     r = [
         entropy.information_bits(symbols.r[list(planes)], symbols.index[list(planes)], coder.r_tables)
         for planes in codec.network.architecture.stages

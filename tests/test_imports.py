@@ -50,7 +50,8 @@ ALLOWED = {
     "codec/isolation": {"torch"},
     "codec/tiling": {"torch", "codec/architecture", "codec/blocks", "codec/grid", "codec/network"},
     "codec/quantise": {"torch", "codec/rate"},
-    "codec/symbols": {"torch", "numpy", "codec/adapt", "codec/grid"}
+    "codec/contexts": {"torch", "numpy", "codec/compilation", "codec/entropy"},
+    "codec/symbols": {"torch", "numpy", "codec/adapt", "codec/contexts", "codec/grid"}
     | {"codec/network", "codec/rate", "codec/entropy", "codec/bitstream", "codec/quantise"},
     "codec/transforms": {"torch", "numpy", "codec/adapt", "codec/grid", "codec/heap", "codec/models", "codec/network"}
     | {"codec/bitstream", "codec/pictures", "codec/zoo"}

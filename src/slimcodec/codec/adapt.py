@@ -161,9 +161,7 @@ def integers(curvature: np.ndarray, slope: np.ndarray, bits: np.ndarray) -> tupl
 
 
 def check_tables(tables: dict[str, Tensor], architecture: Architecture) -> None:
-    """Raises InvalidModel for a basis that does not fit the architecture, or one without its scales."""
-    if (BASIS in tables) != (SCALES in tables):
-        raise InvalidModel(f"tables.{BASIS} and tables.{SCALES} belong together, one of them is missing")
+    """Raises InvalidModel for a basis that does not fit the architecture."""
     if BASIS not in tables:
         return
     last, count = architecture.g_s[-1], len(tables[BASIS])

@@ -92,7 +92,9 @@ class Encoding:
         """The information content of the symbols: what the streams will have, less their own overhead."""
         _ = self.y  # whoever asks for this will ask again
         information = self.transforms.coder.information_bits
-        return sum(information(group.symbols, fixed_quality) for group in self._groups(fixed_quality, effort))
+        return sum(
+            information(group.symbols, fixed_quality, self.tile) for group in self._groups(fixed_quality, effort)
+        )
 
     @isolated
     def decoded(self, fixed_quality: int, *, effort: int | None = None) -> np.ndarray:

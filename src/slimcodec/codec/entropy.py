@@ -21,6 +21,7 @@ value mod 2^16 (two's complement) and frequency 1. After the last symbol both st
 Symbols of skipped tables are 0 and not in the stream: they are no coded symbols.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -214,10 +215,15 @@ class Decoder:
         table_index = np.asarray(table_index)
         index = _checked_index(table_index, tables)
         symbols = np.zeros(len(index), np.int16)
-        self._position = _decode(self._states, self._words, self._position, index, tables, symbols)
+        self.follow(_decode, index, tables, symbols)
+        return symbols.reshape(table_index.shape)
+
+    def follow(self, decode: Callable[..., int], *arguments: Any) -> None:
+        """Read on with a compiled function that finds the tables as it goes: decode(states, words, position,
+        *arguments) → the new position, as `_decode` does it. Raises `InvalidFile` like `get`."""
+        self._position = decode(self._states, self._words, self._position, *arguments)
         if self.exhausted and not self._partial:
             raise InvalidFile("coded stream: truncated or damaged, it ends before its last symbol")
-        return symbols.reshape(table_index.shape)
 
     def finish(self) -> None:
         """Raises `InvalidFile` unless exactly everything was read: no word is left, both states are the initial one.
@@ -334,9 +340,7 @@ def _decode(
         if position > len(words):
             break
         slot = x & _SLOT_MASK
-        symbol = tables.start[table] + tables.lookup[table, slot >> _BUCKET_SHIFT]
-        while cumulative[symbol + 1] <= slot:
-            symbol += 1
+        symbol = _owner(tables, table, slot)
         first = np.uint64(cumulative[symbol])
         frequency = np.uint64(cumulative[symbol + 1]) - first
         x, position = _pull(x, slot - first, frequency, words, position)
@@ -349,6 +353,30 @@ def _decode(
             symbols[i] = tables.minimum[table] + symbol - tables.start[table]
     states[0], states[1] = x, other
     return position
+
+
+@compiled()
+def decode_one(
+    states: np.ndarray, words: np.ndarray, position: int, table: int, tables: Tables, symbol: np.ndarray
+) -> int:
+    """`_decode` of a single symbol [1], of a table without escape that is not skipped; for `Decoder.follow`."""
+    slot = states[0] & _SLOT_MASK
+    found = _owner(tables, table, slot)
+    first = np.uint64(tables.cumulative[found])
+    frequency = np.uint64(tables.cumulative[found + 1]) - first
+    x, position = _pull(states[0], slot - first, frequency, words, position)
+    states[0], states[1] = states[1], x
+    symbol[0] = tables.minimum[table] + found - tables.start[table]
+    return position
+
+
+@compiled()
+def _owner(tables: Tables, table: Any, slot: Any) -> Any:
+    """The place in `tables.cumulative` of the symbol that owns a slot of a table."""
+    symbol = tables.start[table] + tables.lookup[table, slot >> _BUCKET_SHIFT]
+    while tables.cumulative[symbol + 1] <= slot:
+        symbol += 1
+    return symbol
 
 
 @compiled()

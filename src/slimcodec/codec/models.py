@@ -49,7 +49,7 @@ TABLES, SCALE_MASTERS = "tables.", "codec.h_scale."  # prefixes of tensor names
 
 class Model(NamedTuple):
     codec: HyperpriorCodec  # in eval mode, on the CPU
-    tables: dict[str, Tensor]  # what codec/symbols and codec/adapt make tables of: integers but for head_basis
+    tables: dict[str, Tensor]  # codec/symbols has their names: integers, but for head_basis
     info: dict[str, Any]  # model.json
     directory: Path
 
@@ -141,24 +141,27 @@ def add_figures(directory: Path, figures: dict[str, Any]) -> None:
     write_description(directory, directory.name, info)
 
 
-def replace_tables(directory: Path, tables: dict[str, Tensor]) -> None:
-    """Give an existing model directory other tables; figures that were measured with those before are dropped."""
-    tensors = _read_tensors(directory / WEIGHTS)
-    half = any(tensor.dtype == torch.float16 for tensor in tensors.values())
-    _take_prefixed(tensors, TABLES)
-    with _appearing(directory) as partial:
-        shutil.copytree(directory, partial, dirs_exist_ok=True)
-        data = serialise_tensors(tensors | _halved({TABLES + name: t for name, t in tables.items()}, half=half))
-        (partial / WEIGHTS).write_bytes(data)
-        changed = {"weights_sha256": hashlib.sha256(data).hexdigest(), "figures": {}}
-        write_description(partial, directory.name, read_description(partial) | changed)
-
-
 def copy(source: Path, target: Path) -> None:
     """Copy a model directory; one of that name is replaced when the copy is complete."""
     with _appearing(target) as partial:
         shutil.copytree(source, partial, dirs_exist_ok=True)
         write_description(partial, target.name, read_description(partial))  # the card bears the directory's name
+
+
+def copy_with_tables(source: Path, target: Path, tables: dict[str, Tensor], **fields: Any) -> None:
+    """Copy a model directory with other tables; weights and training state stay as they are, bit for bit.
+
+    `fields` are others of its description than it had. Figures that were measured with its tables are dropped.
+    """
+    tensors = _read_tensors(source / WEIGHTS)
+    half = any(tensor.dtype == torch.float16 for tensor in tensors.values())
+    _take_prefixed(tensors, TABLES)
+    data = serialise_tensors(tensors | _halved({TABLES + name: t for name, t in tables.items()}, half=half))
+    with _appearing(target) as partial:
+        shutil.copytree(source, partial, dirs_exist_ok=True, copy_function=shutil.copyfile)  # not its mode: it is new
+        (partial / WEIGHTS).write_bytes(data)
+        fields |= {"weights_sha256": hashlib.sha256(data).hexdigest(), "figures": {}}
+        write_description(partial, target.name, read_description(partial) | fields)
 
 
 @isolated

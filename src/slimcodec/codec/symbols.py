@@ -12,6 +12,7 @@ from torch import Tensor
 from slimcodec import InvalidModel
 from slimcodec.codec import adapt, bitstream, entropy, quantise
 from slimcodec.codec.bitstream import QUALITY_ONE
+from slimcodec.codec.contexts import BankCoder
 from slimcodec.codec.grid import PLANE_CELLS, PLANES, Window, whole
 from slimcodec.codec.network import GAIN_UNIT, HyperpriorCodec
 from slimcodec.codec.rate import SCALE_COUNT
@@ -20,19 +21,27 @@ Z_MINIMUM = -128
 SCALE_TILE = 32  # cells: h_scale, whose float64 is large, takes pieces of at most so many a side
 SCALE_MARGIN = 2  # cells around its own that a scale index depends on: a 3x3 convolution at 1/64 and one at 1/32
 CHUNK_SYMBOLS = 1 << 20  # residuals that are decoded at a time
-TABLES: dict[str, tuple[tuple[int | str, ...], torch.dtype]] = {
+Shapes = dict[str, tuple[tuple[int | str, ...], torch.dtype]]
+TABLES: Shapes = {
     "z_frequencies": (("Q", "N", 256), torch.uint16),
     "r_frequencies": (("S",), torch.uint16),
     "r_sizes": ((SCALE_COUNT,), torch.int32),
     "r_offsets": ((SCALE_COUNT,), torch.int16),
     "r_skip": ((1,), torch.int32),
 }
-
-
-OPTIONAL: dict[str, tuple[tuple[int | str, ...], torch.dtype]] = {  # shapes are checked by codec/adapt
+# A model has all of a group or none.
+BANK_TABLES: Shapes = {  # they take z_frequencies' place; see codec/contexts
+    "z_bank_frequencies": (("K", 256), torch.uint16),
+    "z_banks": (("Q", "N", "S", "A"), torch.uint8),
+    "z_weights": (("Q", "N"), torch.int32),
+    "z_sum_edges": (("Q", "N", "S - 1"), torch.int32),
+    "z_activity_edges": (("Q", "N", "A - 1"), torch.int32),
+}
+CORRECTION_TABLES: Shapes = {  # see codec/adapt
     adapt.BASIS: (("K", "O", "I"), torch.float32),
     adapt.SCALES: (("Q", "K"), torch.int16),
 }
+GROUPS = BANK_TABLES, CORRECTION_TABLES
 
 
 class Symbols(NamedTuple):
@@ -56,6 +65,7 @@ class SymbolCoder:
         expected = network.architecture.rungs, network.architecture.hypers
         if tables["z_frequencies"].shape[:2] != expected:
             raise InvalidModel(f"tables.z_frequencies must begin with {expected}, rungs and channels")
+        self.banks = BankCoder(tables, *expected) if "z_banks" in tables else None
 
     def scale_index(self, z: np.ndarray, fixed_quality: int, tile: int = 0, window: Window | None = None) -> np.ndarray:
         """z int8 [N, rows, columns] → the scale-table entry of every residual, uint8 [4, M, 2·rows, 2·columns].
@@ -92,8 +102,7 @@ class SymbolCoder:
     def write_tile(self, symbols: Symbols, tile: Window, fixed_quality: int) -> bytes:
         """The stream of a tile of the window that the symbols are of, in that window's coordinates."""
         encoder = entropy.Encoder()
-        z = symbols.z[:, *tile.slices]
-        encoder.put(z, self.z_index(z.shape, fixed_quality), self.z_tables)
+        self._put_z(encoder, symbols.z[:, *tile.slices], fixed_quality)
         rows, columns = tile.finer(PLANE_CELLS).slices
         for stage in self.network.architecture.stages:
             planes = list(stage)
@@ -115,7 +124,7 @@ class SymbolCoder:
         """
         decoder = entropy.Decoder(stream, partial=partial)
         architecture = self.network.architecture
-        z = decoder.get(self.z_index((architecture.hypers, *tile.shape), fixed_quality), self.z_tables).astype(np.int8)
+        z = self._get_z(decoder, (architecture.hypers, *tile.shape), fixed_quality)
         inner = wanted.seen_from(tile)
         if decoder.exhausted:
             symbols = _no_residuals(z[:, *inner.slices].copy(), architecture.latents)
@@ -143,17 +152,39 @@ class SymbolCoder:
         return Symbols(np.empty((architecture.hypers, *shape), np.int8), np.empty(planes, np.uint8),
                        np.empty(planes, np.int16))  # fmt: skip
 
-    def information_bits(self, symbols: Symbols, fixed_quality: int) -> float:
-        """What the symbols cost under the tables, without the streams' own overhead."""
-        bits = entropy.information_bits(symbols.z, self.z_index(symbols.z.shape, fixed_quality), self.z_tables)
+    def information_bits(self, symbols: Symbols, fixed_quality: int, tile: int = 0) -> float:
+        """What the symbols cost under the tables, in tiles of `tile` cells, without the streams' own overhead."""
         pairs = zip(symbols.r, symbols.index, strict=True)
-        return bits + sum(entropy.information_bits(r, index, self.r_tables) for r, index in pairs)
+        r_bits = sum(entropy.information_bits(r, index, self.r_tables) for r, index in pairs)
+        return self.z_bits(symbols.z, fixed_quality, tile) + r_bits
+
+    def z_bits(self, z: np.ndarray, fixed_quality: int, tile: int = 0) -> float:
+        """What z int8 [N, rows, columns] costs of that."""
+        if self.banks is None:
+            return entropy.information_bits(z, self.z_index(z.shape, fixed_quality), self.z_tables)
+        rung = self._rung(fixed_quality)
+        tiles = whole(z.shape[1:]).tiles(tile)
+        return sum(self.banks.information_bits(z[:, *part.slices], rung) for part in tiles)
+
+    def _put_z(self, encoder: entropy.Encoder, z: np.ndarray, fixed_quality: int) -> None:
+        if self.banks:
+            self.banks.put(encoder, z, self._rung(fixed_quality))
+        else:
+            encoder.put(z, self.z_index(z.shape, fixed_quality), self.z_tables)
+
+    def _get_z(self, decoder: entropy.Decoder, shape: tuple[int, ...], fixed_quality: int) -> np.ndarray:
+        if self.banks:
+            return self.banks.get(decoder, shape, self._rung(fixed_quality))
+        return decoder.get(self.z_index(shape, fixed_quality), self.z_tables).astype(np.int8)
 
     def z_index(self, shape: tuple[int, ...], fixed_quality: int) -> np.ndarray:
-        """The table of every z: that of its channel at the nearest rung."""
-        rung = min((fixed_quality + QUALITY_ONE // 2) // QUALITY_ONE, self.network.architecture.rungs) - 1
-        channel = np.arange(shape[0], dtype=np.int32) + rung * shape[0]
+        """The table of every z in a model without banks: that of its channel at the nearest rung."""
+        channel = np.arange(shape[0], dtype=np.int32) + self._rung(fixed_quality) * shape[0]
         return np.broadcast_to(channel[:, None, None], shape)
+
+    def _rung(self, fixed_quality: int) -> int:
+        """The nearest, from 0."""
+        return min((fixed_quality + QUALITY_ONE // 2) // QUALITY_ONE, self.network.architecture.rungs) - 1
 
 
 class SymbolReader:
@@ -232,9 +263,10 @@ def entropy_tables(tables: dict[str, Tensor]) -> tuple[entropy.Tables, entropy.T
 
     Raises InvalidModel when one is missing, of the wrong shape or type, or no probability table.
     """
-    if unknown := sorted(set(tables) - set(TABLES | OPTIONAL)):
+    if unknown := sorted(set(tables).difference(TABLES, *GROUPS)):
         raise InvalidModel(f"tables.{unknown[0]} is not a table of this format")
-    for name, (shape, dtype) in (TABLES | {name: OPTIONAL[name] for name in OPTIONAL if name in tables}).items():
+    needed = [TABLES, *(group for group in GROUPS if not tables.keys().isdisjoint(group))]
+    for name, (shape, dtype) in (item for group in needed for item in group.items()):
         if name not in tables or tables[name].dtype != dtype or not _fits(tables[name].shape, shape):
             raise InvalidModel(f"tables.{name} is missing or not {dtype} of shape {shape}")
     if (tables["r_sizes"] < 2).any() or (tables["r_sizes"] % 2).any():
