@@ -26,7 +26,9 @@ TABLES = {
     "r_sizes": ((SCALE_COUNT,), torch.int32),
     "r_offsets": ((SCALE_COUNT,), torch.int16),
     "r_skip": ((1,), torch.int32),
+    "r_error_bits": ((1,), torch.int16),
 }
+OPTIONAL = {"r_error_bits"}  # nothing that a decoder needs; the models before it have none
 
 
 class Symbols(NamedTuple):
@@ -228,6 +230,8 @@ def entropy_tables(tables: dict[str, Tensor]) -> tuple[entropy.Tables, entropy.T
     if unknown := sorted(set(tables) - set(TABLES)):
         raise InvalidModel(f"tables.{unknown[0]} is not a table of this format")
     for name, (shape, dtype) in TABLES.items():
+        if name in OPTIONAL and name not in tables:
+            continue
         if name not in tables or tables[name].dtype != dtype or not _fits(tables[name].shape, shape):
             raise InvalidModel(f"tables.{name} is missing or not {dtype} of shape {shape}")
     if (tables["r_sizes"] < 2).any() or (tables["r_sizes"] % 2).any():
