@@ -137,17 +137,21 @@ class Encoding:
             y = Band(lambda strip: refined[:, :, *strip.slices], at_16, along)
         for line in in_lines(coding_groups(self.grid, self.tile), along):
             for window in line:
-                yield self._encode_group(y, z, window, fixed_quality)
+                yield self._encode_group(y, z, window, fixed_quality, refined=bool(effort))
             y.forget((line[0][along + 2] - self.transforms.margins[1]) * LATENTS)
 
-    def _encode_group(self, y: "Band", z: "_HyperLatents", window: Window, fixed_quality: int) -> "_Group":
+    def _encode_group(
+        self, y: "Band", z: "_HyperLatents", window: Window, fixed_quality: int, *, refined: bool
+    ) -> "_Group":
         symbols, big = self.transforms.coder.empty(window.shape), is_big(self.grid)
         for piece in coding_pieces(window, self.grid):
             # The means within depend on what is coded around: that is coded here as well, and left out.
             seen = piece.grown(self.transforms.margins[1], self.grid)
             z_hat, index = z.take(seen, self.tile)
             heap.trim(big)
-            r, planes = self.transforms.residuals(y.take(seen.finer(LATENTS)), z_hat, index, fixed_quality)
+            r, planes = self.transforms.residuals(
+                y.take(seen.finer(LATENTS)), z_hat, index, fixed_quality, refined=refined
+            )
             copy_symbols(Symbols(z.integers[:, *seen.slices], index, r), seen, symbols, window, within=piece)
             y_hat = None if big else join_planes(planes)
             del r, planes, index
