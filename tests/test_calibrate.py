@@ -9,10 +9,18 @@ from conftest import lively
 
 from slimcodec.codec import models
 from slimcodec.codec.grid import PLANES
-from slimcodec.codec.quantise import OFFSET_UNIT, check_tables
+from slimcodec.codec.quantise import OFFSET_UNIT, Quantiser, check_tables
 from slimcodec.codec.rate import SCALE_COUNT
 from slimcodec.codec.symbols import entropy_tables
-from slimcodec.training.calibrate import GAUSSIAN_COUNT, MOST_SKIPPED, OFFSET_SHARE, PRIOR_COUNT, calibrated
+from slimcodec.training import calibrate
+from slimcodec.training.calibrate import (
+    ERROR_BITS,
+    GAUSSIAN_COUNT,
+    MOST_SKIPPED,
+    OFFSET_SHARE,
+    PRIOR_COUNT,
+    calibrated,
+)
 from slimcodec.training.prior import FactorizedPrior, export_tables
 from slimcodec.training.teach import save_trained
 
@@ -147,15 +155,16 @@ def test_counted_tables_can_be_stored_and_read(architecture, tmp_path):
     torch.manual_seed(0)
     empty = export_tables(FactorizedPrior(architecture.hypers, architecture.rungs))
     found = calibrated(codec, empty, torch.rand(2, 3, 128, 128))
-    assert {name: (table.dtype, table.shape) for name, table in found.items()} == {
-        name: (table.dtype, table.shape) for name, table in empty.items()
-    }
+    kinds = {name: (table.dtype, table.shape) for name, table in empty.items()}
+    kinds["r_error_bits"] = torch.int16, (1,)
+    assert {name: (table.dtype, table.shape) for name, table in found.items()} == kinds
     check_tables(found)
     assert found["r_offsets"].unique().numel() > 5 and found["r_offsets"].abs().max() < OFFSET_UNIT
     assert 0 <= found["r_skip"] < SCALE_COUNT
     loaded = models.load(models.save(tmp_path / "model", codec, found, role="student")).tables
     assert all(torch.equal(loaded[name], table) for name, table in found.items())
     assert entropy_tables(loaded)[1].skip == found["r_skip"]
+    assert Quantiser(loaded, torch.device("cpu")).error_bits == ERROR_BITS
 
 
 def test_a_model_is_saved_with_what_was_counted_on_its_crops(architectures, tmp_path):
@@ -166,10 +175,11 @@ def test_a_model_is_saved_with_what_was_counted_on_its_crops(architectures, tmp_
         assert all(torch.equal(stored[name], table) for name, table in tables.items())
 
 
-def test_a_trained_model_has_offsets_towards_zero():
+def test_a_trained_model_has_offsets_towards_zero_where_residuals_are_rounded(monkeypatch):
     """Small residuals are more frequent than large ones, within what one integer stands for, too."""
     import skimage.data
 
+    monkeypatch.setattr(calibrate, "ERROR_BITS", 1000.0)  # hardly any is worth a step down
     model = models.load("slim-2k")
     photos = [skimage.data.astronaut()[128:384, 128:384], skimage.data.coffee()[100:356, 200:456]]
     crops = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2) / 255

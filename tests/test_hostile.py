@@ -160,6 +160,10 @@ def without(name):
     return lambda tensors: tensors.pop(f"tables.{name}")
 
 
+def costing(table):
+    return lambda tensors: tensors.update({"tables.r_error_bits": table})
+
+
 @pytest.mark.parametrize(
     "change, named",
     [
@@ -181,6 +185,9 @@ def without(name):
         (retyped("r_offsets", torch.bool), "tables.r_offsets"),
         (retyped("z_frequencies", torch.complex64), "tables.z_frequencies"),
         (replaced("tables.r_sizes", lambda table: table.long() + 2**32), "tables.r_sizes"),
+        (costing(torch.tensor([0], dtype=torch.int16)), "tables.r_error_bits"),
+        (costing(torch.tensor([160])), "tables.r_error_bits"),
+        (costing(torch.tensor(160, dtype=torch.int16)), "tables.r_error_bits"),
         (filled("r_sizes", 0), "sizes"),
         (filled("r_sizes", -4), "sizes"),
         (lambda tensors: tensors.update({"tables.more": torch.ones(1)}), "tables.more"),

@@ -7,7 +7,8 @@ import torch
 from slimcodec import InvalidModel
 from slimcodec.codec import entropy
 from slimcodec.codec.quantise import (
-    ERROR_BITS,
+    DEFAULT_ERROR_BITS,
+    ERROR_BITS_UNIT,
     ESCAPE_BITS,
     OFFSET_UNIT,
     REACH,
@@ -53,7 +54,12 @@ def residuals():
     return exact, index.to(torch.uint8)
 
 
-def cost(quantiser, exact, r, index, error_bits=ERROR_BITS):
+def costing(error_bits):
+    """The table of a model whose errors cost that."""
+    return {"r_error_bits": torch.tensor([round(error_bits * ERROR_BITS_UNIT)], dtype=torch.int16)}
+
+
+def cost(quantiser, exact, r, index, error_bits=DEFAULT_ERROR_BITS):
     return quantiser.bits(r, index) + error_bits * (exact - r) ** 2
 
 
@@ -65,10 +71,10 @@ def test_it_never_costs_more_than_rounding(tables, residuals):
     assert 0.001 < (r != rounded).double().mean() < 0.2
 
 
-@pytest.mark.parametrize("error_bits", [0.5, 8.7, ERROR_BITS, 100])
+@pytest.mark.parametrize("error_bits", [0.5, 8.75, DEFAULT_ERROR_BITS, 100])
 def test_it_is_the_cheaper_of_the_nearest_integer_and_the_one_below(tables, residuals, error_bits):
     exact, index = residuals
-    quantiser = Quantiser(tables, CPU, error_bits=error_bits)
+    quantiser = Quantiser(tables | costing(error_bits), CPU)
     nearest = exact.abs().round()
     below = (nearest - 1).clamp_min(0)
     candidates = torch.stack([nearest, below]).double() * exact.sign()
@@ -83,7 +89,7 @@ def test_it_is_the_cheaper_of_the_nearest_integer_and_the_one_below(tables, resi
 def test_magnitudes_beyond_reach_are_rounded(tables):
     exact = torch.tensor([REACH + 0.5, REACH - 0.4, 1e4 + 0.3, -(REACH + 1.5), -3e4])
     for index in (0, 20, SCALE_COUNT - 1):
-        chosen = Quantiser(tables, CPU, error_bits=0.01).choose(exact, torch.full((5,), index))
+        chosen = Quantiser(tables | costing(1 / ERROR_BITS_UNIT), CPU).choose(exact, torch.full((5,), index))
         assert torch.equal(chosen, exact.round())
 
 
@@ -96,7 +102,19 @@ def test_a_scale_that_is_skipped_has_zeros_only(tables, residuals):
 
 def test_without_a_price_of_errors_it_rounds(tables, residuals):
     exact, index = residuals
-    assert torch.equal(Quantiser(tables, CPU, error_bits=None).choose(exact, index), exact.round())
+    quantiser = Quantiser(tables, CPU)
+    quantiser.error_bits = None
+    assert torch.equal(quantiser.choose(exact, index), exact.round())
+
+
+def test_the_model_says_what_errors_cost_and_without_it_they_cost_what_they_did(tables, residuals):
+    plain, same, cheap = (
+        Quantiser(given, CPU) for given in (tables, tables | costing(DEFAULT_ERROR_BITS), tables | costing(9))
+    )
+    assert (plain.error_bits, same.error_bits, cheap.error_bits) == (DEFAULT_ERROR_BITS, DEFAULT_ERROR_BITS, 9)
+    chosen = plain.choose(*residuals)
+    assert torch.equal(same.choose(*residuals), chosen)
+    assert (cheap.choose(*residuals) == 0).sum() > (chosen == 0).sum()
 
 
 def test_the_argument_stays_as_it_was(tables, residuals):
@@ -169,6 +187,12 @@ def test_a_skip_beyond_the_scales_is_refused(tables, skip):
 def test_an_offset_of_more_than_a_step_is_refused(tables, offset):
     with pytest.raises(InvalidModel, match=r"tables\.r_offsets"):
         check_tables(tables | {"r_offsets": torch.full((SCALE_COUNT,), offset, dtype=torch.int16)})
+
+
+@pytest.mark.parametrize("error_bits", [0, -1 / ERROR_BITS_UNIT, -30])
+def test_errors_that_cost_nothing_are_refused(tables, error_bits):
+    with pytest.raises(InvalidModel, match=r"tables\.r_error_bits"):
+        check_tables(tables | costing(error_bits))
 
 
 def test_the_extremes_are_accepted(tables):

@@ -8,6 +8,7 @@ import slimcodec
 from slimcodec import InvalidInput, load
 from slimcodec.codec import refine
 from slimcodec.codec.architecture import LADDER
+from slimcodec.codec.quantise import REFINED_ERROR_BITS
 
 
 def cost(encoding, fixed_quality):
@@ -57,7 +58,16 @@ def test_pieces_with_their_surroundings_make_one_picture(student, pictures, monk
 
 def test_a_piece_that_does_not_gain_stays_as_it_was(student, photo, monkeypatch):
     monkeypatch.setattr(refine, "LEARNING_RATE", 100.0)
+    monkeypatch.setattr(student.quantiser, "error_bits", REFINED_ERROR_BITS)
     assert student.compress(photo, 4, effort=1) == student.compress(photo, 4)
+
+
+@pytest.mark.parametrize("error_bits", [1, 10])
+def test_refined_residuals_are_not_chosen_as_others_are(student, photo, monkeypatch, error_bits):
+    refined, plain = student.compress(photo, 4, effort=1), student.compress(photo, 4)
+    monkeypatch.setattr(student.quantiser, "error_bits", error_bits)
+    assert student.compress(photo, 4, effort=1) == refined
+    assert len(student.compress(photo, 4)) < len(plain)
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, lambda: torch.set_grad_enabled(False)])
@@ -106,7 +116,7 @@ def test_a_decided_residual_is_the_files_and_stays(student):
     exact = torch.linspace(-3, 3, 601)
     index = torch.full(exact.shape, 20)
     r, gradient = rounded(student.quantiser, exact, 20, True)
-    assert torch.equal(r, student.quantiser.reconstruct(student.quantiser.choose(exact, index), index))
+    assert torch.equal(r, student.quantiser.reconstruct(student.quantiser.choose(exact, index, refined=True), index))
     assert not gradient.any()
 
 

@@ -158,11 +158,11 @@ class Encoding:
             y = Band(lambda strip: refined[:, :, *strip.slices], at_16, along)
         for line in in_lines(coding_groups(self.grid, self.tile), along):
             for window in line:
-                yield self._encode_group(y, z, window, fixed_quality, fit)
+                yield self._encode_group(y, z, window, fixed_quality, fit, refined=bool(effort))
             y.forget((line[0][along + 2] - self.transforms.margins[1]) * LATENTS)
 
     def _encode_group(
-        self, y: "Band", z: "_HyperLatents", window: Window, fixed_quality: int, fit: Fit | None
+        self, y: "Band", z: "_HyperLatents", window: Window, fixed_quality: int, fit: Fit | None, *, refined: bool
     ) -> "_Group":
         symbols, big = self.transforms.coder.empty(window.shape), is_big(self.grid)
         for piece in coding_pieces(window, self.grid):
@@ -170,7 +170,9 @@ class Encoding:
             seen = piece.grown(self.transforms.margins[1], self.grid)
             z_hat, index = z.take(seen, self.tile)
             heap.trim(big)
-            r, planes = self.transforms.residuals(y.take(seen.finer(LATENTS)), z_hat, index, fixed_quality)
+            r, planes = self.transforms.residuals(
+                y.take(seen.finer(LATENTS)), z_hat, index, fixed_quality, refined=refined
+            )
             copy_symbols(Symbols(z.integers[:, *seen.slices], index, r), seen, symbols, window, within=piece)
             y_hat = None if big and not fit else join_planes(planes)
             del r, planes, index

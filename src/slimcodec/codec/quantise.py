@@ -11,39 +11,46 @@ from torch import Tensor
 from slimcodec import InvalidModel
 from slimcodec.codec.rate import SCALE_COUNT, whole_index
 
-# What an error of one step costs, in bits. In theory 6 / ln 2 = 8.7, where rate and distortion balance at small steps;
-# a decision for zero also spoils the means of the stages after it and errs towards them, so that 30 was best: 10 gave
-# a worse BD-rate than rounding, 20 to 45 were within 0.4 % (cid22-validation; docs/performance.md).
-ERROR_BITS = 30.0
+# What an error of one step costs, in bits, where a model does not say: what encoders took before models did.
+DEFAULT_ERROR_BITS = 30.0
+# That of latents that were refined, for any model. They are where they should be: few are worth a step down. With
+# tables counted at 10 bits, BD-rate at effort 3 was lower by 1.2 % than at 10, by 0.2 % than at 17, 0.9 % than at 60.
+REFINED_ERROR_BITS = 30.0
+ERROR_BITS_UNIT = 16  # models say it in 1/16 bit
 REACH = 32  # magnitudes from here on are always rounded: a step down saves next to nothing
 ESCAPE_BITS = 16
 OFFSET_UNIT = 256  # offsets are stored in 1/256 of a quantisation step
 
 
 class Quantiser:
-    """`error_bits=None` rounds to the nearest.
+    """`error_bits`: what an error of one step costs, in bits; None rounds to the nearest.
 
     tables: r_frequencies and r_sizes as for codec/entropy; r_offsets int16 [64], in 1/256 of a step towards zero;
-    r_skip int32 [1], the scale index below which every residual is 0 and not coded.
+    r_skip int32 [1], the scale index below which every residual is 0 and not coded; perhaps r_error_bits int16 [1],
+    `error_bits` in 1/16, which only encoders look at.
     """
 
-    def __init__(self, tables: dict[str, Tensor], device: torch.device, *, error_bits: float | None = ERROR_BITS):
-        self.error_bits = error_bits
+    def __init__(self, tables: dict[str, Tensor], device: torch.device):
+        self.error_bits: float | None = model_error_bits(tables)
         self.skip = int(tables["r_skip"])
         self.offsets = (tables["r_offsets"].float() / OFFSET_UNIT).to(device)
         self.magnitude_bits = magnitude_bits(tables["r_frequencies"], tables["r_sizes"]).to(device)
         # [64, REACH]: what coding a - 1 instead of a saves; nothing where a is 0.
         self.savings = torch.nn.functional.pad(self.magnitude_bits.diff(dim=1), (1, 0))
 
-    def choose(self, exact: Tensor, index: Tensor) -> Tensor:
-        """exact: real residuals; index: their scale indices (integers), same shape → r, integers as floats."""
+    def choose(self, exact: Tensor, index: Tensor, *, refined: bool = False) -> Tensor:
+        """exact: real residuals; index: their scale indices (integers), same shape → r, integers as floats.
+
+        refined: of latents that effort has refined.
+        """
+        error_bits = REFINED_ERROR_BITS if refined else self.error_bits
         magnitude = exact.abs()
         rounded = magnitude.round()
-        if self.error_bits is not None:
+        if error_bits is not None:
             cell = rounded.clamp_max(REACH - 1).long().add_(index.long() * REACH)
             # (|e| - (a - 1))² - (|e| - a)², what the step down adds to the squared error
             more_error = 2 * (magnitude - rounded) + 1
-            down = (self.savings.flatten()[cell] > self.error_bits * more_error) & (rounded < REACH)
+            down = (self.savings.flatten()[cell] > error_bits * more_error) & (rounded < REACH)
             rounded = rounded - down.to(rounded.dtype)
         return (rounded * exact.sign()).masked_fill(index < self.skip, 0)
 
@@ -74,6 +81,11 @@ class Quantiser:
         return r - r.sign().mul_(offsets)
 
 
+def model_error_bits(tables: dict[str, Tensor]) -> float:
+    """What an error of one step costs the encoders of a model, in bits."""
+    return int(tables["r_error_bits"]) / ERROR_BITS_UNIT if "r_error_bits" in tables else DEFAULT_ERROR_BITS
+
+
 def magnitude_bits(frequencies: Tensor, sizes: Tensor) -> Tensor:
     """float [64, REACH]: bits of a symbol of magnitude 0…REACH-1 at every scale, by the tables, escapes included."""
     rows = []
@@ -87,8 +99,10 @@ def magnitude_bits(frequencies: Tensor, sizes: Tensor) -> Tensor:
 
 
 def check_tables(tables: dict[str, Tensor]) -> None:
-    """Raises InvalidModel for offsets or a skip threshold that no encoder makes."""
+    """Raises InvalidModel for offsets, a skip threshold or a cost of errors that no calibration gives."""
     if not 0 <= int(tables["r_skip"]) <= SCALE_COUNT:
         raise InvalidModel(f"tables.r_skip: must be 0 to {SCALE_COUNT}")
     if tables["r_offsets"].int().abs().max() > OFFSET_UNIT:
         raise InvalidModel("tables.r_offsets: an offset is larger than a quantisation step")
+    if model_error_bits(tables) <= 0:
+        raise InvalidModel("tables.r_error_bits: must be more than 0")

@@ -49,7 +49,8 @@ def refine(
 ) -> Tensor:
     """y [1, M, h, w] → y that costs less bits and errors together, once it is quantised; shapes as `Transforms.code`.
 
-    tell(done, of) is called after every step. A piece that does not gain stays as it was.
+    tell(done, of) is called after every step. A piece that does not gain stays as it was. Its residuals
+    are to be chosen as `refined` ones.
     """
     z = z_hat[0].to("cpu", torch.int8).numpy()
     index = torch.from_numpy(transforms.coder.scale_index(z, fixed_quality, tile))[None].to(transforms.device)
@@ -134,7 +135,7 @@ class _Piece:
         features, y_hat, bits = [self.network.h_mean(self.z_hat)], [], []
         for stage, planes in self.network.stages():
             mu, index = self.network.means(stage, features), self.index[:, planes]
-            r = quantiser.choose(u[:, planes] - mu * self.gain, index)
+            r = quantiser.choose(u[:, planes] - mu * self.gain, index, refined=True)
             bits.append(quantiser.bits(r, index).sum())
             y_hat.append(mu + quantiser.reconstruct(r, index) / self.gain)
             features.append(y_hat[-1].flatten(1, 2))
@@ -172,7 +173,8 @@ class _Round(torch.autograd.Function):
             (fraction * (1 - fraction)).mul_(6).masked_fill_(decided | skipped, 0), quantiser.rise(lower, index)
         )
         mixture = lower.add_(fraction.square().mul_(3 - 2 * fraction)).masked_fill_(skipped, 0)
-        return quantiser.reconstruct(torch.where(decided, quantiser.choose(exact, index), mixture), index)
+        chosen = quantiser.choose(exact, index, refined=True)
+        return quantiser.reconstruct(torch.where(decided, chosen, mixture), index)
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:

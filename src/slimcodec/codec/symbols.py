@@ -30,6 +30,7 @@ TABLES: Shapes = {
     "r_skip": ((1,), torch.int32),
 }
 # A model has all of a group or none.
+COST_TABLES: Shapes = {"r_error_bits": ((1,), torch.int16)}  # which only encoders look at; see codec/quantise
 BANK_TABLES: Shapes = {  # they take z_frequencies' place; see codec/contexts
     "z_bank_frequencies": (("K", 256), torch.uint16),
     "z_banks": (("Q", "N", "S", "A"), torch.uint8),
@@ -41,7 +42,7 @@ CORRECTION_TABLES: Shapes = {  # see codec/adapt
     adapt.BASIS: (("K", "O", "I"), torch.float32),
     adapt.SCALES: (("Q", "K"), torch.int16),
 }
-GROUPS = BANK_TABLES, CORRECTION_TABLES
+GROUPS = COST_TABLES, BANK_TABLES, CORRECTION_TABLES
 
 
 class Symbols(NamedTuple):

@@ -100,9 +100,12 @@ class Transforms:
 
     @torch.inference_mode()
     def residuals(
-        self, y: Tensor, z_hat: Tensor, index: np.ndarray, fixed_quality: int
+        self, y: Tensor, z_hat: Tensor, index: np.ndarray, fixed_quality: int, *, refined: bool = False
     ) -> tuple[np.ndarray, list[Tensor]]:
-        """y, z_hat and scale indices → r int16 [4, M, 2·rows, 2·columns], and y_hat's four planes."""
+        """y, z_hat and scale indices → r int16 [4, M, 2·rows, 2·columns], and y_hat's four planes.
+
+        refined: y comes from `refine`.
+        """
         network, planes, gain = self.network, to_planes(y), self.gain(fixed_quality)[:, None, :, None, None]
         r = np.empty(index.shape, np.int16)
         with self.autocast():
@@ -111,8 +114,8 @@ class Transforms:
                 mu, scales = network.means(stage, features), self._tensor(index[None, chosen])
                 exact = (planes[:, chosen] - mu).mul_(gain)
                 self._require_finite(exact, "means")
-                stage_r = self.quantiser.choose(exact, scales).clamp_(-RESIDUAL_LIMIT, RESIDUAL_LIMIT)
-                r[chosen] = stage_r[0].to("cpu", torch.int16).numpy()
+                stage_r = self.quantiser.choose(exact, scales, refined=refined)
+                r[chosen] = stage_r.clamp_(-RESIDUAL_LIMIT, RESIDUAL_LIMIT)[0].to("cpu", torch.int16).numpy()
                 y_hat.append(mu + self.quantiser.reconstruct(stage_r, scales) / gain)
                 features.append(y_hat[-1].flatten(1, 2))
         return r, network.in_order(y_hat)

@@ -1,7 +1,8 @@
 """The tables of r, counted on pictures when a model is saved.
 
 They say how often each integer comes at every scale, by how much decoded residuals are moved towards zero, and which
-of the smallest scales are not coded at all.
+of the smallest scales are not coded at all. What errors cost encoders is stored beside them: other choices would not
+fit what was counted.
 """
 
 from typing import NamedTuple
@@ -13,9 +14,13 @@ from torch import Tensor
 from slimcodec.codec import entropy, rate
 from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.network import HyperpriorCodec, round_z, to_planes
-from slimcodec.codec.quantise import ERROR_BITS, OFFSET_UNIT, Quantiser
+from slimcodec.codec.quantise import ERROR_BITS_UNIT, OFFSET_UNIT, Quantiser
 from slimcodec.codec.rate import SCALE_COUNT
 
+# What an error of one step costs, in bits. In theory 6 / ln 2 = 8.7, where rate and distortion balance at small steps;
+# through g_s it is 9 to 11 for nearly every channel, at every quality. Choices and tables must be made for each other:
+# where tables had been counted on choices at 30 bits, 18 was best and 15 worse, and gained a third of what 10 gains.
+ERROR_BITS = 10.0
 # Integers that are chosen by what they cost are not distributed as Gaussians are: there are more zeros.
 GAUSSIAN_COUNT = 20  # residuals for each entry of a table: a scale that was seen less often keeps a Gaussian's table
 PRIOR_COUNT = 50  # residuals: a scale that was seen less often keeps an offset near 0
@@ -44,9 +49,13 @@ class CropCounts(NamedTuple):
 
 @torch.no_grad()
 def calibrated(codec: HyperpriorCodec, tables: dict[str, Tensor], crops: Tensor) -> dict[str, Tensor]:
-    """The tables with r_frequencies, r_offsets and r_skip counted on crops [B, 3, H, W] at every rung of the ladder."""
+    """The tables with r_frequencies, r_offsets and r_skip counted on crops [B, 3, H, W] at every rung of the ladder.
+
+    With them comes r_error_bits, by which the residuals that were counted had been chosen.
+    """
     was_training = codec.training
     codec.eval()
+    tables = tables | {"r_error_bits": torch.tensor([round(ERROR_BITS * ERROR_BITS_UNIT)], dtype=torch.int16)}
     # Counted twice: which integer is chosen depends on the tables. A quarter of the crops is enough for the first.
     magnitudes, _ = _count(codec, Quantiser(tables, crops.device), crops[::4])
     tables = tables | {"r_frequencies": _frequencies(magnitudes)}
