@@ -96,7 +96,14 @@ ALLOWED = {
     "training/parallel": {"torch"},
     "training/checkpoints": {"torch", "lightning", "training/parallel", "training/errors"},
     "pipeline/ranges": {"pydantic", "codec/grid"},
-    "pipeline/settings": {"pydantic", "codec/grid", "pipeline/ranges", "training/names", "training/records"},
+    "pipeline/settings": {
+        "pydantic",
+        "codec/bitstream",
+        "codec/grid",
+        "pipeline/ranges",
+        "training/names",
+        "training/records",
+    },
     "pipeline/checks": {"codec/zoo", "codec/architecture", "evaluation/anchors", "evaluation/metrics"}
     | {"pipeline/results", "pipeline/run_directory", "pipeline/settings"}
     | {"training/inheritance", "training/names", "training/records", "training/widths"},

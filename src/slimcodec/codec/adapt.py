@@ -20,14 +20,13 @@ from torch.nn import functional as F
 from slimcodec import InvalidModel
 from slimcodec.codec import handful
 from slimcodec.codec.architecture import Architecture
-from slimcodec.codec.bitstream import QUALITY_ONE
+from slimcodec.codec.bitstream import MAX_CORRECTIONS, QUALITY_ONE
 from slimcodec.codec.entropy import Tables
 from slimcodec.codec.layers import PackedSubPixelConv, packed_order
 from slimcodec.codec.network import Synthesis
 from slimcodec.codec.rate import INDEX_STEP, SCALE_COUNT
 
 BASIS, SCALES = "head_basis", "head_scales"  # names of the tables
-MAX_CORRECTIONS = 64
 LARGEST = 31  # of the integers q: nearly all are smaller
 MAX_SHIFT = 255
 # The step at which half of a step more error costs as much as the bits that it saves, in bits: flat around it.

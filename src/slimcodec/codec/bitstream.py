@@ -18,6 +18,7 @@ HASH_BYTES = 8  # of the SHA-256 of a model's weights: so files name it
 QUALITY_ONE = 256  # quality is 8.8 fixed point
 MAX_PIXELS = 200_000_000  # what a decoder accepts unless told otherwise
 MAX_MEMORY = 1536 << 20  # bytes that decoding may take unless told otherwise: enough for so many pixels in tiles
+MAX_CORRECTIONS = 64  # of a basis
 MAX_CORRECTION_BYTES = 255
 MAX_PROFILE_BYTES = 8 << 20  # of ICC, EXIF or XMP before compression
 

@@ -6,6 +6,7 @@ runs/NAME/                         the same names in an entry of the cache, of s
   teacher/  distilled/  finished/  student/         model directories
   teacher.log/  …                  the log of a model's training
   teacher.work/  …                 a training that is under way
+  finished-trained/                a model that waits for its last tables
   rounds/  rounds-encoder/         rounds.json, rounds.png, 01/, 02/, … and attempts: 01-2854.work/pass-1/
   evaluation/                      summary.json, and SET/ and SET.md for each set of photos
   wandb/  wandb-id.txt
@@ -102,6 +103,11 @@ class RunDirectory:
     def work(model: Path) -> Path:
         """Where a model is trained that will become this model directory."""
         return model.with_name(f"{model.name}.work")
+
+    @staticmethod
+    def trained(model: Path) -> Path:
+        """Where a model is that is trained and waits for its last tables."""
+        return model.with_name(f"{model.name}-trained")
 
     @staticmethod
     def log(model: Path) -> Path:

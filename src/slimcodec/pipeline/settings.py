@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, Strict, ValidationError
 from pydantic.dataclasses import dataclass
 
 from slimcodec import InvalidInput
+from slimcodec.codec.bitstream import MAX_CORRECTIONS
 from slimcodec.codec.grid import CELL
 from slimcodec.pipeline.ranges import (
     Count,
@@ -190,13 +191,29 @@ class Prune:
 
 
 @dataclass(frozen=True, kw_only=True, config=FORMAT)
+class Tables:
+    """What is counted and learned on training photos for a student that stands (training/tables)."""
+
+    photos: Count | None
+    """Photos, evenly spaced; null takes all."""
+    side: Crop
+    """Side of the crops from their middle in pixels, where a photo is as large."""
+    corrections: Annotated[
+        int, Strict(), Field(ge=1, le=MAX_CORRECTIONS), says(f"must be a whole number from 1 to {MAX_CORRECTIONS}")
+    ]
+    """Corrections of g_s.head that a picture may choose of."""
+
+
+@dataclass(frozen=True, kw_only=True, config=FORMAT)
 class Finish:
-    """Training of the student once its rounds are over."""
+    """Training of the student once its rounds are over, and its last tables."""
 
     start: Text | None
     """A model directory to train on, instead of the last round's."""
     training: Training | None
     """How it is trained; null leaves it as its last round left it."""
+    tables: Tables | None = None
+    """Tables for the trained student: banks of z, corrections of g_s.head; null keeps those of its training."""
 
 
 @dataclass(frozen=True, kw_only=True, config=FORMAT)
@@ -355,6 +372,13 @@ class Settings:
             "finish": self.finish.training,
         }
         return found.get(stage)
+
+    @property
+    def crops(self) -> list[int]:
+        """The sides of what the stages cut from photos."""
+        sides = [training.crop for training in map(self.training, self.stages) if training]
+        tables = self.finish.tables if self.wants("finish") else None
+        return sides + ([tables.side] if tables else [])
 
     @property
     def finetuning_weights(self) -> dict[str, float]:

@@ -38,6 +38,7 @@ from slimcodec.pipeline.training_setup import (
     deadline,
     distillation,
     finetune,
+    learn_tables,
     prune_to,
     require_arguments,
     teaching,
@@ -109,7 +110,7 @@ def train_teacher(run: Run, model: Path) -> None:
     codec = HyperpriorCodec(architecture)
     prior = FactorizedPrior(architecture.hypers, architecture.rungs)
     if parallel.rank() == 0:  # training begins by giving its weights to the others
-        start_from_photos(codec, run.photos.first_crops(settings.training))
+        start_from_photos(codec, run.photos.first_crops(settings.training.crop))
     train(run, teaching(run, codec, prior, settings.training, seed=seed), model, settings.training, "teacher")
 
 
@@ -127,7 +128,7 @@ def train_student(run: Run, model: Path) -> None:
     codec, prior = new_student(architecture, teacher.codec, teacher.prior, inherit_encoder=inherit)
     if parallel.rank() == 0:
         kept = inherited_parts(architecture, of_teacher, inherit_encoder=inherit)
-        start_from_photos(codec, run.photos.first_crops(settings.training), keep=kept)
+        start_from_photos(codec, run.photos.first_crops(settings.training.crop), keep=kept)
     how = run.settings.distill
     weights, freeze_share = how.weights, how.freeze_share
     module = distillation(run, codec, prior, settings.training, seed=seed, weights=weights, freeze_share=freeze_share)
@@ -135,19 +136,29 @@ def train_student(run: Run, model: Path) -> None:
 
 
 def finish(run: Run) -> None:
-    """finished/: the student of the last round, or of finish.start, trained on."""
-    settings, training = run.settings.finish, run.settings.finish.training
-    if training is None:
-        run.say("finish: nothing to do, finish.training is null")
+    """finished/: the student of the last round, or of finish.start, trained on and given its last tables."""
+    settings = run.settings.finish
+    if settings.training is None and settings.tables is None:
+        run.say("finish: nothing to do, finish.training and finish.tables are null")
         return
     start = zoo.find(settings.start) if settings.start else run.directory.last_accepted(run.settings.prune.scopes)
     cached_model(
         run,
         "finish",
         run.directory.finished,
-        lambda model: finetune(run, start, model, training, "finish"),
+        lambda model: finish_student(run, start, model),
         after=[run.teacher, start],
     )
+
+
+def finish_student(run: Run, start: Path, model: Path) -> None:
+    training, tables = run.settings.finish.training, run.settings.finish.tables
+    trained = run.directory.trained(model) if tables else model
+    if training and not run.directory.is_complete(trained):
+        finetune(run, start, trained, training, "finish")
+    if tables:
+        parallel.on_rank_zero(learn_tables, run, trained if training else start, model, tables)
+        parallel.on_rank_zero(copy_log, run.directory.log(trained), run.directory.log(model))
 
 
 # ---------------------------------------------------------------------------------------------------------- rounds

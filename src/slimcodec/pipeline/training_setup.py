@@ -25,7 +25,7 @@ from slimcodec.codec.network import HyperpriorCodec
 from slimcodec.codec.quantise import Quantiser
 from slimcodec.evaluation import provenance
 from slimcodec.pipeline.run_directory import RunDirectory, require_same_configuration
-from slimcodec.pipeline.settings import Scope, Settings, Stage, Training
+from slimcodec.pipeline.settings import Scope, Settings, Stage, Tables, Training
 from slimcodec.pipeline.tracking import Tracker
 from slimcodec.training import parallel, photos
 from slimcodec.training.crops import PhotoCache
@@ -33,9 +33,11 @@ from slimcodec.training.data import PhotoData
 from slimcodec.training.distill import Distill
 from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.prune import prune
+from slimcodec.training.tables import crops_to_learn_from, with_everything
 from slimcodec.training.teach import Teach, accumulate_gradients, fit, load_trained, save_trained
 
 STARTING_CROPS = 64  # more than a batch, for the covariances that a new codec starts from
+TIMES_TOLD = 10  # how far a pass over the photos is
 
 
 class Photos:
@@ -83,13 +85,12 @@ class Photos:
             saturated=self.settings.data.saturated,
             workers=min(self.settings.trainer.crop_workers, cores),
         )
-        trainings = [self.settings.training(stage) for stage in self.settings.stages]
-        cache.require([training.crop for training in trainings if training])  # now, not when the last stage begins
+        cache.require(self.settings.crops)  # now, not when the last stage begins
         return cache
 
-    def first_crops(self, training: Training) -> torch.Tensor:
-        """[64, 3, crop, crop]: what a new codec starts from, and what a trained one's tables are counted on."""
-        crops = self.cache.crops(seed=self.settings.seed, step=0, batch=STARTING_CROPS, size=training.crop)
+    def first_crops(self, size: int) -> torch.Tensor:
+        """[64, 3, size, size]: what a new codec starts from, and what a trained one's tables are counted on."""
+        crops = self.cache.crops(seed=self.settings.seed, step=0, batch=STARTING_CROPS, size=size)
         return crops.cpu()
 
 
@@ -204,7 +205,7 @@ def _keep_trained(run: Run, module: Teach, model: Path, training: Training, stag
         model,
         module.codec.cpu(),
         module.prior.cpu(),
-        run.photos.first_crops(training),
+        run.photos.first_crops(training.crop),
         role="teacher" if stage == "teacher" else "student",
         teacher=None if stage == "teacher" else run.teacher_identity,
         configuration=run.settings.sections(stage),
@@ -264,6 +265,20 @@ def finetune(run: Run, before: Path, model: Path, training: Training, stage: Sta
     weights = run.settings.finetuning_weights
     module = distillation(run, trained.codec, trained.prior, training, seed=seed, weights=weights, quantiser=quantiser)
     train(run, module, model, training, stage)
+
+
+def learn_tables(run: Run, before: Path, model: Path, how: Tables) -> None:
+    """Write the student in the model directory `before`, with tables that fit it and the training photos."""
+    photos = crops_to_learn_from(run.photos.all[0], how.side, how.photos)
+    crops = run.photos.first_crops(how.side)
+
+    def tell(what: str, done: int, photos: int) -> None:
+        if done == photos or done % max(1, photos // TIMES_TOLD) == 0:
+            run.say(f"finish: {what}, {done:,} of {photos:,} photos")
+
+    learned = with_everything(models.load(before), crops, photos, how.corrections, tell)
+    fields = {"configuration": run.settings.sections("finish"), "git_commit": run.commit}
+    models.copy_with_tables(before, model, learned.tables, **fields)
 
 
 def prune_to(run: Run, scope: Scope, base: Path, budget: float, out: Path) -> None:

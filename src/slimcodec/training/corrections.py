@@ -4,7 +4,7 @@ Least squares gives every photo its own best correction of g_s.head. Their princ
 Then, in turn, every photo's coefficients are fitted to the basis, and the basis to the coefficients.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -33,35 +33,32 @@ class Examples(NamedTuple):
     errors: Tensor  # float64 [N]: squared error a block
 
 
-def learned(
-    model: Model, photos: Iterable[np.ndarray], count: int, tell: Callable[[int], None] = lambda done: None
-) -> dict[str, Tensor]:
-    """The model's tables with a basis of `count` corrections; photos are uint8 [H, W, 3]. tell(photos so far)."""
-    examples = gathered(model, photos, tell)
+def learned(model: Model, photos: Iterable[np.ndarray], count: int) -> dict[str, Tensor]:
+    """The model's tables with a basis of `count` corrections, or of twice as many as photos [H, W, 3], uint8."""
+    examples = gathered(model, photos)
     mean = (examples.inner.double() * examples.errors[:, None, None]).mean(0)
     basis = orthonormal(examples, in_turns(examples, first_basis(examples, mean, count)), mean)
     head = model.codec.g_s.head
-    unpacked = torch.empty(count, head.conv.out_channels, basis.shape[1])
+    unpacked = torch.empty(len(basis), head.conv.out_channels, basis.shape[1])
     unpacked[:, packed_order(head.conv.out_channels, head.ratio)] = basis.transpose(1, 2).float()
     # As a model directory in half precision holds them.
     return model.tables | {BASIS: unpacked.half().float(), SCALES: scales(model, examples, basis)}
 
 
-def gathered(model: Model, photos: Iterable[np.ndarray], tell: Callable[[int], None]) -> Examples:
-    """Every photo at every other rung, the best among them."""
+def gathered(model: Model, photos: Iterable[np.ndarray]) -> Examples:
+    """Photos at every fourth rung from the best one down, or the second best: one photo so, the next one otherwise."""
     transforms, fits, rungs = Transforms(_with_empty_basis(model)), [], []
     assert transforms.corrections is not None
-    chosen = range(model.codec.architecture.rungs, 0, -2)
-    for done, pixels in enumerate(photos, start=1):
+    best = model.codec.architecture.rungs
+    for number, pixels in enumerate(photos):
         y = transforms.analyse(pixels)
-        for rung in chosen:
+        for rung in range(best - number % 2 * min(2, best - 1), 0, -4):
             quality, fit = rung * QUALITY_ONE, transforms.corrections.start()
             symbols, y_hat = transforms.code(y, transforms.hyper_latents(y, quality), quality)
             cells = whole(symbols.z.shape[1:])
             transforms.add_to_fit(fit, y_hat, cells, cells, pixels)
             fits.append(fit)
             rungs.append(rung - 1)
-        tell(done)
     errors = torch.tensor([fit.squared_error for fit in fits], dtype=torch.float64)
     blocks = torch.tensor([fit.inner[-1, -1] for fit in fits], dtype=torch.float64)
     inner, outer = (torch.stack([getattr(fit, name) / fit.squared_error for fit in fits]).float()
@@ -79,7 +76,7 @@ def first_basis(examples: Examples, mean: Tensor, count: int) -> Tensor:
     for inner, outer, error in zip(examples.inner, examples.outer, examples.errors, strict=True):
         own = torch.linalg.solve(inner.double() + RIDGE * mean / error, outer.double())
         rows.append((root @ own).flatten().float() / error.sqrt())
-    _, _, directions = torch.svd_lowrank(torch.stack(rows), q=count + 8, niter=4)
+    _, _, directions = torch.svd_lowrank(torch.stack(rows), q=min(count + 8, len(rows)), niter=4)
     return _unroot(root, directions[:, :count].T.double(), outer.shape)
 
 

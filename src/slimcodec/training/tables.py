@@ -1,0 +1,55 @@
+"""What is counted and learned on photos once a student's networks stand, and is in its tables then.
+
+    tables of r    how often each residual comes, as its encoder chooses them (training/calibrate)
+    banks of z     tables that the neighbours choose (training/banks)
+    corrections    what pictures may change about g_s.head (training/corrections)
+
+The networks stay as they are. A model that is trained on begins without banks and corrections, which follow them.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slimcodec.codec.grid import CELL
+from slimcodec.codec.models import Model
+from slimcodec.training.banks import hyper_latents, with_banks
+from slimcodec.training.calibrate import calibrated
+from slimcodec.training.corrections import learned
+from slimcodec.training.photos import Photo, centre_crops
+
+Tell = Callable[[str, int, int], None]
+
+
+def with_everything(model: Model, crops: Tensor, photos: Sequence[np.ndarray], count: int, tell: Tell) -> Model:
+    """A model with tables of all three kinds.
+
+    crops   [B, 3, H, W] in [0, 1], which residuals are counted on
+    photos  uint8 [H, W, 3], sides multiples of 64: for banks and corrections
+    count   how many corrections
+    tell    tell(what, photos so far, photos in all)
+    """
+    model = model._replace(tables=calibrated(model.codec, model.tables, crops))
+    model = model._replace(tables=with_banks(model.tables, hyper_latents(model.codec, _tensors(photos, tell))))
+    return model._replace(tables=learned(model, _told("corrections", photos, tell), count))
+
+
+def crops_to_learn_from(photos: Sequence[Photo], side: int, limit: int | None) -> list[np.ndarray]:
+    """The middle of photos that are evenly spaced, uint8 [H, W, 3], as large as `side` and the photo allow."""
+    large = [photo for photo in photos if min(photo.pixels.shape[:2]) >= CELL]
+    chosen = large if limit is None else large[:: max(1, len(large) // limit)][:limit]
+    cropped = [pixels for _, pixels in centre_crops(chosen, side)]
+    return [pixels[: len(pixels) // CELL * CELL, : pixels.shape[1] // CELL * CELL] for pixels in cropped]
+
+
+def _tensors(photos: Sequence[np.ndarray], tell: Tell) -> Iterator[Tensor]:
+    for pixels in _told("banks", photos, tell):
+        yield torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None] / 255
+
+
+def _told(what: str, photos: Sequence[np.ndarray], tell: Tell) -> Iterator[np.ndarray]:
+    for done, pixels in enumerate(photos, start=1):
+        yield pixels
+        tell(what, done, len(photos))
