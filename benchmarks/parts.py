@@ -1,0 +1,145 @@
+"""What each part of a model's tables gains, alone and together: BD-rate, bits of corrections, time, by size of picture.
+
+    python benchmarks/parts.py PLAIN MODEL --photos NAME=FOLDER … [--large FOLDER] [--every 2] [--json FILE]
+
+MODEL has the weights of PLAIN, and the tables that finish.tables gives it. BD-rates are of real files at effort 0,
+against PLAIN; everything is measured in one process. --large takes photos at several sizes, and four of them together
+as one picture of 4000 x 3000 pixels.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from codec import mosaic
+from PIL import Image
+from tqdm import tqdm
+
+from slimcodec.codec import bitstream, models
+from slimcodec.codec.bitstream import QUALITY_ONE
+from slimcodec.codec.files import writing
+from slimcodec.codec.inference import Codec
+from slimcodec.codec.symbols import BANK_TABLES, CORRECTION_TABLES, COST_TABLES
+from slimcodec.evaluation.curves import bd_rate
+from slimcodec.evaluation.metrics import psnr_db
+from slimcodec.evaluation.photos import find_photos, open_photo
+
+QUALITIES = 1, 2, 4, 6, 8
+TIMED = 4  # the quality at which seconds are measured
+MEGAPIXELS = 0.4, 1.0, 2.8
+MOSAICS = 3
+PARTS = {
+    "tables of r": ("r_frequencies", "r_offsets", "r_skip", *COST_TABLES),
+    "banks of z": tuple(BANK_TABLES),
+    "corrections": tuple(CORRECTION_TABLES),
+}
+TOGETHER = "together"
+
+
+class Coded(NamedTuple):
+    curve: list[tuple[float, float]]  # bpp and PSNR
+    correction_bits: float  # mean over qualities
+    encode_seconds: float
+    decode_seconds: float
+
+
+def main() -> None:
+    options = _options()
+    torch.set_num_threads(options.threads)
+    plain, model = models.load(options.plain), models.load(options.model)
+    own = {part: {name: model.tables[name] for name in names} for part, names in PARTS.items()}
+    codecs = {part: Codec(plain._replace(tables=plain.tables | tables)) for part, tables in own.items()}
+    codecs = {"plain": Codec(plain)} | codecs | {TOGETHER: Codec(model)}
+    found = {name: _of_set(codecs, pictures) for name, pictures in _sets(options).items()}
+    print(_table(found))
+    if options.json:
+        with writing(options.json) as file:
+            file.write((json.dumps({"threads": options.threads, "sets": found}, indent=1) + "\n").encode())
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("plain", help="model directory or name")
+    parser.add_argument("model", help="the same with more tables")
+    parser.add_argument("--photos", nargs="*", default=[], metavar="NAME=FOLDER")
+    parser.add_argument("--large", type=Path, help="a folder of photos of 2.8 megapixels or more")
+    parser.add_argument("--every", type=int, default=1, help="take every n-th photo")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+def _sets(options: argparse.Namespace) -> dict[str, list[Image.Image]]:
+    sets = {}
+    for named in options.photos:
+        name, folder = named.split("=", 1)
+        sets[name] = [open_photo(path) for path in find_photos(folder)[:: options.every]]
+    if options.large:
+        paths = find_photos(options.large)
+        chosen = [open_photo(path) for path in paths[:: options.every]]
+        sets |= {f"{size} megapixels": [_scaled(photo, size) for photo in chosen] for size in MEGAPIXELS}
+        sets["12 megapixels"] = [mosaic(paths[4 * number :]) for number in range(min(MOSAICS, len(paths) // 4))]
+    return sets
+
+
+def _scaled(photo: Image.Image, megapixels: float) -> Image.Image:
+    scale = min(1.0, math.sqrt(1e6 * megapixels / (photo.width * photo.height)))
+    return photo.resize((round(photo.width * scale), round(photo.height * scale)), Image.Resampling.LANCZOS)
+
+
+def _of_set(codecs: dict[str, Codec], pictures: list[Image.Image]) -> dict[str, dict[str, float]]:
+    """Of every part: means over the pictures of BD-rate in per cent and bits, and medians of ratios of time."""
+    coded = [{part: _coded(codec, picture) for part, codec in codecs.items()} for picture in tqdm(pictures)]
+    found = {}
+    for part in [*PARTS, TOGETHER]:
+        pairs = [(of_picture["plain"], of_picture[part]) for of_picture in coded]
+        percents = [bd_rate(plain.curve, own.curve).percent for plain, own in pairs]
+        found[part] = {
+            "bd_rate_percent": statistics.mean(percents),
+            "median": statistics.median(percents),
+            "worst": max(percents),
+            "correction_bits": statistics.mean(own.correction_bits for _, own in pairs),
+            "encode": statistics.median(own.encode_seconds / plain.encode_seconds for plain, own in pairs),
+            "decode": statistics.median(own.decode_seconds / plain.decode_seconds for plain, own in pairs),
+            "encode_seconds": statistics.median(own.encode_seconds for _, own in pairs),
+        }
+    return found
+
+
+def _coded(codec: Codec, picture: Image.Image) -> Coded:
+    began = time.perf_counter()
+    data = codec.compress(picture, TIMED)
+    encoded = time.perf_counter()
+    codec.decompress(data)
+    decoded, encoding, pixels = time.perf_counter(), codec.encoding(picture), np.asarray(picture)
+    curve, bits = [], []
+    for quality in QUALITIES:
+        data = encoding.file(quality * QUALITY_ONE)
+        error = psnr_db(pixels, np.asarray(codec.decompress(data)))
+        curve.append((8 * len(data) / (picture.width * picture.height), error))
+        correction = bitstream.unpack(data).correction
+        bits.append(8 * (1 + len(correction)) if correction else 0)
+    return Coded(curve, statistics.mean(bits), encoded - began, decoded - encoded)
+
+
+def _table(found: dict[str, dict[str, dict[str, float]]]) -> str:
+    rows = [
+        "| pictures | part | BD-rate | median | worst | bits of corrections | encode | decode |",
+        "|---|---|" + "---:|" * 6,
+    ]
+    for name, parts in found.items():
+        for part, of in parts.items():
+            shown = [f"{of[key]:+.2f} %" for key in ("bd_rate_percent", "median", "worst")]
+            times = [f"{of[key]:.2f} ×" for key in ("encode", "decode")]
+            rows.append(" | ".join(["| " + name, part, *shown, f"{of['correction_bits']:.0f}", *times]) + " |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    main()
