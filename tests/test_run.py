@@ -9,11 +9,13 @@ import sys
 import time
 
 import pytest
+import torch
 from run_parts import ROOT, TINY, begin, configuration, run
 
 import slimcodec
 from slimcodec import InvalidInput
 from slimcodec.codec import models
+from slimcodec.codec.symbols import BANK_TABLES, CORRECTION_TABLES
 from slimcodec.pipeline import stages
 from slimcodec.pipeline.checks import checked
 from slimcodec.pipeline.settings import STAGES
@@ -116,6 +118,32 @@ def test_a_finished_student_is_trained_on_in_a_run_of_its_own(tmp_path, cache):
     start, student = (models.load(path) for path in (first / "finished", second / "student"))
     assert student.info["architecture"] == start.info["architecture"] and student.sha256 != start.sha256
     assert "teacher" in student.info["figures"]["validation"]["bd_rate_percent"]  # null, so little is it trained
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_finished_student_gets_its_last_tables(tmp_path, cache, training, capsys):
+    """Once it is trained, or as it is where it is not."""
+    overrides = ["experiment=smoke", f"run_dir={tmp_path}", *TINY, cache, "stages=[teacher,distill,finish]"]
+    overrides += ["++finish.tables={photos:4,side:128,corrections:3}"]
+    overrides += [] if training else ["finish.training=null"]
+    job = run(*overrides)
+    assert "finish: corrections, 4 of 4 photos" in capsys.readouterr().out
+    distilled, finished = models.load(job.directory.distilled), models.load(job.directory.finished)
+    assert finished.tables.keys() - distilled.tables.keys() == {*BANK_TABLES, *CORRECTION_TABLES}
+    assert len(finished.tables["head_basis"]) == 3 and finished.info["configuration"]["finish"]["tables"]["photos"] == 4
+    same = [torch.equal(t, finished.codec.state_dict()[name]) for name, t in distilled.codec.state_dict().items()]
+    assert all(same) is not training
+    assert job.directory.log(job.directory.finished).exists() is training
+    codec, (_, pixels) = slimcodec.load(job.directory.finished), embedded("validation")[0]
+    assert codec.decompress(codec.compress(pixels, 4)).size == (pixels.shape[1], pixels.shape[0])
+    assert "finished: complete" in printed_by(capsys, overrides)
+    with pytest.raises(InvalidInput, match=r"finish\.tables\.corrections=3, not 5"):
+        run(*overrides, "finish.tables.corrections=5")
+
+
+def printed_by(capsys, overrides):
+    run(*overrides)
+    return capsys.readouterr().out
 
 
 def test_unknown_stage_and_missing_target_are_named(tmp_path):
