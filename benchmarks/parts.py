@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from codec import mosaic
 from PIL import Image
+from tables import parts_table
 from tqdm import tqdm
 
 from slimcodec.codec import bitstream, models
@@ -57,7 +58,7 @@ def main() -> None:
     codecs = {part: Codec(plain._replace(tables=plain.tables | tables)) for part, tables in own.items()}
     codecs = {"plain": Codec(plain)} | codecs | {TOGETHER: Codec(model)}
     found = {name: _of_set(codecs, pictures) for name, pictures in _sets(options).items()}
-    print(_table(found))
+    print(parts_table(found))
     if options.json:
         with writing(options.json) as file:
             file.write((json.dumps({"threads": options.threads, "sets": found}, indent=1) + "\n").encode())
@@ -126,19 +127,6 @@ def _coded(codec: Codec, picture: Image.Image) -> Coded:
         correction = bitstream.unpack(data).correction
         bits.append(8 * (1 + len(correction)) if correction else 0)
     return Coded(curve, statistics.mean(bits), encoded - began, decoded - encoded)
-
-
-def _table(found: dict[str, dict[str, dict[str, float]]]) -> str:
-    rows = [
-        "| pictures | part | BD-rate | median | worst | bits of corrections | encode | decode |",
-        "|---|---|" + "---:|" * 6,
-    ]
-    for name, parts in found.items():
-        for part, of in parts.items():
-            shown = [f"{of[key]:+.2f} %" for key in ("bd_rate_percent", "median", "worst")]
-            times = [f"{of[key]:.2f} ×" for key in ("encode", "decode")]
-            rows.append(" | ".join(["| " + name, part, *shown, f"{of['correction_bits']:.0f}", *times]) + " |")
-    return "\n".join(rows)
 
 
 if __name__ == "__main__":

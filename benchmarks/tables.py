@@ -10,6 +10,7 @@ A table stands between `<!-- kind name -->` and `<!-- end -->` and is replaced a
     training NAME   results/training/NAME.json, of benchmarks/train.py
     processes NAME  results/training/NAME.json: seconds of a stage of two lengths, by trainer
     efforts NAME    results/flagship/NAME.json, of benchmarks/encoder.py
+    parts NAME      results/flagship/NAME.json, of benchmarks/parts.py
     bd_rate NAME    results/NAME/summary.json, of slimcodec evaluate: every model of the study
     fixed NAME      the same, of Kodak, over 29 to 37 dB
     ranges NAME     the same: what the models cost, and the PSNR that their curves cover
@@ -162,6 +163,28 @@ def efforts(name: str) -> str:
     return _table(["", "against effort 0", "seconds a picture"], cells)
 
 
+def parts(name: str) -> str:
+    """What each part of a model's tables gains on every set of pictures."""
+    return parts_table(_stored("flagship", name)["sets"])
+
+
+def parts_table(sets: dict[str, dict[str, dict[str, float]]]) -> str:
+    """Of every set and part the figures of benchmarks/parts.py."""
+    cells = [
+        [
+            f"{pictures}: {part}",
+            *(f"{found[key]:+.2f} %".replace("-", "−") for key in ("bd_rate_percent", "median", "worst")),
+            f"{found['correction_bits']:.0f}",
+            f"{found['encode_seconds']:.2f}",
+            *(f"{found[key]:.2f}" for key in ("encode", "decode")),
+        ]
+        for pictures, by_part in sets.items()
+        for part, found in by_part.items()
+    ]
+    heading = ["", "BD-rate, mean", "median", "worst", "bits of corrections", "s to encode", "× encode", "× decode"]
+    return _table(heading, cells)
+
+
 def bd_rates(name: str) -> str:
     """BD-rate by RGB PSNR of a study's models against its references, over all that both curves cover."""
     study = _summary(name)
@@ -257,6 +280,7 @@ KINDS = {
     "training": training,
     "processes": processes,
     "efforts": efforts,
+    "parts": parts,
     "bd_rate": bd_rates,
     "fixed": fixed,
     "ranges": ranges,
