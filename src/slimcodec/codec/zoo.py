@@ -69,8 +69,9 @@ def list_models() -> list[Path]:
 
 
 def default_student() -> Path:
-    """The only student there is; InvalidInput, with their names, when there are several or none."""
+    """The student called slim-2k, or the only one; InvalidInput, with their names, for several others or none."""
     students = [directory for directory in list_models() if directory.parent.name == "students"]
+    students = [directory for directory in students if directory.name == DEFAULT_STUDENT] or students
     if len(students) != 1:
         names = ", ".join(directory.name for directory in students) or "none"
         raise InvalidInput(f"name a model (--model, or model= in Python): the students installed are {names}")
