@@ -268,11 +268,13 @@ def test_a_model_is_found_by_the_hash_that_a_file_names(installed):
         zoo.by_hash("0123456789abcdef")
 
 
-def test_the_default_is_the_only_student(installed):
+def test_the_default_is_the_only_student_or_the_one_of_that_name(installed):
     assert zoo.default_student() == installed / "students/slim"
     shutil.copytree(installed / "students/slim", installed / "students/other")
     with pytest.raises(InvalidInput, match=r"--model.*: the students installed are other, slim"):
         zoo.default_student()
+    shutil.copytree(installed / "students/slim", installed / "students/slim-2k")
+    assert zoo.default_student() == installed / "students/slim-2k"
 
 
 def test_the_zoos_of_this_package_exist():

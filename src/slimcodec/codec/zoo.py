@@ -26,6 +26,7 @@ from slimcodec.codec.bitstream import HASH_BYTES
 FORMAT_VERSION = 2
 MAX_BYTES = 4 << 20  # of model.json: those of trained models have some 10 kB, 65,536 channels a megabyte
 DESCRIPTION, WEIGHTS, TRAINING, CARD = "model.json", "weights.safetensors", "training.safetensors", "README.md"
+DEFAULT_STUDENT = "slim-2k"
 
 # What every model.json holds beside the version of its format.
 FIELDS = {
