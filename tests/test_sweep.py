@@ -2,13 +2,13 @@
 
 import csv
 import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import warm
 import yaml
 from hydra import compose, initialize_config_dir
 from run_parts import CACHE, ROOT, TINY
@@ -34,22 +34,16 @@ class Swept:
     def __init__(self, directory: Path, *overrides: str):
         self.directory, self.cache = directory / "sweep", directory / "cache"
         places = [f"hydra.sweep.dir={self.directory}", f"cache={self.cache}"]
-        self.command = [sys.executable, str(ROOT / "run.py"), "-m", "experiment=smoke", *SHORT, *places, *overrides]
+        self.arguments = ["-m", "experiment=smoke", *SHORT, *places, *overrides]
         self.settings = {"env": os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}, "text": True}
 
     def run(self, *overrides: str) -> subprocess.CompletedProcess:
-        command = [*self.command, *overrides]
+        command = [sys.executable, str(ROOT / "run.py"), *self.arguments, *overrides]
         return subprocess.run(command, **self.settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
     def kill_at(self, sign: str) -> None:
         """Start it, and kill it when there is a file of this pattern."""
-        with open(self.directory.parent / "log.txt", "w") as log:
-            process = subprocess.Popen(self.command, **self.settings, stdout=log, stderr=log)
-            deadline = time.monotonic() + 120
-            while not list(self.directory.glob(sign)) and process.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.02)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+        warm.kill_at(self.arguments, self.directory.parent / "log.txt", self.directory, sign)
 
     def rows(self) -> dict[str, dict[str, str]]:
         with open(self.directory / sweep.CSV, newline="") as file:
