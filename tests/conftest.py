@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from warm import count_on_few_crops
 
 from slimcodec.codec import inference
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.network import HyperpriorCodec
-from slimcodec.training import teach
-from slimcodec.training.calibrate import calibrated
 from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.teach import save_trained
 
@@ -98,9 +97,9 @@ def threads(count):
 
 @pytest.fixture(scope="session", autouse=True)
 def few_crops():
-    """Tables are counted on at most four crops. A run in miniature would spend most of its time on its 64."""
+    """Tables are counted on a few crops. A run in miniature would spend most of its time on its 64."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(teach, "calibrated", lambda codec, tables, crops: calibrated(codec, tables, crops[:4]))
+        count_on_few_crops(patch)
         yield
 
 

@@ -43,6 +43,7 @@ TINY = [
     *ONE_ROUND,
     "evaluate.qualities=[1,3,6,8]",
     "evaluate.limit=1",
+    "evaluate.metrics=[psnr]",
     "evaluate.anchors=[]",
     "evaluate.memory=false",
     "evaluate.models=[]",

@@ -3,13 +3,12 @@
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
+import warm
 from run_parts import ROOT, TINY, begin, configuration, run
 
 import slimcodec
@@ -52,6 +51,10 @@ def test_every_experiment_composes_and_runs(experiment, tmp_path, photos, cache)
         overrides += [f"data.root={photos}", "data.held_out=2"]
     if configuration(f"experiment={experiment}")["trainer"]["accelerator"] == "gpu":
         overrides += ["trainer.accelerator=cpu"]  # the rest as it is, workers and all
+    if configuration(f"experiment={experiment}")["finish"]["tables"]:
+        overrides += ["finish.tables={photos:4,side:128,corrections:2}"]
+    if experiment == "smoke":
+        overrides += ["evaluate.metrics=[psnr,ms_ssim]"]  # those of every run that is no miniature
     run(*overrides)
     info = json.loads((tmp_path / "student" / "model.json").read_text())
     assert info["decoder_macs_per_pixel"] <= 190
@@ -172,11 +175,6 @@ def test_efforts_and_other_models_are_evaluated_beside(tmp_path, cache):
     assert {"slim-2k", "student effort 1", "student", "teacher"} <= set(summary["codecs"])
 
 
-def _command(directory, *overrides):
-    cache = f"cache={directory.parent / 'cache'}"
-    return [sys.executable, str(ROOT / "run.py"), "experiment=smoke", f"run_dir={directory}", cache, *overrides]
-
-
 # What exists while a stage is at work, in the order of the stages.
 SIGNS = {
     "teacher": "../cache/*/teacher.work/last.ckpt",
@@ -188,20 +186,16 @@ SIGNS = {
 
 
 def test_a_run_killed_in_each_stage_continues(tmp_path):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    overrides = [f"run_dir={tmp_path / 'run'}", f"cache={tmp_path / 'cache'}", "evaluate.metrics=[psnr]"]
     began = {}
     for sign in SIGNS.values():
-        with open(tmp_path / "log.txt", "ab") as log:
-            process = subprocess.Popen(_command(tmp_path / "run"), cwd=ROOT, env=environment, stdout=log, stderr=log)
-            deadline = time.monotonic() + 120
-            while not list((tmp_path / "run").glob(sign)) and process.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.01)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+        warm.kill_at(["experiment=smoke", *overrides], tmp_path / "log.txt", tmp_path / "run", sign)
         teacher = tmp_path / "run" / "teacher" / "weights.safetensors"
         if teacher.exists():
             began.setdefault("teacher", teacher.stat().st_mtime_ns)
-    finished = subprocess.run(_command(tmp_path / "run"), cwd=ROOT, env=environment, capture_output=True, text=True)
+    command = [sys.executable, str(ROOT / "run.py"), "experiment=smoke", *overrides]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr[-2000:]
     assert "teacher: complete" in finished.stdout and "distilled: complete" in finished.stdout
     assert teacher.stat().st_mtime_ns == began["teacher"]

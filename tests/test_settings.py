@@ -74,10 +74,14 @@ BAD = [
     (["logger=comet"], "Could not find 'logger/comet'"),
     (["+logger.comet={}"], "logger.comet: there is no such setting"),
 ]
-# Fork a process for each line of stdin, so that all of them share the imports; say how each ended.
+# Fork a process for each line of stdin, so that all of them share the imports, and the grammars and modules that Hydra
+# makes and finds when it first composes; say how each ended.
 MANY = """
 import os, runpy, sys
+import hydra
 import run  # what every command imports
+with hydra.initialize_config_dir(os.path.join(os.path.dirname(run.__file__), "conf"), version_base="1.3"):
+    hydra.compose("config", ["prune.shrink=1"], return_hydra_config=True)
 for line in sys.stdin.read().splitlines():
     reading, writing = os.pipe()
     if not (child := os.fork()):

@@ -2,13 +2,13 @@
 
 import csv
 import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import warm
 import yaml
 from hydra import compose, initialize_config_dir
 from run_parts import CACHE, ROOT, TINY
@@ -25,6 +25,7 @@ FOUR_JOBS = ("prune.target_macs_per_pixel=190,230", "distill=full,output_only")
 # With as many steps as the smoke test has, for models that have a BD-rate.
 SHORT = [override for override in TINY if override != CACHE and ".training.steps" not in override]
 SHORT += ["stages=[teacher,distill,prune,evaluate]", "evaluate.rounds=false"]
+TWO_STEPS = [f"{role}.training.{name}=2" for role in ("teacher", "student") for name in ("steps", "steps_per_epoch")]
 NAMES = {f"distill={distill},prune.target_macs_per_pixel={macs}" for distill in DISTILL for macs in (190, 230)}
 
 
@@ -34,22 +35,16 @@ class Swept:
     def __init__(self, directory: Path, *overrides: str):
         self.directory, self.cache = directory / "sweep", directory / "cache"
         places = [f"hydra.sweep.dir={self.directory}", f"cache={self.cache}"]
-        self.command = [sys.executable, str(ROOT / "run.py"), "-m", "experiment=smoke", *SHORT, *places, *overrides]
-        self.settings = {"env": os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}, "text": True}
+        self.arguments = ["-m", "experiment=smoke", *SHORT, *places, *overrides]
+        self.settings = {"env": os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "400"}, "text": True}
 
     def run(self, *overrides: str) -> subprocess.CompletedProcess:
-        command = [*self.command, *overrides]
+        command = [sys.executable, str(ROOT / "run.py"), *self.arguments, *overrides]
         return subprocess.run(command, **self.settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
     def kill_at(self, sign: str) -> None:
         """Start it, and kill it when there is a file of this pattern."""
-        with open(self.directory.parent / "log.txt", "w") as log:
-            process = subprocess.Popen(self.command, **self.settings, stdout=log, stderr=log)
-            deadline = time.monotonic() + 120
-            while not list(self.directory.glob(sign)) and process.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.02)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+        warm.kill_at(self.arguments, self.directory.parent / "log.txt", self.directory, sign)
 
     def rows(self) -> dict[str, dict[str, str]]:
         with open(self.directory / sweep.CSV, newline="") as file:
@@ -66,8 +61,8 @@ def completed(tmp_path_factory):
     swept = Swept(tmp_path_factory.mktemp("swept"), *FOUR_JOBS)
     swept.kill_at("distill=output_only,prune.target_macs_per_pixel=190/distilled/weights.safetensors")
     before = swept.written("**/weights.safetensors")
-    finished = swept.run()
-    assert finished.returncode == 0, finished.stdout[-3000:]
+    log = swept.directory.parent / "completed.txt"
+    assert warm.run(swept.arguments, log) == 0, log.read_text()[-3000:]
     return swept, before
 
 
@@ -108,7 +103,8 @@ def test_another_configuration_is_refused_and_the_other_jobs_go_on(completed):
 
 
 def test_two_jobs_at_once_train_one_teacher_and_a_failed_one_is_told_twice(tmp_path):
-    swept = Swept(tmp_path, "student.training.learning_rate=0.001,0.002", "+student.training.optimizer=adam,nonsense")
+    varied = ("student.training.learning_rate=0.001,0.002", "+student.training.optimizer=adam,nonsense")
+    swept = Swept(tmp_path, *TWO_STEPS, *varied)
     result = swept.run("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "stages=[teacher,distill]")
     assert result.returncode == 1
     assert len(list(swept.cache.glob("*/teacher/weights.safetensors"))) == 1
@@ -119,7 +115,7 @@ def test_two_jobs_at_once_train_one_teacher_and_a_failed_one_is_told_twice(tmp_p
 
 
 def test_submitit_runs_the_jobs_in_processes_of_its_own(tmp_path):
-    swept = Swept(tmp_path, "seed=1,2", "stages=[teacher]", "hydra/launcher=submitit_local")
+    swept = Swept(tmp_path, *TWO_STEPS, "seed=1,2", "stages=[teacher]", "hydra/launcher=submitit_local")
     result = swept.run()
     assert result.returncode == 0, result.stdout[-3000:]
     assert len(list(swept.cache.glob("*/teacher/weights.safetensors"))) == 2

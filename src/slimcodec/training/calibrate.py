@@ -88,17 +88,17 @@ def _count(codec: HyperpriorCodec, quantiser: Quantiser, crops: Tensor) -> Count
     qualities = [rung * QUALITY_ONE for rung in range(1, codec.architecture.rungs + 1)]
     magnitudes, by_scale = torch.zeros(SCALE_COUNT, LARGEST + 1, dtype=torch.float64), []
     for crop in crops:
+        y = codec.g_a(crop[None])  # the same at every quality
         for quality in qualities:
-            found = _counted(codec, quantiser, crop[None], quality)
+            found = _counted(codec, quantiser, y, quality)
             by_scale.append(found.by_scale)
             magnitudes += found.cells.bincount(minlength=magnitudes.numel()).view_as(magnitudes)
     return Counts(magnitudes, torch.stack(by_scale))
 
 
-def _counted(codec: HyperpriorCodec, quantiser: Quantiser, x: Tensor, fixed_quality: int) -> CropCounts:
-    shift = codec.gain_shift(torch.tensor([fixed_quality], device=x.device))
+def _counted(codec: HyperpriorCodec, quantiser: Quantiser, y: Tensor, fixed_quality: int) -> CropCounts:
+    shift = codec.gain_shift(torch.tensor([fixed_quality], device=y.device))
     gain = codec.gain(shift)
-    y = codec.g_a(x)
     z_hat = round_z(codec.h_a(y * gain[:, :, None, None]))
     index = rate.whole_index(codec.scale_index(z_hat, shift))
     planes, plane_gain, found = to_planes(y), gain[:, None, :, None, None], []
