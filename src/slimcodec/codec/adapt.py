@@ -22,6 +22,7 @@ from slimcodec.codec import handful
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.bitstream import MAX_CORRECTIONS, QUALITY_ONE
 from slimcodec.codec.entropy import Tables
+from slimcodec.codec.grid import Window
 from slimcodec.codec.layers import PackedSubPixelConv, packed_order
 from slimcodec.codec.network import Synthesis
 from slimcodec.codec.rate import INDEX_STEP, SCALE_COUNT
@@ -114,11 +115,14 @@ class Corrections:
     def start(self) -> Fit:
         return Fit(self.basis.shape[2], self.basis.shape[1])
 
-    def add(self, fit: Fit, features: Tensor, pixels: Tensor) -> None:
-        """features [1, C, h, w] of g_s before its head; pixels [1, 3, ratio·h, ratio·w] less the middle grey."""
+    def add(self, fit: Fit, features: Tensor, inner: Window, pixels: Tensor) -> None:
+        """features [1, C, h, w] of g_s before its head; pixels of the window `inner` of them alone,
+        [1, 3, ratio·h', ratio·w'], less the middle grey. What is around is seen by the head."""
         conv, ratio = self.head.conv, self.head.ratio
         kernel = conv.kernel_size[0]
-        seen = features[0].flatten(1) if kernel == 1 else F.unfold(features, kernel, padding=kernel // 2)[0]
+        if kernel > 1:
+            features = F.unfold(features, kernel, padding=kernel // 2).unflatten(2, features.shape[2:])
+        seen = features[0, :, *inner.slices].flatten(1)
         target = F.pixel_unshuffle(pixels, ratio)[0].flatten(1)[self.order]
         assert conv.bias is not None
         weights = torch.cat([conv.weight.flatten(1), conv.bias[:, None]], dim=1)
