@@ -1,8 +1,9 @@
 """Real files: exact integers in every setting, the picture that the encoder foresaw, honest estimates, clear refusals.
 
-tests/golden holds a tiny model and two files with the integers in them and the picture they give. They pin the format
-and the integer scale path: a change that breaks them makes old files unreadable. After such a change, made on purpose
-and with a new format version, `python tests/test_inference.py` writes them anew.
+tests/golden holds a tiny model and two files with the integers in them and the picture they give; and the same model
+with banks and corrections, with two files of version 3. They pin the format and the integer scale path: a change that
+breaks them makes old files unreadable. After such a change, made on purpose and with a new format version,
+`python tests/test_inference.py` writes them anew; with `corrected` only those of version 3.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
-from conftest import lively, threads
+from conftest import bank_tables, correction_tables, lively, threads
 from PIL import Image
 from torch.nn import functional as F
 
@@ -27,7 +28,10 @@ from slimcodec.codec.symbols import Symbols
 
 GOLDEN = Path(__file__).with_name("golden")
 GOLDEN_MODEL = GOLDEN / "model"
-GOLDEN_FILES = {"picture": {"quality": 1.9}, "tiled": {"quality": 1.3, "tile": 2}}  # the latter with alpha and ICC
+PLAIN_FILES = {"picture": {"quality": 1.9}, "tiled": {"quality": 1.3, "tile": 2}}  # the latter with alpha and ICC
+CORRECTED_MODEL = GOLDEN / "corrected-model"
+CORRECTED_FILES = {"corrected": {"quality": 1.9}, "corrected-tiled": {"quality": 1.3, "tile": 2}}
+GOLDEN_FILES = PLAIN_FILES | CORRECTED_FILES
 SHIPPED = "slim-2k"  # has a golden file as well: `python tests/test_inference.py shipped` where it is replaced
 GOLDEN_ARCHITECTURE = {
     "latent_channels": 4,
@@ -168,6 +172,10 @@ def golden(name):
     )
 
 
+def golden_model(name):
+    return SHIPPED if name == SHIPPED else CORRECTED_MODEL if name in CORRECTED_FILES else GOLDEN_MODEL
+
+
 def load_in(memory_format, *arguments):
     """A codec whose weights have another layout in memory than usual."""
     codec = inference.load(*arguments)
@@ -216,7 +224,7 @@ def test_golden_files_decode_to_the_stored_integers_in_every_setting(name, setti
     """Read at once and part by part; at the same precision pixels are within one level of the stored ones."""
     data, expected, pixels = golden(name)
     precision, context = SETTINGS[setting]
-    codec = load_in(memory_format, SHIPPED if name == SHIPPED else GOLDEN_MODEL, "cpu", precision)
+    codec = load_in(memory_format, golden_model(name), "cpu", precision)
     with context():
         assert same(read(codec, data), expected)
         for window in (Window(0, 0, 1, 1), Window(1, 1, 3, 3), Window(2, 3, 3, 4), Window(0, 2, 3, 4)):
@@ -233,25 +241,52 @@ def test_golden_files_decode_to_the_stored_integers_in_every_setting(name, setti
 @pytest.mark.parametrize("name", GOLDEN_FILES)
 def test_golden_files_are_written_as_they_were(name):
     """The integers give the very same streams; the pictures and what comes with them are there."""
-    codec = inference.load(GOLDEN_MODEL)
+    codec = inference.load(golden_model(name))
     data, symbols, pixels = golden(name)
     contents = bitstream.unpack(data)
     header = contents.header
+    assert data[4] == (3 if name in CORRECTED_FILES else 2) and bool(contents.correction) == (name in CORRECTED_FILES)
     assert (header.width, header.height, header.tile) == (230, 160, GOLDEN_FILES[name].get("tile", 0))
     assert codec.coder.write(symbols, header) == contents.streams
     assert np.array_equal(codec.coder.scale_index(symbols.z, header.quality, header.tile), symbols.index)
-    if name == "tiled":
+    if name.endswith("tiled"):
         assert len(contents.streams) == 4 and contents.chunk("icc") == PROFILE
         assert np.array_equal(
             np.frombuffer(contents.chunk("alpha"), np.uint8).reshape(160, 230)[THINNED], pixels[:, :, 3]
         )
     else:
-        assert bitstream.pack(header, contents.streams) == data
+        assert bitstream.pack(header, contents.streams, contents.correction) == data
+
+
+@pytest.mark.parametrize("name", CORRECTED_FILES)
+def test_golden_corrections_are_read_and_written_as_they_were(name):
+    """The integers, and what they do to the weights."""
+    codec, stored = inference.load(CORRECTED_MODEL), np.load(GOLDEN / f"{name}.npz")
+    contents = bitstream.unpack((GOLDEN / f"{name}.slim").read_bytes())
+    quality = contents.header.quality
+    correction = codec.transforms.read_correction(contents.correction, quality)
+    assert correction.shift == stored["shift"] and np.array_equal(correction.q, stored["q"])
+    assert codec.transforms.corrections.write(correction, quality) == contents.correction
+    assert correction.shift > 9 and (correction.q != 0).sum() > 3
+    head = codec.transforms.g_s(correction).head.conv
+    np.testing.assert_allclose(head.weight.numpy(), stored["head_weight"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(head.bias.numpy(), stored["head_bias"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", PLAIN_FILES)
+def test_a_model_without_a_basis_writes_version_2_as_ever(name):
+    """What older readers read: version 2, whose first stream begins with its states."""
+    codec = inference.load(GOLDEN_MODEL)
+    contents = bitstream.unpack((GOLDEN / f"{name}.slim").read_bytes())
+    picture = np.asarray(codec.decompress((GOLDEN / f"{name}.slim").read_bytes()))
+    assert codec.transforms.corrections is None and contents.correction == b""
+    for again in (codec.compress(picture, **GOLDEN_FILES[name]), codec.compress(255 - picture, 2)):
+        assert again[4] == 2 and bitstream.unpack(again).correction == b""
 
 
 @pytest.mark.parametrize("name", GOLDEN_FILES)
 def test_golden_files_are_not_trivial(name):
-    codec = inference.load(GOLDEN_MODEL)
+    codec = inference.load(golden_model(name))
     _, symbols, pixels = golden(name)
     assert codec.coder.r_tables.skip == GOLDEN_SKIP and codec.quantiser.offsets.unique().numel() > 8
     skipped = symbols.index < GOLDEN_SKIP
@@ -307,20 +342,39 @@ def write_golden() -> None:
     tables["r_offsets"] = (40 * torch.sin(torch.arange(SCALE_COUNT) / 4)).round().to(torch.int16)
     tables["r_skip"] = torch.tensor([GOLDEN_SKIP], dtype=torch.int32)
     models.save(GOLDEN_MODEL, lively(architecture, seed=1), tables, role="student")
-    codec = inference.load(GOLDEN_MODEL)
+    write_golden_files(GOLDEN_MODEL, PLAIN_FILES)
+    write_golden_corrected()
+
+
+def write_golden_corrected() -> None:
+    """Write what of tests/golden is of version 3: the model that is there, with banks and corrections."""
+    model = models.load(GOLDEN_MODEL)
+    architecture = model.codec.architecture
+    tables = model.tables | bank_tables(architecture) | correction_tables(architecture)
+    models.copy_with_tables(GOLDEN_MODEL, CORRECTED_MODEL, tables)
+    write_golden_files(CORRECTED_MODEL, CORRECTED_FILES)
+
+
+def write_golden_files(model: Path, files: dict) -> None:
+    """Two drawn pictures, the second with alpha and ICC."""
+    codec = inference.load(model)
     row, column = np.mgrid[:160, :230]
     waves = [128 + 120 * np.sign(np.sin(row / a + column / b)) for a, b in ((5, 9), (17, -4), (-8, 30))]
     rgb = np.stack(waves, axis=2).astype(np.uint8)
     rgba = Image.fromarray(np.dstack([rgb, (row + column) % 256]).astype(np.uint8))
     rgba.info["icc_profile"] = PROFILE
-    for name, picture in (("picture", rgb), ("tiled", rgba)):
-        write_golden_file(name, codec, codec.compress(picture, **GOLDEN_FILES[name]))
+    for (name, settings), picture in zip(files.items(), (rgb, rgba), strict=True):
+        write_golden_file(name, codec, codec.compress(picture, **settings))
 
 
 def write_golden_file(name: str, codec: inference.Codec, data: bytes) -> None:
     (GOLDEN / f"{name}.slim").write_bytes(data)
     pixels = np.asarray(codec.decompress(data))[THINNED]
-    np.savez_compressed(GOLDEN / f"{name}.npz", pixels=pixels, **read(codec, data)._asdict())
+    contents, more = bitstream.unpack(data), {}
+    if correction := codec.transforms.read_correction(contents.correction, contents.header.quality):
+        head = codec.transforms.g_s(correction).head.conv
+        more = correction._asdict() | {"head_weight": head.weight.numpy(), "head_bias": head.bias.numpy()}
+    np.savez_compressed(GOLDEN / f"{name}.npz", pixels=pixels, **more, **read(codec, data)._asdict())
 
 
 def write_golden_of_shipped() -> None:
@@ -612,4 +666,5 @@ def test_a_round_trip_needs_no_training_library(codec, model_directory):
 
 
 if __name__ == "__main__":
-    write_golden_of_shipped() if "shipped" in sys.argv else write_golden()
+    writers = {"shipped": write_golden_of_shipped, "corrected": write_golden_corrected, "": write_golden}
+    writers["".join(sys.argv[1:])]()
