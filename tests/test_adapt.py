@@ -293,6 +293,13 @@ def coded(transforms, pixels, quality=QUALITY_ONE):
     return transforms.code(y, transforms.hyper_latents(y, quality), quality)[1]
 
 
+def error_after(corrections, fit, correction):
+    """The squared error of the corrected picture, as its sums foresee it."""
+    c = torch.from_numpy(correction.coefficients)
+    change = torch.tensordot(c, corrections.basis.double(), dims=1)
+    return fit.squared_error + float((change @ fit.inner * change).sum() - 2 * (change.T * fit.outer).sum())
+
+
 @pytest.mark.parametrize("size", [(128, 192), (100, 130), (70, 50)])
 def test_a_picture_in_pieces_gives_the_same_fit(transforms, size):
     pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
@@ -317,25 +324,37 @@ def test_the_fit_is_of_the_decoders_errors(transforms):
 
     assert fit.squared_error == pytest.approx(error(corrections.g_s), rel=1e-4)
     correction = corrections.best(fit, QUALITY_ONE, 1000.0)
-    c = torch.from_numpy(correction.coefficients)
-    change = torch.tensordot(c, corrections.basis.double(), dims=1)
-    foreseen = fit.squared_error + float((change @ fit.inner * change).sum() - 2 * (change.T * fit.outer).sum())
+    foreseen = error_after(corrections, fit, correction)
     assert foreseen < fit.squared_error
     assert error(corrections.applied(correction)) == pytest.approx(foreseen, rel=1e-3)
 
 
 def test_the_best_correction_follows_what_an_error_costs(transforms):
-    """Finer steps and less error where an error costs more; none where it costs nothing, or nothing is wrong."""
+    """Finer steps and less error where an error costs more; no correction where it costs nothing, or nothing is wrong."""
     pixels = np.random.default_rng(1).integers(150, 256, (64, 128, 3), dtype=np.uint8)
     y_hat = coded(transforms, pixels)
     fit, corrections = fitted(transforms, pixels, y_hat), transforms.corrections
-    found = [corrections.best(fit, QUALITY_ONE, error_bits) for error_bits in (10.0, 100.0, 10_000.0)]
-    shifts = [correction.shift for correction in found]
-    assert shifts == sorted(shifts) and shifts[0] < shifts[-1] <= MAX_SHIFT
+    found = [corrections.best(fit, QUALITY_ONE, error_bits) for error_bits in (0.03, 0.3, 3.0)]
     assert all(correction.q.any() and np.abs(correction.q).max() <= LARGEST for correction in found)
+    assert found[0].shift < found[1].shift < found[2].shift
+    removed = [fit.squared_error - error_after(corrections, fit, correction) for correction in found]
+    assert 0 < removed[0] < removed[1] < removed[2]
     assert corrections.best(fit, QUALITY_ONE, 1e-6) is None
     assert corrections.best(corrections.start(), QUALITY_ONE, 100.0) is None
-    assert corrections.best(fit, QUALITY_ONE, 1e30).shift <= MAX_SHIFT
+
+
+@pytest.mark.parametrize("error_bits", [1e4, 1e8, 1e16, 1e30])
+def test_where_the_step_is_small_for_what_is_wrong_it_is_made_coarser(transforms, error_bits):
+    """As in big pictures: the integers are at most 31, and nearly all that can be gained is gained all the same."""
+    pixels = np.random.default_rng(1).integers(150, 256, (64, 128, 3), dtype=np.uint8)
+    fit, corrections = fitted(transforms, pixels, coded(transforms, pixels)), transforms.corrections
+    flat = corrections.basis.double()
+    inner = torch.einsum("koi,ij,loj->kl", flat, fit.inner, flat)
+    slope = torch.einsum("koi,io->k", flat, fit.outer)
+    possible = float(slope @ torch.linalg.solve(inner, slope))
+    correction = corrections.best(fit, QUALITY_ONE, error_bits)
+    assert np.abs(correction.q).max() <= LARGEST and correction.shift <= MAX_SHIFT
+    assert fit.squared_error - error_after(corrections, fit, correction) > 0.9 * possible
 
 
 def test_where_every_table_is_skipped_nothing_is_corrected(architectures):
