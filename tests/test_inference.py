@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from slimcodec import InvalidFile, InvalidInput, InvalidModel
 from slimcodec.codec import bitstream, inference, isolation, models, transforms
+from slimcodec.codec.adapt import Correction
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.grid import CELL, PLANES, Window, whole
 from slimcodec.codec.rate import SCALE_COUNT
@@ -69,7 +70,8 @@ def same(one, other):
 def repacked(data, *, streams=None, **fields):
     """The same file with other streams or header fields, under a right checksum."""
     contents = bitstream.unpack(data)
-    return bitstream.pack(contents.header._replace(**fields), contents.streams if streams is None else streams)
+    streams = contents.streams if streams is None else streams
+    return bitstream.pack(contents.header._replace(**fields), streams, contents.correction)
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -637,6 +639,110 @@ def test_a_partial_file_may_be_damaged_without_more_than_a_refusal(codec, small_
         damaged[rng.integers(begin, len(damaged))] ^= int(rng.integers(1, 256))
         with contextlib.suppress(InvalidFile):
             assert codec.decompress(bytes(damaged), allow_partial=True).size == (31, 17)
+
+
+# --- corrections ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def corrected(codec, pictures):
+    """A file with a correction, tiled, and what it holds."""
+    data = codec.compress(pictures["astronaut 100x130"], 3, tile=1)
+    return data, bitstream.unpack(data)
+
+
+def uncorrected(contents):
+    return bitstream.pack(contents.header, contents.streams)
+
+
+def test_files_of_pictures_are_corrected_and_tiny_ones_are_not(codec, pictures):
+    """So that what the other tests say about files, they say about those with a correction."""
+    versions = {name: codec.compress(pictures[name], 4)[4] for name in PICTURES}
+    assert versions == dict.fromkeys(PICTURES, 3) | {"1x1": 2, "1x300": 2}
+    described = Image.fromarray(pictures["chelsea 64x64"]).convert("LA")
+    described.info["icc_profile"] = PROFILE
+    assert codec.compress(described, 4)[4] == codec.compress(pictures["chelsea 64x64"], 4, effort=1)[4] == 3
+
+
+@pytest.mark.parametrize("name", ["astronaut 100x130", "chelsea 64x64", "flat 70x50", "17x31"])
+@pytest.mark.parametrize("quality", QUALITIES)
+def test_a_correction_makes_the_picture_better(codec, pictures, name, quality):
+    data = codec.compress(pictures[name], quality)
+    contents = bitstream.unpack(data)
+    plain = uncorrected(contents)
+    assert len(data) - len(plain) == 1 + len(contents.correction) < 20
+    better, before = (psnr_db(codec.decompress(file), pictures[name]) for file in (data, plain))
+    assert better > before + 0.2
+
+
+def test_a_correction_is_of_the_whole_picture_whatever_its_tiles(codec, pictures):
+    """The integers are those of the picture in tiles: their first stream has it, and the others know it from there."""
+    picture = pictures["astronaut 100x130"]
+    found = [bitstream.unpack(codec.compress(picture, 3, tile=tile)).correction for tile in (0, 1, 2)]
+    assert all(found)
+    for tile in (0, 1, 2):
+        data = codec.compress(picture, 3, tile=tile)
+        pixels = np.asarray(codec.decompress(data)).astype(int)
+        for x, y, width, height in ((0, 0, 130, 100), (100, 70, 30, 30), (64, 64, 1, 1)):
+            region = np.asarray(codec.decompress(data, region=(x, y, width, height))).astype(int)
+            assert np.abs(region - pixels[y : y + height, x : x + width]).max() <= 1
+
+
+def test_a_model_without_a_basis_refuses_a_corrected_file_in_one_line(codec, corrected):
+    """As it could be of a model directory whose tables were taken out: the hash is the same here."""
+    data, contents = corrected
+    tables = {name: table for name, table in codec.model.tables.items() if not name.startswith("head_")}
+    other = inference.Codec(codec.model._replace(tables=tables))
+    with pytest.raises(
+        InvalidFile, match=r"^the file corrects its model, but this model knows no corrections"
+    ) as found:
+        other.decompress(data)
+    assert "\n" not in str(found.value)
+    assert np.array_equal(other.decompress(uncorrected(contents)), codec.decompress(uncorrected(contents)))
+
+
+def test_the_beginning_of_a_corrected_file_has_its_correction(codec, pictures, corrected):
+    """It is at the front, so that every partial picture is the better for it."""
+    data, contents = corrected
+    plain, picture = uncorrected(contents), pictures["astronaut 100x130"]
+    front = len(data) - sum(map(len, contents.streams))
+    for length in range(front - len(contents.correction) - 1, front):
+        with pytest.raises(InvalidFile, match="it ends before its correction does"):
+            codec.decompress(data[:length], allow_partial=True)
+    for share in (0.25, 0.5, 0.75, 1):
+        there = int(share * (len(data) - front))
+        with_it = codec.decompress(data[: front + there], allow_partial=True)
+        without = codec.decompress(plain[: len(plain) - (len(data) - front) + there], allow_partial=True)
+        assert psnr_db(with_it, picture) > psnr_db(without, picture) + 0.1
+
+
+def test_damage_in_a_correction_ends_in_a_picture_or_a_refusal(codec, corrected):
+    _, contents = corrected
+    size, refused = len(contents.correction), 0
+    damages = [bytes([*contents.correction[:at], contents.correction[at] ^ 1 << bit, *contents.correction[at + 1 :]])
+               for at in range(size) for bit in range(8)]  # fmt: skip
+    damages += [contents.correction[:length] for length in range(1, size)] + [
+        contents.correction + b"\1",
+        b"\xff" * 255,
+    ]
+    for damaged in damages:
+        try:
+            data = bitstream.pack(contents.header, contents.streams, damaged)
+            assert codec.decompress(data).size == (130, 100)
+        except InvalidFile as error:
+            assert str(error).startswith("the file's correction is damaged") and "\n" not in str(error)
+            refused += 1
+    assert 0 < refused < len(damages)
+
+
+def test_the_largest_correction_that_can_be_written_gives_a_picture(codec, corrected):
+    """Whatever it does to the weights, pixels stay between 0 and 255."""
+    _, contents = corrected
+    for extreme in (-32768, 32767):
+        correction = Correction(0, np.full(5, extreme, np.int16))
+        written = codec.transforms.corrections.write(correction, contents.header.quality)
+        picture = codec.decompress(bitstream.pack(contents.header, contents.streams, written))
+        assert {0, 255} <= set(np.unique(picture).tolist())
 
 
 # --- what a user needs installed ------------------------------------------------------------------------------------
