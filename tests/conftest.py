@@ -15,7 +15,7 @@ import skimage.data
 import torch
 from warm import count_on_few_crops
 
-from slimcodec.codec import inference
+from slimcodec.codec import adapt, entropy, inference, models
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.network import HyperpriorCodec
@@ -153,12 +153,46 @@ def lively(architecture: Architecture, *, seed: int = 0) -> HyperpriorCodec:
     return codec.eval()
 
 
+def correction_tables(architecture: Architecture, *, count: int = 5, seed: int = 0) -> dict[str, torch.Tensor]:
+    """A random basis of corrections, the first three of which make a picture more red, green, or blue.
+
+    A lively codec's pictures have none of the colours of what was compressed, so that these pay.
+    """
+    random = torch.Generator().manual_seed(seed)
+    last = architecture.g_s[-1]
+    shape = count, 3 * last.scale**2, last.channels * architecture.head_kernel**2 + 1
+    basis = 0.02 * torch.randn(shape, generator=random)
+    basis[:3, :, -1] += torch.eye(3)[:count].repeat_interleave(last.scale**2, dim=1)
+    scales = torch.randint(-6, 7, (architecture.rungs, count), dtype=torch.int16, generator=random)
+    return {adapt.BASIS: basis, adapt.SCALES: scales}
+
+
+def bank_tables(architecture: Architecture, *, count: int = 40, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Random banks of z, narrow and wide, and random rules of which is taken: five sums by six activities."""
+    random = np.random.default_rng(seed)
+    shape = architecture.rungs, architecture.hypers
+    middle, width = random.normal(0, 3, (count, 1)), np.geomspace(0.5, 40, count)[:, None]
+    pmfs = np.exp(-np.abs(np.arange(-128, 128) - middle) / width) + 1e-9
+    tables = {
+        "z_bank_frequencies": entropy.quantise(pmfs).astype(np.uint16),
+        "z_banks": random.integers(0, count, (*shape, 5, 6), dtype=np.uint8),
+        "z_weights": random.integers(1, 60, shape, dtype=np.int32),
+        "z_sum_edges": np.sort(random.integers(-9, 10, (*shape, 4), dtype=np.int32)),
+        "z_activity_edges": np.sort(random.integers(0, 9000, (*shape, 5), dtype=np.int32)),
+    }
+    return {name: torch.from_numpy(table) for name, table in tables.items()}
+
+
 def save_lively(directory: Path, architecture: Architecture, *, seed: int = 0) -> Path:
-    """A model directory of a lively codec and a random prior."""
+    """A model directory of a lively codec, a random prior, and random tables of every kind that there can be."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         prior = FactorizedPrior(architecture.hypers, architecture.rungs)
-    return save_trained(directory, lively(architecture, seed=seed), prior, role="student")
+    save_trained(directory, lively(architecture, seed=seed), prior, role="student")
+    more = correction_tables(architecture, seed=seed) | bank_tables(architecture, seed=seed)
+    more["r_error_bits"] = torch.tensor([200], dtype=torch.int16)
+    models.copy_with_tables(directory, directory, models.load(directory).tables | more)
+    return directory
 
 
 @pytest.fixture(scope="session")
@@ -174,7 +208,7 @@ def architecture(request, architectures) -> Architecture:
 
 @pytest.fixture(scope="session")
 def model_directory(tmp_path_factory, architectures) -> Path:
-    """A saved lively model: not to be changed, copy it first."""
+    """A saved lively model with tables of every kind: not to be changed, copy it first."""
     return save_lively(tmp_path_factory.mktemp("models") / "lively", architectures["four stages"])
 
 

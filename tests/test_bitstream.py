@@ -17,6 +17,13 @@ GOLDEN = bytes.fromhex(
     "07000000 7061796c6f6164"  # the size of the only stream, and it
 )
 
+CORRECTION = b"\x2a\x0b\x02"
+CORRECTED = bytes.fromhex(
+    "534c494d 03 00 0001020304050607"  # version 3
+    "0003 0002 8004 00 6e99cc1d"
+    "0b000000 03 2a0b02 7061796c6f6164"  # the stream with the length of the correction, and it, at its front
+)
+
 # Everything there can be, with chunks as zlib "compresses" them at level 0: other zlibs compress to other bytes.
 FULL_HEADER = Header(bytes(8), width=3, height=65, quality=256, tile=1, grey=True)
 FULL_STREAMS = [b"first", b"second"]
@@ -69,6 +76,11 @@ def peak_bytes(call, *arguments, **keywords):
 def test_golden_file():
     assert pack(HEADER, [PAYLOAD]).hex() == GOLDEN.hex()
     assert unpack(GOLDEN) == Contents(HEADER, [PAYLOAD], {}, True)
+
+
+def test_golden_file_with_a_correction():
+    assert pack(HEADER, [PAYLOAD], CORRECTION).hex() == CORRECTED.hex()
+    assert unpack(CORRECTED) == Contents(HEADER, [PAYLOAD], {}, True, CORRECTION)
 
 
 def test_golden_file_with_everything():
@@ -175,6 +187,7 @@ def test_a_column_of_1024_tiles_round_trips():
         (b"", "not a .slim file: it begins with b''"),
         (b"\x89PNG" + GOLDEN[4:], "not a .slim file: it begins with b'.x89PNG' instead of b'SLIM'"),
         (GOLDEN[:24], "truncated: 24 bytes, the header alone has 25"),
+        (with_bytes(GOLDEN, 4, b"\4"), "format version 4, this slimcodec reads versions 2 and 3"),
         (with_bytes(GOLDEN, 4, b"\1"), "format version 1, this slimcodec reads versions 2 and 3"),
         (with_bytes(GOLDEN, 5, b"\x80"), "truncated: 36 bytes, its table of sizes ends at 33|is truncated: 36 of"),
         (with_bytes(GOLDEN, 14, bytes(2)), "0 x 512 pixels"),
@@ -201,14 +214,14 @@ def test_max_pixels_is_inclusive():
         unpack(GOLDEN, max_pixels=768 * 512 - 1)
 
 
-@pytest.mark.parametrize("data", [GOLDEN, FULL])
+@pytest.mark.parametrize("data", [GOLDEN, FULL, CORRECTED])
 def test_every_truncation_is_refused(data):
     for length in range(len(data)):
         with pytest.raises(InvalidFile):
             unpack(data[:length])
 
 
-@pytest.mark.parametrize("data", [GOLDEN, FULL])
+@pytest.mark.parametrize("data", [GOLDEN, FULL, CORRECTED])
 def test_every_damaged_byte_is_refused(data):
     for at in range(len(data)):
         for value in {data[at] ^ 1 << bit for bit in range(8)} | {0, 255} - {data[at]}:
@@ -259,6 +272,56 @@ def test_a_partial_files_damaged_chunk_is_noticed_when_it_is_read():
     assert contents.chunk("icc") == ICC
     with pytest.raises(InvalidFile, match="alpha chunk is damaged"):
         contents.chunk("alpha")
+
+
+def test_a_correction_is_all_there_or_the_file_is_refused():
+    begin = HEADER_BYTES + 4
+    for length in range(begin, len(CORRECTED)):
+        if length < begin + 4:
+            with pytest.raises(InvalidFile, match="truncated or damaged: it ends before its correction does") as raised:
+                unpack(CORRECTED[:length], allow_partial=True)
+            assert "\n" not in str(raised.value)
+        else:
+            contents = unpack(CORRECTED[:length], allow_partial=True)
+            assert contents.correction == CORRECTION and contents.streams == [PAYLOAD[: length - begin - 4]]
+
+
+# ---- corrections
+
+
+@pytest.mark.parametrize("size", [1, 2, 255])
+@pytest.mark.parametrize("streams", [[b""], [b"first", b"second"]])
+def test_a_correction_of_any_size_comes_back(size, streams):
+    """With chunks before it and tiles behind it; the sizes of other tiles do not know of it."""
+    header, correction = FULL_HEADER._replace(height=64 * len(streams)), bytes(range(size))
+    alpha = bytes(3 * header.height)
+    data, plain = (pack(header, streams, given, icc=ICC, alpha=alpha) for given in (correction, b""))
+    contents = unpack(data)
+    assert contents == unpack(plain)._replace(correction=correction) and contents.chunk("alpha") == alpha
+    assert len(data) == len(plain) + 1 + size
+    assert (data[4], plain[4]) == (3, 2)
+
+
+def test_a_correction_of_more_than_255_bytes_is_not_written():
+    with pytest.raises(InvalidInput, match=r"a correction of 256 bytes, 255 are possible"):
+        pack(HEADER, [PAYLOAD], bytes(256))
+
+
+@pytest.mark.parametrize("stream", [b"", b"\0", b"\0payload", b"\1", b"\x08payload", b"\xffpayload"])
+@pytest.mark.parametrize("allow_partial", [False, True])
+def test_a_version_3_file_without_a_whole_correction_is_refused(stream, allow_partial):
+    """One of no bytes as well: without a correction a file is of version 2."""
+    data = sealed(with_bytes(pack(HEADER, [stream]), 4, b"\3"))
+    with pytest.raises(InvalidFile, match="it ends before its correction does"):
+        unpack(data, allow_partial=allow_partial)
+
+
+def test_a_correction_lies_in_the_first_tile_alone():
+    header = HEADER._replace(width=128, height=64, tile=1)
+    data = pack(header, [b"", b"second"], CORRECTION)
+    sizes = [int.from_bytes(data[at : at + 4], "little") for at in (HEADER_BYTES, HEADER_BYTES + 4)]
+    assert sizes == [4, 6] and data.endswith(b"\3" + CORRECTION + b"second")
+    assert unpack(data).streams == [b"", b"second"]
 
 
 # ---- chunks of others
@@ -342,5 +405,6 @@ def test_streams_of_4_gib_are_not_written():
 
 
 def test_the_limits_are_those_documented():
-    assert (bitstream.MAGIC, bitstream.VERSION, bitstream.EXTENSION) == (b"SLIM", 2, ".slim")
+    assert (bitstream.MAGIC, bitstream.VERSION, bitstream.CORRECTED) == (b"SLIM", 2, 3)
+    assert bitstream.EXTENSION == ".slim"
     assert (grid.CELL, bitstream.MAX_PIXELS) == (64, 200_000_000)

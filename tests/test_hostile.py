@@ -133,7 +133,7 @@ def test_a_chunk_that_is_no_profile_ends_in_a_picture_or_a_refusal(codec, pictur
     contents = bitstream.unpack(codec.compress(pictures["17x31"]))
     target = tmp_path / f"out{suffix}"
     for profile in NO_PROFILES:
-        file = io.BytesIO(bitstream.pack(contents.header, contents.streams, **{chunk: profile}))
+        file = io.BytesIO(bitstream.pack(contents.header, contents.streams, contents.correction, **{chunk: profile}))
         try:
             assert decompress_file(file, target, model=codec).mode == "RGB"
         except SlimcodecError as error:

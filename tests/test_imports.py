@@ -46,7 +46,7 @@ ALLOWED = {
     "codec/entropy": {"numpy", "codec/compilation"},
     "codec/handful": {"numpy", "codec/entropy"},
     "codec/adapt": {"torch", "numpy", "codec/architecture", "codec/bitstream", "codec/entropy", "codec/handful"}
-    | {"codec/layers", "codec/network", "codec/rate"},
+    | {"codec/grid", "codec/layers", "codec/network", "codec/rate"},
     "codec/isolation": {"torch"},
     "codec/tiling": {"torch", "codec/architecture", "codec/blocks", "codec/grid", "codec/network"},
     "codec/quantise": {"torch", "codec/rate"},

@@ -1,8 +1,9 @@
 """Real files: exact integers in every setting, the picture that the encoder foresaw, honest estimates, clear refusals.
 
-tests/golden holds a tiny model and two files with the integers in them and the picture they give. They pin the format
-and the integer scale path: a change that breaks them makes old files unreadable. After such a change, made on purpose
-and with a new format version, `python tests/test_inference.py` writes them anew.
+tests/golden holds a tiny model and two files with the integers in them and the picture they give; and the same model
+with banks and corrections, with two files of version 3. They pin the format and the integer scale path: a change that
+breaks them makes old files unreadable. After such a change, made on purpose and with a new format version,
+`python tests/test_inference.py` writes them anew; with `corrected` only those of version 3.
 """
 
 import contextlib
@@ -14,12 +15,13 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
-from conftest import lively, threads
+from conftest import bank_tables, correction_tables, lively, threads
 from PIL import Image
 from torch.nn import functional as F
 
 from slimcodec import InvalidFile, InvalidInput, InvalidModel
 from slimcodec.codec import bitstream, inference, isolation, models, transforms
+from slimcodec.codec.adapt import Correction
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.grid import CELL, PLANES, Window, whole
 from slimcodec.codec.rate import SCALE_COUNT
@@ -27,7 +29,10 @@ from slimcodec.codec.symbols import Symbols
 
 GOLDEN = Path(__file__).with_name("golden")
 GOLDEN_MODEL = GOLDEN / "model"
-GOLDEN_FILES = {"picture": {"quality": 1.9}, "tiled": {"quality": 1.3, "tile": 2}}  # the latter with alpha and ICC
+PLAIN_FILES = {"picture": {"quality": 1.9}, "tiled": {"quality": 1.3, "tile": 2}}  # the latter with alpha and ICC
+CORRECTED_MODEL = GOLDEN / "corrected-model"
+CORRECTED_FILES = {"corrected": {"quality": 1.9}, "corrected-tiled": {"quality": 1.3, "tile": 2}}
+GOLDEN_FILES = PLAIN_FILES | CORRECTED_FILES
 SHIPPED = "slim-2k"  # has a golden file as well: `python tests/test_inference.py shipped` where it is replaced
 GOLDEN_ARCHITECTURE = {
     "latent_channels": 4,
@@ -65,7 +70,8 @@ def same(one, other):
 def repacked(data, *, streams=None, **fields):
     """The same file with other streams or header fields, under a right checksum."""
     contents = bitstream.unpack(data)
-    return bitstream.pack(contents.header._replace(**fields), contents.streams if streams is None else streams)
+    streams = contents.streams if streams is None else streams
+    return bitstream.pack(contents.header._replace(**fields), streams, contents.correction)
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -168,6 +174,10 @@ def golden(name):
     )
 
 
+def golden_model(name):
+    return SHIPPED if name == SHIPPED else CORRECTED_MODEL if name in CORRECTED_FILES else GOLDEN_MODEL
+
+
 def load_in(memory_format, *arguments):
     """A codec whose weights have another layout in memory than usual."""
     codec = inference.load(*arguments)
@@ -216,7 +226,7 @@ def test_golden_files_decode_to_the_stored_integers_in_every_setting(name, setti
     """Read at once and part by part; at the same precision pixels are within one level of the stored ones."""
     data, expected, pixels = golden(name)
     precision, context = SETTINGS[setting]
-    codec = load_in(memory_format, SHIPPED if name == SHIPPED else GOLDEN_MODEL, "cpu", precision)
+    codec = load_in(memory_format, golden_model(name), "cpu", precision)
     with context():
         assert same(read(codec, data), expected)
         for window in (Window(0, 0, 1, 1), Window(1, 1, 3, 3), Window(2, 3, 3, 4), Window(0, 2, 3, 4)):
@@ -233,25 +243,52 @@ def test_golden_files_decode_to_the_stored_integers_in_every_setting(name, setti
 @pytest.mark.parametrize("name", GOLDEN_FILES)
 def test_golden_files_are_written_as_they_were(name):
     """The integers give the very same streams; the pictures and what comes with them are there."""
-    codec = inference.load(GOLDEN_MODEL)
+    codec = inference.load(golden_model(name))
     data, symbols, pixels = golden(name)
     contents = bitstream.unpack(data)
     header = contents.header
+    assert data[4] == (3 if name in CORRECTED_FILES else 2) and bool(contents.correction) == (name in CORRECTED_FILES)
     assert (header.width, header.height, header.tile) == (230, 160, GOLDEN_FILES[name].get("tile", 0))
     assert codec.coder.write(symbols, header) == contents.streams
     assert np.array_equal(codec.coder.scale_index(symbols.z, header.quality, header.tile), symbols.index)
-    if name == "tiled":
+    if name.endswith("tiled"):
         assert len(contents.streams) == 4 and contents.chunk("icc") == PROFILE
         assert np.array_equal(
             np.frombuffer(contents.chunk("alpha"), np.uint8).reshape(160, 230)[THINNED], pixels[:, :, 3]
         )
     else:
-        assert bitstream.pack(header, contents.streams) == data
+        assert bitstream.pack(header, contents.streams, contents.correction) == data
+
+
+@pytest.mark.parametrize("name", CORRECTED_FILES)
+def test_golden_corrections_are_read_and_written_as_they_were(name):
+    """The integers, and what they do to the weights."""
+    codec, stored = inference.load(CORRECTED_MODEL), np.load(GOLDEN / f"{name}.npz")
+    contents = bitstream.unpack((GOLDEN / f"{name}.slim").read_bytes())
+    quality = contents.header.quality
+    correction = codec.transforms.read_correction(contents.correction, quality)
+    assert correction.shift == stored["shift"] and np.array_equal(correction.q, stored["q"])
+    assert codec.transforms.corrections.write(correction, quality) == contents.correction
+    assert correction.shift > 9 and (correction.q != 0).sum() > 3
+    head = codec.transforms.g_s(correction).head.conv
+    np.testing.assert_allclose(head.weight.numpy(), stored["head_weight"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(head.bias.numpy(), stored["head_bias"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", PLAIN_FILES)
+def test_a_model_without_a_basis_writes_version_2_as_ever(name):
+    """What older readers read: version 2, whose first stream begins with its states."""
+    codec = inference.load(GOLDEN_MODEL)
+    contents = bitstream.unpack((GOLDEN / f"{name}.slim").read_bytes())
+    picture = np.asarray(codec.decompress((GOLDEN / f"{name}.slim").read_bytes()))
+    assert codec.transforms.corrections is None and contents.correction == b""
+    for again in (codec.compress(picture, **GOLDEN_FILES[name]), codec.compress(255 - picture, 2)):
+        assert again[4] == 2 and bitstream.unpack(again).correction == b""
 
 
 @pytest.mark.parametrize("name", GOLDEN_FILES)
 def test_golden_files_are_not_trivial(name):
-    codec = inference.load(GOLDEN_MODEL)
+    codec = inference.load(golden_model(name))
     _, symbols, pixels = golden(name)
     assert codec.coder.r_tables.skip == GOLDEN_SKIP and codec.quantiser.offsets.unique().numel() > 8
     skipped = symbols.index < GOLDEN_SKIP
@@ -307,20 +344,39 @@ def write_golden() -> None:
     tables["r_offsets"] = (40 * torch.sin(torch.arange(SCALE_COUNT) / 4)).round().to(torch.int16)
     tables["r_skip"] = torch.tensor([GOLDEN_SKIP], dtype=torch.int32)
     models.save(GOLDEN_MODEL, lively(architecture, seed=1), tables, role="student")
-    codec = inference.load(GOLDEN_MODEL)
+    write_golden_files(GOLDEN_MODEL, PLAIN_FILES)
+    write_golden_corrected()
+
+
+def write_golden_corrected() -> None:
+    """Write what of tests/golden is of version 3: the model that is there, with banks and corrections."""
+    model = models.load(GOLDEN_MODEL)
+    architecture = model.codec.architecture
+    tables = model.tables | bank_tables(architecture) | correction_tables(architecture)
+    models.copy_with_tables(GOLDEN_MODEL, CORRECTED_MODEL, tables)
+    write_golden_files(CORRECTED_MODEL, CORRECTED_FILES)
+
+
+def write_golden_files(model: Path, files: dict) -> None:
+    """Two drawn pictures, the second with alpha and ICC."""
+    codec = inference.load(model)
     row, column = np.mgrid[:160, :230]
     waves = [128 + 120 * np.sign(np.sin(row / a + column / b)) for a, b in ((5, 9), (17, -4), (-8, 30))]
     rgb = np.stack(waves, axis=2).astype(np.uint8)
     rgba = Image.fromarray(np.dstack([rgb, (row + column) % 256]).astype(np.uint8))
     rgba.info["icc_profile"] = PROFILE
-    for name, picture in (("picture", rgb), ("tiled", rgba)):
-        write_golden_file(name, codec, codec.compress(picture, **GOLDEN_FILES[name]))
+    for (name, settings), picture in zip(files.items(), (rgb, rgba), strict=True):
+        write_golden_file(name, codec, codec.compress(picture, **settings))
 
 
 def write_golden_file(name: str, codec: inference.Codec, data: bytes) -> None:
     (GOLDEN / f"{name}.slim").write_bytes(data)
     pixels = np.asarray(codec.decompress(data))[THINNED]
-    np.savez_compressed(GOLDEN / f"{name}.npz", pixels=pixels, **read(codec, data)._asdict())
+    contents, more = bitstream.unpack(data), {}
+    if correction := codec.transforms.read_correction(contents.correction, contents.header.quality):
+        head = codec.transforms.g_s(correction).head.conv
+        more = correction._asdict() | {"head_weight": head.weight.numpy(), "head_bias": head.bias.numpy()}
+    np.savez_compressed(GOLDEN / f"{name}.npz", pixels=pixels, **more, **read(codec, data)._asdict())
 
 
 def write_golden_of_shipped() -> None:
@@ -585,6 +641,110 @@ def test_a_partial_file_may_be_damaged_without_more_than_a_refusal(codec, small_
             assert codec.decompress(bytes(damaged), allow_partial=True).size == (31, 17)
 
 
+# --- corrections ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def corrected(codec, pictures):
+    """A file with a correction, tiled, and what it holds."""
+    data = codec.compress(pictures["astronaut 100x130"], 3, tile=1)
+    return data, bitstream.unpack(data)
+
+
+def uncorrected(contents):
+    return bitstream.pack(contents.header, contents.streams)
+
+
+def test_files_of_pictures_are_corrected_and_tiny_ones_are_not(codec, pictures):
+    """So that what the other tests say about files, they say about those with a correction."""
+    versions = {name: codec.compress(pictures[name], 4)[4] for name in PICTURES}
+    assert versions == dict.fromkeys(PICTURES, 3) | {"1x1": 2, "1x300": 2}
+    described = Image.fromarray(pictures["chelsea 64x64"]).convert("LA")
+    described.info["icc_profile"] = PROFILE
+    assert codec.compress(described, 4)[4] == codec.compress(pictures["chelsea 64x64"], 4, effort=1)[4] == 3
+
+
+@pytest.mark.parametrize("name", ["astronaut 100x130", "chelsea 64x64", "flat 70x50", "17x31"])
+@pytest.mark.parametrize("quality", QUALITIES)
+def test_a_correction_makes_the_picture_better(codec, pictures, name, quality):
+    data = codec.compress(pictures[name], quality)
+    contents = bitstream.unpack(data)
+    plain = uncorrected(contents)
+    assert len(data) - len(plain) == 1 + len(contents.correction) < 20
+    better, before = (psnr_db(codec.decompress(file), pictures[name]) for file in (data, plain))
+    assert better > before + 0.2
+
+
+def test_a_correction_is_of_the_whole_picture_whatever_its_tiles(codec, pictures):
+    """The integers are those of the picture in tiles: their first stream has it, and the others know it from there."""
+    picture = pictures["astronaut 100x130"]
+    found = [bitstream.unpack(codec.compress(picture, 3, tile=tile)).correction for tile in (0, 1, 2)]
+    assert all(found)
+    for tile in (0, 1, 2):
+        data = codec.compress(picture, 3, tile=tile)
+        pixels = np.asarray(codec.decompress(data)).astype(int)
+        for x, y, width, height in ((0, 0, 130, 100), (100, 70, 30, 30), (64, 64, 1, 1)):
+            region = np.asarray(codec.decompress(data, region=(x, y, width, height))).astype(int)
+            assert np.abs(region - pixels[y : y + height, x : x + width]).max() <= 1
+
+
+def test_a_model_without_a_basis_refuses_a_corrected_file_in_one_line(codec, corrected):
+    """As it could be of a model directory whose tables were taken out: the hash is the same here."""
+    data, contents = corrected
+    tables = {name: table for name, table in codec.model.tables.items() if not name.startswith("head_")}
+    other = inference.Codec(codec.model._replace(tables=tables))
+    with pytest.raises(
+        InvalidFile, match=r"^the file corrects its model, but this model knows no corrections"
+    ) as found:
+        other.decompress(data)
+    assert "\n" not in str(found.value)
+    assert np.array_equal(other.decompress(uncorrected(contents)), codec.decompress(uncorrected(contents)))
+
+
+def test_the_beginning_of_a_corrected_file_has_its_correction(codec, pictures, corrected):
+    """It is at the front, so that every partial picture is the better for it."""
+    data, contents = corrected
+    plain, picture = uncorrected(contents), pictures["astronaut 100x130"]
+    front = len(data) - sum(map(len, contents.streams))
+    for length in range(front - len(contents.correction) - 1, front):
+        with pytest.raises(InvalidFile, match="it ends before its correction does"):
+            codec.decompress(data[:length], allow_partial=True)
+    for share in (0.25, 0.5, 0.75, 1):
+        there = int(share * (len(data) - front))
+        with_it = codec.decompress(data[: front + there], allow_partial=True)
+        without = codec.decompress(plain[: len(plain) - (len(data) - front) + there], allow_partial=True)
+        assert psnr_db(with_it, picture) > psnr_db(without, picture) + 0.1
+
+
+def test_damage_in_a_correction_ends_in_a_picture_or_a_refusal(codec, corrected):
+    _, contents = corrected
+    size, refused = len(contents.correction), 0
+    damages = [bytes([*contents.correction[:at], contents.correction[at] ^ 1 << bit, *contents.correction[at + 1 :]])
+               for at in range(size) for bit in range(8)]  # fmt: skip
+    damages += [contents.correction[:length] for length in range(1, size)] + [
+        contents.correction + b"\1",
+        b"\xff" * 255,
+    ]
+    for damaged in damages:
+        try:
+            data = bitstream.pack(contents.header, contents.streams, damaged)
+            assert codec.decompress(data).size == (130, 100)
+        except InvalidFile as error:
+            assert str(error).startswith("the file's correction is damaged") and "\n" not in str(error)
+            refused += 1
+    assert 0 < refused < len(damages)
+
+
+def test_the_largest_correction_that_can_be_written_gives_a_picture(codec, corrected):
+    """Whatever it does to the weights, pixels stay between 0 and 255."""
+    _, contents = corrected
+    for extreme in (-32768, 32767):
+        correction = Correction(0, np.full(5, extreme, np.int16))
+        written = codec.transforms.corrections.write(correction, contents.header.quality)
+        picture = codec.decompress(bitstream.pack(contents.header, contents.streams, written))
+        assert {0, 255} <= set(np.unique(picture).tolist())
+
+
 # --- what a user needs installed ------------------------------------------------------------------------------------
 
 ROUND_TRIP = """
@@ -612,4 +772,5 @@ def test_a_round_trip_needs_no_training_library(codec, model_directory):
 
 
 if __name__ == "__main__":
-    write_golden_of_shipped() if "shipped" in sys.argv else write_golden()
+    writers = {"shipped": write_golden_of_shipped, "corrected": write_golden_corrected, "": write_golden}
+    writers["".join(sys.argv[1:])]()

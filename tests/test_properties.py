@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as arrays_of
 from PIL import Image
 
 from slimcodec import InvalidFile, InvalidInput
-from slimcodec.codec import bitstream, entropy
+from slimcodec.codec import bitstream, entropy, handful
 from slimcodec.codec.bitstream import Header
 
 INT16 = st.integers(-(2**15), 2**15 - 1)
@@ -94,12 +94,33 @@ def test_any_bytes_give_symbols_or_a_refusal(what, data, partial):
         assert "\n" not in str(error)
 
 
+@examples(100)
+@given(coded())
+def test_a_handful_comes_back(what):
+    made, index, symbols = what
+    data = handful.encode(symbols, index, made)
+    assert np.array_equal(handful.decode(data, index, made), symbols)
+    assert len(data) <= entropy.information_bits(symbols, index, made) / 8 + 3
+
+
+@examples(200)
+@given(coded(), st.binary(max_size=120))
+def test_any_bytes_are_a_handful_or_refused(what, data):
+    made, index, _ = what
+    try:
+        found = handful.decode(data, index, made)
+    except InvalidFile as error:
+        assert "\n" not in str(error)
+    else:
+        assert found.dtype == np.int16 and found.shape == index.shape and not found[index < made.skip].any()
+
+
 # --- file -----------------------------------------------------------------------------------------------------------
 
 
 @st.composite
 def file_parts(draw):
-    """A header, its streams and chunks."""
+    """A header, its streams, a correction and chunks."""
     header = Header(
         model_hash=draw(st.binary(min_size=8, max_size=8)),
         width=draw(st.integers(1, 300) | st.just(65535)),
@@ -115,23 +136,24 @@ def file_parts(draw):
     pixels = header.width * header.height
     alpha = st.binary(min_size=1, max_size=20).map(lambda some: (some * pixels)[:pixels])
     chunks["alpha"] = draw(st.none() | alpha) if pixels < 1e5 else None
-    return header, streams, chunks
+    return header, streams, draw(st.just(b"") | st.binary(min_size=1, max_size=20)), chunks
 
 
 @examples(60)
 @given(file_parts())
 def test_any_file_comes_back(parts):
-    header, streams, chunks = parts
-    contents = bitstream.unpack(bitstream.pack(header, streams, **chunks))
+    header, streams, correction, chunks = parts
+    contents = bitstream.unpack(bitstream.pack(header, streams, correction, **chunks))
     assert contents.header == header and contents.streams == streams and contents.complete
+    assert contents.correction == correction
     assert {name: contents.chunk(name) for name in chunks} == chunks
 
 
 @examples(60)
 @given(file_parts(), st.floats(0, 1))
 def test_any_beginning_of_a_file_gives_what_is_there_or_a_refusal(parts, share):
-    header, streams, chunks = parts
-    data = bitstream.pack(header, streams, **chunks)
+    header, streams, correction, chunks = parts
+    data = bitstream.pack(header, streams, correction, **chunks)
     length = int(share * (len(data) - 1))
     with pytest.raises(InvalidFile):
         bitstream.unpack(data[:length])
@@ -141,11 +163,14 @@ def test_any_beginning_of_a_file_gives_what_is_there_or_a_refusal(parts, share):
         return
     there = b"".join(streams)[: max(0, length - len(data) + sum(map(len, streams)))]
     assert b"".join(contents.streams) == there and not contents.complete
+    assert contents.correction == correction
     assert {name: contents.chunk(name) for name in chunks} == chunks
 
 
 HEADERS = st.tuples(
-    st.just(b"SLIM\2"), st.integers(0, 15).map(lambda flags: bytes([flags])), st.binary(max_size=60)
+    st.sampled_from([b"SLIM\2", b"SLIM\3"]),
+    st.integers(0, 15).map(lambda flags: bytes([flags])),
+    st.binary(max_size=60),
 ).map(b"".join)
 
 
@@ -161,11 +186,16 @@ def test_any_bytes_are_taken_apart_or_refused(data, allow_partial):
 
 
 @examples(150)
-@given(head=st.integers(0, 29), tail=st.binary(max_size=200), size=st.tuples(*2 * [st.integers(1, 300)]))
-def test_any_bytes_under_a_good_header_are_decoded_or_refused(codec, head, tail, size):
+@given(
+    head=st.integers(0, 29),
+    tail=st.binary(max_size=200),
+    size=st.tuples(*2 * [st.integers(1, 300)]),
+    correction=st.sampled_from([b"", b"\0"]),
+)
+def test_any_bytes_under_a_good_header_are_decoded_or_refused(codec, head, tail, size, correction):
     """As a partial file, which has no checksum."""
     header = Header(codec.model_hash, *size, quality=700)
-    data = bitstream.pack(header, [bytes(1 << 16)])[: head if head < 25 else 29] + tail
+    data = bitstream.pack(header, [bytes(1 << 16)], correction)[: head if head < 25 else 29] + tail
     try:
         picture = codec.decompress(data, allow_partial=True, max_pixels=LIMIT)
     except InvalidFile as error:

@@ -304,7 +304,7 @@ def test_only_the_tiles_that_a_region_needs_are_read(codec):
     for tile in range(9):
         streams = [*contents.streams]
         streams[tile] = rng.bytes(len(streams[tile]))
-        damaged = bitstream.pack(contents.header, streams)
+        damaged = bitstream.pack(contents.header, streams, contents.correction)
         for x, tiles in needed.items():
             if tile in tiles:
                 with pytest.raises(InvalidFile):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from random import Random
 from typing import NamedTuple
 
-from slimcodec.codec.bitstream import HEADER_BYTES, MAGIC, VERSION
+from slimcodec.codec.bitstream import CORRECTED, HEADER_BYTES, MAGIC, VERSION
 from slimcodec.codec.grid import CELL
 
 MAX_PIXELS = 1 << 18  # so that a file takes milliseconds
@@ -198,7 +198,7 @@ def repair(data: bytearray, rng: Random, source: Seed) -> None:
 
 
 def _repair_fields(data: bytearray, rng: Random, source: Seed) -> None:
-    data[:5] = MAGIC + bytes([VERSION])
+    data[:5] = MAGIC + bytes([CORRECTED if data[4] == CORRECTED else VERSION])
     data[5] &= 15
     data[6:14] = source.model_hash
     width, height, quality = struct.unpack_from("<3H", data, 14)

@@ -11,6 +11,7 @@ import pytest
 from fuzz.mutations import mutant
 from fuzz.run import MIB, SMALL, BadMutant, decode, fuzz
 from fuzz.seeds import make_seeds
+from slimcodec.codec.bitstream import CORRECTED
 
 TESTS = Path(__file__).parents[1]
 MAX_GROWTH_BYTES = 128 * MIB  # a picture of 2^18 pixels, and chunks that are refused at 8 MiB
@@ -22,6 +23,12 @@ def material(tmp_path_factory):
     return make_seeds(tmp_path_factory.mktemp("fuzz"))
 
 
+def test_most_files_of_pictures_correct_their_model(material):
+    _, seeds = material
+    corrected = [seed for seed in seeds if seed.data[4] == CORRECTED]
+    assert len(seeds) / 2 < len(corrected) < len(seeds)
+
+
 def test_hundreds_of_mutants(material):
     summary = fuzz(*material, files=range(500), seed=0, seconds=30)
     print(summary)
@@ -30,6 +37,8 @@ def test_hundreds_of_mutants(material):
     assert summary.pictures > 0.04 * summary.files and len(summary.refusals) > 15
     deep = sum(count for message, count in summary.refusals.items() if message.startswith("coded stream"))
     assert deep > 0.1 * summary.files
+    corrections = sum(count for message, count in summary.refusals.items() if "correction" in message)
+    assert corrections > 0.02 * summary.files
 
 
 @pytest.mark.slow

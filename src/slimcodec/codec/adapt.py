@@ -22,6 +22,7 @@ from slimcodec.codec import handful
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.bitstream import MAX_CORRECTIONS, QUALITY_ONE
 from slimcodec.codec.entropy import Tables
+from slimcodec.codec.grid import Window
 from slimcodec.codec.layers import PackedSubPixelConv, packed_order
 from slimcodec.codec.network import Synthesis
 from slimcodec.codec.rate import INDEX_STEP, SCALE_COUNT
@@ -31,6 +32,7 @@ LARGEST = 31  # of the integers q: nearly all are smaller
 MAX_SHIFT = 255
 # The step at which half of a step more error costs as much as the bits that it saves, in bits: flat around it.
 STEP_ERROR = 6.0
+COARSER = 6  # less of shift, where integers would be larger: about twice the step
 SWEEPS = 8  # over the integers, each chosen anew while the others stand
 OVERHEAD_BITS = 16  # two bytes: the length and the shift
 
@@ -114,11 +116,14 @@ class Corrections:
     def start(self) -> Fit:
         return Fit(self.basis.shape[2], self.basis.shape[1])
 
-    def add(self, fit: Fit, features: Tensor, pixels: Tensor) -> None:
-        """features [1, C, h, w] of g_s before its head; pixels [1, 3, ratio·h, ratio·w] less the middle grey."""
+    def add(self, fit: Fit, features: Tensor, inner: Window, pixels: Tensor) -> None:
+        """features [1, C, h, w] of g_s before its head; pixels of the window `inner` of them alone,
+        [1, 3, ratio·h', ratio·w'], less the middle grey. What is around is seen by the head."""
         conv, ratio = self.head.conv, self.head.ratio
         kernel = conv.kernel_size[0]
-        seen = features[0].flatten(1) if kernel == 1 else F.unfold(features, kernel, padding=kernel // 2)[0]
+        if kernel > 1:
+            features = F.unfold(features, kernel, padding=kernel // 2).unflatten(2, features.shape[2:])
+        seen = features[0, :, *inner.slices].flatten(1)
         target = F.pixel_unshuffle(pixels, ratio)[0].flatten(1)[self.order]
         assert conv.bias is not None
         weights = torch.cat([conv.weight.flatten(1), conv.bias[:, None]], dim=1)
@@ -134,11 +139,23 @@ class Corrections:
         slope = error_bits * torch.einsum("koi,io->k", flat, fit.outer).numpy()
         step = math.sqrt(STEP_ERROR / max(float(curvature.diagonal().mean()), 1e-12))
         shift = min(max(0, round(-math.log(step) / INDEX_STEP)), MAX_SHIFT)
+        best, most = self._at(shift, curvature, slope, fixed_quality)
+        # Of a big picture, or where much is wrong, coefficients may be more than LARGEST such steps.
+        while shift and np.abs(best.q).max() == LARGEST:
+            shift = max(0, shift - COARSER)
+            other, saved = self._at(shift, curvature, slope, fixed_quality)
+            if saved <= most:
+                break
+            best, most = other, saved
+        return best if most > OVERHEAD_BITS else None
+
+    def _at(self, shift: int, curvature: np.ndarray, slope: np.ndarray, fixed_quality: int) -> tuple[Correction, float]:
+        """The best correction with that step, and the bits that it saves."""
         step, index = math.exp(-INDEX_STEP * shift), self._index(shift, fixed_quality)
         bits = np.where((index < self.r_tables.skip)[:, None], np.inf, self.bits[index])
         bits[:, 0] = np.where(index < self.r_tables.skip, 0, bits[:, 0])
         q, saved = integers(curvature * step**2, slope * step, bits)
-        return Correction(shift, q) if saved > OVERHEAD_BITS else None
+        return Correction(shift, q), saved
 
 
 def integers(curvature: np.ndarray, slope: np.ndarray, bits: np.ndarray) -> tuple[np.ndarray, float]:

@@ -173,10 +173,10 @@ class Transforms:
             latents = y_hat[:, :, *seen.seen_from(cells.finer(LATENTS)).slices]
             with self.autocast():
                 features, at = g_s.features(latents.contiguous(memory_format=torch.channels_last), seen, part)
-            within = at.grown(0, blocks)
+            within = part.finer(LATENT_SCALE // block).grown(0, blocks)
             if min(within.shape) > 0:
                 target = self.padded(pixels, within.finer(block)).sub_(MID_GREY)
-                self.corrections.add(fit, features[:, :, *within.seen_from(at).slices].float(), target)
+                self.corrections.add(fit, features.float(), within.seen_from(at), target)
 
     def synthesise(self, y_hat: Tensor, width: int, height: int, *, correction: Correction | None = None) -> np.ndarray:
         """The latents of a whole picture → uint8 [H, W, 3]."""
