@@ -83,6 +83,31 @@ VARIANTS = {
     },
 }
 
+# The files that take minutes or nearly so, the longest first.
+LONG = ["test_sweep", "test_run", "test_parallel", "test_settings", "test_types", "test_tracking", "test_checkpoints"]
+
+
+@pytest.hookimpl(trylast=True)  # when those that are not wanted are gone
+def pytest_collection_modifyitems(items):
+    """Several processes begin with the files that take long, or one of them would still be at them in the end.
+
+    Each process is first given a share of the list, and later takes what another has not begun, from its end. Files
+    stay whole: their tests share what was trained.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    if workers == 1:
+        return
+    files = {name: [item for item in items if item.path.stem == name] for name in LONG}
+    short = [item for item in items if item.path.stem not in files]
+    count, ordered = len(items), []
+    for worker in range(workers):
+        size = (count - len(ordered)) // (workers - worker)  # as xdist shares them out
+        share = [item for name in LONG[worker::workers] for item in files[name]]
+        missing = max(0, size - len(share))
+        ordered += share + short[:missing]
+        short = short[missing:]
+    items[:] = ordered + short
+
 
 @contextlib.contextmanager
 def threads(count):
