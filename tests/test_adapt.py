@@ -330,7 +330,7 @@ def test_the_fit_is_of_the_decoders_errors(transforms):
 
 
 def test_the_best_correction_follows_what_an_error_costs(transforms):
-    """Finer steps and less error where an error costs more; no correction where it costs nothing, or nothing is wrong."""
+    """Finer steps and less error where an error costs more; none where it costs nothing, or nothing is wrong."""
     pixels = np.random.default_rng(1).integers(150, 256, (64, 128, 3), dtype=np.uint8)
     y_hat = coded(transforms, pixels)
     fit, corrections = fitted(transforms, pixels, y_hat), transforms.corrections
