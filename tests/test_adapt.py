@@ -16,7 +16,7 @@ from slimcodec.codec.adapt import BASIS, LARGEST, MAX_SHIFT, SCALES, Correction,
 from slimcodec.codec.bitstream import MAX_CORRECTION_BYTES, MAX_CORRECTIONS, QUALITY_ONE
 from slimcodec.codec.grid import whole
 from slimcodec.codec.layers import packed_order
-from slimcodec.codec.rate import INDEX_STEP, SCALE_COUNT
+from slimcodec.codec.rate import INDEX_STEP, SCALE_COUNT, SCALE_MIN
 from slimcodec.codec.symbols import CORRECTION_TABLES, SymbolCoder
 from slimcodec.codec.transforms import Transforms
 from slimcodec.training.prior import FactorizedPrior, export_tables
@@ -364,6 +364,23 @@ def test_where_every_table_is_skipped_nothing_is_corrected(architectures):
     pixels = np.full((64, 64, 3), 255, np.uint8)
     fit = fitted(transforms, pixels, torch.zeros(1, architecture.latents, 4, 4))
     assert transforms.corrections.best(fit, QUALITY_ONE, 1000.0) is None
+
+
+def test_a_correction_that_no_file_can_hold_is_not_made(architectures):
+    """Where scales are far too small each of 64 integers is an escape of 32 bits. A picture must not be refused."""
+    architecture = architectures["four stages"]
+    tiny = torch.full((architecture.rungs, MAX_CORRECTIONS), -(2**15), dtype=torch.int16)
+    many = correction_tables(architecture, count=MAX_CORRECTIONS) | {SCALES: tiny}
+    corrections = Transforms(model_of(architecture, **many)).corrections
+    flat, fit = corrections.basis.double(), corrections.start()
+    fit.inner = torch.eye(flat.shape[2], dtype=torch.float64)
+    fit.outer = flat.sum(0).T  # all coefficients should be 1
+    escapes = Correction(0, np.full(MAX_CORRECTIONS, 20, np.int16))
+    assert len(corrections.write(escapes, QUALITY_ONE)) > MAX_CORRECTION_BYTES
+    assert corrections.best(fit, QUALITY_ONE, 1e9) is None
+    right = many | {SCALES: torch.full_like(tiny, round(math.log(1 / SCALE_MIN) / INDEX_STEP))}
+    found = Transforms(model_of(architecture, **right)).corrections.best(fit, QUALITY_ONE, 1e9)
+    assert found.coefficients == pytest.approx(np.ones(MAX_CORRECTIONS), abs=0.3)
 
 
 def test_a_picture_smaller_than_a_block_is_not_corrected(architectures):

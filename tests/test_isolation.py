@@ -126,9 +126,9 @@ def what_comes_out(codec):
     return [*files, *pictures, part, estimate.bits, estimate.pixels.tobytes(), psnr_db]
 
 
-@pytest.fixture(scope="module", params=["golden", SHIPPED])
+@pytest.fixture(scope="module", params=["golden", "corrected", SHIPPED])
 def model(request):
-    return GOLDEN / "model" if request.param == "golden" else SHIPPED
+    return {"golden": GOLDEN / "model", "corrected": GOLDEN / "corrected-model"}.get(request.param, SHIPPED)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,9 @@ def codec(model):
 
 @pytest.fixture(scope="module")
 def expected(codec):
-    return what_comes_out(codec)
+    found = what_comes_out(codec)
+    assert {data[4] for data in found[:3]} == {2 if codec.transforms.corrections is None else 3}
+    return found
 
 
 @pytest.mark.filterwarnings("ignore:Anomaly Detection")
@@ -152,11 +154,13 @@ def test_files_and_pixels_are_the_same_in_every_setting(model, codec, expected, 
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_golden_files_give_the_same_pixels_in_every_setting(setting):
-    codec = inference.load(GOLDEN / "model")
-    files = [(GOLDEN / f"{name}.slim").read_bytes() for name in ("picture", "tiled")]
-    before = [np.asarray(codec.decompress(data)) for data in files]
-    with SETTINGS[setting]():
-        assert all(np.array_equal(codec.decompress(data), pixels) for data, pixels in zip(files, before, strict=True))
+    for model, names in (("model", ("picture", "tiled")), ("corrected-model", ("corrected", "corrected-tiled"))):
+        codec = inference.load(GOLDEN / model)
+        files = [(GOLDEN / f"{name}.slim").read_bytes() for name in names]
+        before = [np.asarray(codec.decompress(data)) for data in files]
+        with SETTINGS[setting]():
+            for data, pixels in zip(files, before, strict=True):
+                assert np.array_equal(codec.decompress(data), pixels)
 
 
 def test_a_process_with_another_locale_writes_the_same(tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import VARIANTS, lively
+from conftest import VARIANTS, correction_tables, lively
 from safetensors.torch import load_file, save_file
 
 from slimcodec import InvalidFile, InvalidInput, InvalidModel
@@ -177,6 +177,52 @@ def test_a_copy_is_the_model_under_its_own_name(model_directory, tmp_path):
     assert models.load(tmp_path / "other").sha256 == models.load(model_directory).sha256
     info = models.read_description(tmp_path / "other")
     assert (tmp_path / "other" / models.CARD).read_text(encoding="utf-8") == models.render_card("other", info)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_copy_with_other_tables_has_the_same_weights_and_training_state(architectures, tmp_path, half):
+    """Bit for bit; what was measured with its tables is dropped, and its files are those of another model."""
+    architecture = architectures["two stages"]
+    codec, prior = new_model(architecture)
+    source = save_trained(tmp_path / "source", codec, prior, role="student", half=half)
+    models.add_figures(source, {"validation": {"set": "photos", "curve": CURVE}})
+    before = models.load(source)
+    basis = {name: table.half().float() if table.is_floating_point() else table
+             for name, table in correction_tables(architecture).items()}  # fmt: skip
+    tables = before.tables | basis
+    models.copy_with_tables(source, tmp_path / "copy", tables, git_commit="7654321")
+    copied, weights = models.load(tmp_path / "copy"), load_file(tmp_path / "copy" / models.WEIGHTS)
+    for name, tensor in load_file(source / models.WEIGHTS).items():
+        assert torch.equal(weights[name], tensor) and weights[name].dtype == tensor.dtype, name
+    assert weights["tables.head_basis"].dtype == (torch.float16 if half else torch.float32)
+    assert copied.tables.keys() == tables.keys()
+    assert all(torch.equal(copied.tables[name], table) for name, table in tables.items())
+    assert (tmp_path / "copy" / models.TRAINING).read_bytes() == (source / models.TRAINING).read_bytes()
+    load_trained(tmp_path / "copy")
+    assert copied.sha256 != before.sha256 and copied.info["figures"] == {} != before.info["figures"]
+    changed = {name for name in copied.info if copied.info[name] != before.info[name]}
+    assert changed == {"weights_sha256", "figures", "git_commit"} and copied.info["git_commit"] == "7654321"
+    card = (tmp_path / "copy" / models.CARD).read_text(encoding="utf-8")
+    assert card == models.render_card("copy", copied.info)
+
+
+def test_a_copy_with_tables_that_fails_leaves_nothing_behind(directory, tmp_path, monkeypatch):
+    """And a model of that name as it was."""
+    target = shutil.copytree(directory, tmp_path / "target")
+    files = {path.name: path.read_bytes() for path in target.iterdir()}
+    tables, names = models.load(directory).tables, {path.name for path in tmp_path.iterdir()}
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left on device"):
+        patch.setattr(models, "write_description", full)
+        models.copy_with_tables(directory, target, tables)
+    (directory / models.WEIGHTS).write_bytes(b"no tensors")
+    assert "is no safetensors file" in refusal(models.copy_with_tables, directory, target, tables)
+    assert "cannot be read" in refusal(models.copy_with_tables, tmp_path / "missing", tmp_path / "new", tables)
+    assert {path.name for path in tmp_path.iterdir()} == names
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == files
 
 
 def test_the_card_names_the_teacher(architectures, tmp_path):
@@ -582,13 +628,15 @@ def test_what_is_not_finite_is_written_as_null(directory):
     assert "| 2.5 | 0.2500 | – |" in (directory / models.CARD).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("work", ["save", "copy"])
+@pytest.mark.parametrize("work", ["save", "copy", "copy with tables"])
 def test_a_full_disk_leaves_nothing_and_is_named(work, model_directory, architectures, tmp_path, file_size_limit):
     codec, prior = new_model(architectures["four stages"])
     with file_size_limit(10_000), pytest.raises(OSError, match="File too large") as caught:
         if work == "save":
             save_trained(tmp_path / "model", codec, prior, role="student")
-        else:
+        elif work == "copy":
             models.copy(model_directory, tmp_path / "model")
+        else:
+            models.copy_with_tables(model_directory, tmp_path / "model", models.load(model_directory).tables)
     assert str(tmp_path / "model") in str(caught.value) and "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())

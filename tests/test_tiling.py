@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import VARIANTS, decoded_planes, lively
+from conftest import VARIANTS, bank_tables, correction_tables, decoded_planes, lively
 from PIL import Image
 
 from slimcodec import InvalidFile, InvalidInput
@@ -37,6 +37,7 @@ def codec_of(architecture):
     torch.manual_seed(0)
     tables = export_tables(FactorizedPrior(architecture.hypers, architecture.rungs))
     tables["r_offsets"] += 20
+    tables |= correction_tables(architecture) | bank_tables(architecture)
     model = models.Model(lively(architecture), tables, {"weights_sha256": "ab" * 32}, Path("lively"))
     return inference.Codec(model)
 
@@ -226,7 +227,9 @@ def test_coded_tiles_round_trip(variant, photo, tile):
     assert np.array_equal(found.z, variant.coder.read(bitstream.unpack(variant.compress(photo, quality / 256))).z)
     streams = sum(map(len, contents.streams))
     assert abs(encoding.bits(quality) / 8 - streams) <= 0.005 * streams + 32 * len(contents.streams)
-    assert encoding.overhead_bytes == len(data) - streams
+    assert contents.correction
+    correction_bytes = 1 + len(contents.correction)
+    assert encoding.overhead_bytes == len(data) - streams - correction_bytes
 
 
 def test_a_tile_is_coded_as_a_picture_of_its_own(codec, pictures):

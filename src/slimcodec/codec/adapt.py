@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from slimcodec import InvalidModel
 from slimcodec.codec import handful
 from slimcodec.codec.architecture import Architecture
-from slimcodec.codec.bitstream import MAX_CORRECTIONS, QUALITY_ONE
+from slimcodec.codec.bitstream import MAX_CORRECTION_BYTES, MAX_CORRECTIONS, QUALITY_ONE
 from slimcodec.codec.entropy import Tables
 from slimcodec.codec.grid import Window
 from slimcodec.codec.layers import PackedSubPixelConv, packed_order
@@ -147,7 +147,8 @@ class Corrections:
             if saved <= most:
                 break
             best, most = other, saved
-        return best if most > OVERHEAD_BITS else None
+        fits = len(self.write(best, fixed_quality)) <= MAX_CORRECTION_BYTES  # but for scales that no training gives
+        return best if most > OVERHEAD_BITS and fits else None
 
     def _at(self, shift: int, curvature: np.ndarray, slope: np.ndarray, fixed_quality: int) -> tuple[Correction, float]:
         """The best correction with that step, and the bits that it saves."""
