@@ -95,7 +95,7 @@ ALLOWED = {
     "training/inheritance": {"codec/architecture"},
     "training/parallel": {"torch"},
     "training/checkpoints": {"torch", "lightning", "training/parallel", "training/errors"},
-    "pipeline/ranges": {"pydantic", "codec/grid"},
+    "pipeline/ranges": {"pydantic", "codec/bitstream", "codec/grid"},
     "pipeline/settings": {
         "pydantic",
         "codec/bitstream",

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, PlainValidator, Strict, ValidationError, WrapValidator
 
+from slimcodec.codec.bitstream import MAX_CORRECTIONS
 from slimcodec.codec.grid import CELL
 
 LONGEST_NAME = 100  # characters: a file name may have 255 bytes, and W&B takes 128 characters
@@ -55,6 +56,12 @@ Name = Annotated[
     Strict(),
     Field(pattern=rf"^[^/\\\x00-\x1f.][^/\\\x00-\x1f]{{0,{LONGEST_NAME - 1}}}$"),
     says(f"must be a name: 1 to {LONGEST_NAME} characters, none of them a slash, and no dot in front"),
+]
+Corrections = Annotated[
+    int,
+    Strict(),
+    Field(ge=1, le=MAX_CORRECTIONS),
+    says(f"must be a whole number from 1 to {MAX_CORRECTIONS}"),
 ]
 Crop = Annotated[
     int,

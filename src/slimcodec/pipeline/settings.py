@@ -13,9 +13,9 @@ from pydantic import ConfigDict, Field, Strict, ValidationError
 from pydantic.dataclasses import dataclass
 
 from slimcodec import InvalidInput
-from slimcodec.codec.bitstream import MAX_CORRECTIONS
 from slimcodec.codec.grid import CELL
 from slimcodec.pipeline.ranges import (
+    Corrections,
     Count,
     Crop,
     Name,
@@ -198,9 +198,7 @@ class Tables:
     """Photos, evenly spaced; null takes all."""
     side: Crop
     """Side of the crops from their middle in pixels, where a photo is as large."""
-    corrections: Annotated[
-        int, Strict(), Field(ge=1, le=MAX_CORRECTIONS), says(f"must be a whole number from 1 to {MAX_CORRECTIONS}")
-    ]
+    corrections: Corrections
     """Corrections of g_s.head that a picture may choose of."""
 
 
@@ -372,13 +370,6 @@ class Settings:
             "finish": self.finish.training,
         }
         return found.get(stage)
-
-    @property
-    def crops(self) -> list[int]:
-        """The sides of what the stages cut from photos."""
-        sides = [training.crop for training in map(self.training, self.stages) if training]
-        tables = self.finish.tables if self.wants("finish") else None
-        return sides + ([tables.side] if tables else [])
 
     @property
     def finetuning_weights(self) -> dict[str, float]:

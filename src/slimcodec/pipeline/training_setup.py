@@ -85,7 +85,11 @@ class Photos:
             saturated=self.settings.data.saturated,
             workers=min(self.settings.trainer.crop_workers, cores),
         )
-        cache.require(self.settings.crops)  # now, not when the last stage begins
+        wanted = [self.settings.training(stage) for stage in self.settings.stages]
+        sides = [training.crop for training in wanted if training]
+        if (tables := self.settings.finish.tables) and self.settings.wants("finish"):
+            sides.append(tables.side)
+        cache.require(sides)  # now, not when the last stage begins
         return cache
 
     def first_crops(self, size: int) -> torch.Tensor:
