@@ -34,7 +34,7 @@ from slimcodec.evaluation.photos import find_photos, open_photo
 QUALITIES = 1, 2, 4, 6, 8
 TIMED = 4  # the quality at which seconds are measured
 MEGAPIXELS = 0.4, 1.0
-MOSAICS = 3
+MOSAICS = 2
 PARTS = {
     "tables of r": ("r_frequencies", "r_offsets", "r_skip", *COST_TABLES),
     "banks of z": tuple(BANK_TABLES),
@@ -57,11 +57,13 @@ def main() -> None:
     own = {part: {name: model.tables[name] for name in names} for part, names in PARTS.items()}
     codecs = {part: Codec(plain._replace(tables=plain.tables | tables)) for part, tables in own.items()}
     codecs = {"plain": Codec(plain)} | codecs | {TOGETHER: Codec(model)}
-    found = {name: _of_set(codecs, pictures) for name, pictures in _sets(options).items()}
-    print(parts_table(found))
-    if options.json:
-        with writing(options.json) as file:
-            file.write((json.dumps({"threads": options.threads, "sets": found}, indent=1) + "\n").encode())
+    found = {}
+    for name, pictures in _sets(options).items():
+        found[name] = _of_set(codecs, pictures)
+        print(parts_table(found), flush=True)
+        if options.json:  # after every set: all of them take an hour
+            with writing(options.json) as file:
+                file.write((json.dumps({"threads": options.threads, "sets": found}, indent=1) + "\n").encode())
 
 
 def _options() -> argparse.Namespace:
