@@ -62,7 +62,7 @@ def test_a_piece_that_does_not_gain_stays_as_it_was(student, photo, monkeypatch)
     assert student.compress(photo, 4, effort=1) == student.compress(photo, 4)
 
 
-@pytest.mark.parametrize("error_bits", [1, 10])
+@pytest.mark.parametrize("error_bits", [1, 5])  # the model's own is 10
 def test_refined_residuals_are_not_chosen_as_others_are(student, photo, monkeypatch, error_bits):
     refined, plain = student.compress(photo, 4, effort=1), student.compress(photo, 4)
     monkeypatch.setattr(student.quantiser, "error_bits", error_bits)

@@ -47,7 +47,8 @@ def test_the_table_of_the_shipped_models_quotes_the_summary(summary, start):
     said = [float(number.replace("−", "-")) for number in re.findall(r"([+−]\d+\.\d) %", row)]
     entries = summary.bd_rate[ANCHORS[start]]
     refined = [name for name in summary.codecs if name.startswith("slim-2k effort")]
-    expected = [entries[name][PSNR].percent for name in ("small", "slim-2k", *refined) if name in entries]
+    named = ("small", "slim-2k", *refined, "plain", "slim-2k-fast-encoder")
+    expected = [entries[name][PSNR].percent for name in named if name in entries]
     assert len(refined) == 1
     assert said == pytest.approx(expected, abs=0.06)
 
@@ -64,14 +65,14 @@ def test_the_readme_quotes_the_summary(summary):
 
 
 def test_the_models_were_those_of_the_zoo(summary):
-    for name in ("small", "slim-2k"):
+    for name in ("small", "slim-2k", "slim-2k-fast-encoder"):
         description = zoo.read_description(zoo.find(name))
         assert summary.codecs[name].weights_sha256 == description["weights_sha256"]
 
 
 def test_the_models_have_the_metrics_of_the_other_codecs(summary):
     """The tabs of the page, and docs/evaluation.md, show them side by side."""
-    for name in ("small", "slim-2k", "small effort 10", "slim-2k effort 10"):
+    for name in ("small", "slim-2k", "slim-2k-fast-encoder", "plain", "small effort 10", "slim-2k effort 10"):
         assert {PSNR, "psnr_yuv_db", "ms_ssim", "ms_ssim_db", "aad"} <= set(summary.codecs[name].curves), name
 
 
