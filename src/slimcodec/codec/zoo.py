@@ -101,7 +101,8 @@ def short(sha256: str) -> str:
 
 def render_card(name: str, info: dict[str, Any]) -> str:
     """The model card: everything it says is in model.json."""
-    teacher = info["teacher"]
+    teacher, finish = info["teacher"], info["configuration"].get("finish")
+    start = finish.get("start") if isinstance(finish, dict) else None
     lines = [
         f"# {name}",
         "",
@@ -110,6 +111,7 @@ def render_card(name: str, info: dict[str, Any]) -> str:
         "",
         f"- weights: sha256 `{short(info['weights_sha256'])}…`, licence: {info['licence']}",
         f"- made by: slimcodec {info['slimcodec_version']}, commit {info['git_commit'] or 'unknown'}",
+        *([f"- trained on from: {start}"] if start else []),
         *([f"- teacher: {teacher['name']} (sha256 `{short(teacher['sha256'])}…`)"] if teacher else []),
         "",
         "| part | MAC/pixel |",
