@@ -110,9 +110,9 @@ def ten_bits(x: Tensor) -> Tensor:
 
 
 def bfloat16(codec: Codec, data: bytes) -> np.ndarray:
-    codec.precision = torch.bfloat16
+    codec.transforms.precision = torch.bfloat16
     picture = np.asarray(codec.decompress(data))
-    codec.precision = None
+    codec.transforms.precision = None
     return picture
 
 
