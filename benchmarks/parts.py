@@ -34,7 +34,7 @@ from slimcodec.evaluation.photos import find_photos, open_photo
 QUALITIES = 1, 2, 4, 6, 8
 TIMED = 4  # the quality at which seconds are measured
 MEGAPIXELS = 0.4, 1.0
-MOSAICS = 2
+MOSAICS = 1
 PARTS = {
     "tables of r": ("r_frequencies", "r_offsets", "r_skip", *COST_TABLES),
     "banks of z": tuple(BANK_TABLES),
