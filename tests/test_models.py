@@ -587,11 +587,11 @@ def test_a_number_of_parameters_and_a_part_that_were_edited_are_noticed(director
 def test_a_network_of_thousands_of_blocks_is_refused_at_once(directory, part):
     blocks = [{"kind": "residual", "hidden": 1}] * 20_000
     edit_description(directory, lambda info: info["architecture"].update({part: [LEVEL | {"blocks": blocks}]}))
-    began = time.monotonic()
+    began = time.process_time()
     for call in (models.load, zoo.read_description):
         message = refusal(call, directory)
         assert f"architecture.{part}: 20000 blocks" in message and "at most 32" in message
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_more_weights_than_the_architecture_can_have_are_not_read(directory):
