@@ -20,7 +20,7 @@ import skimage.data
 import torch
 
 from slimcodec import InvalidInput
-from slimcodec.codec import inference, isolation, models
+from slimcodec.codec import bitstream, inference, isolation, models
 from slimcodec.codec.network import HyperpriorCodec
 
 CODEC = Path(inference.__file__).parent
@@ -161,6 +161,32 @@ def test_golden_files_give_the_same_pixels_in_every_setting(setting):
         with SETTINGS[setting]():
             for data, pixels in zip(files, before, strict=True):
                 assert np.array_equal(codec.decompress(data), pixels)
+
+
+@pytest.mark.parametrize("instructions, onednn", [("default", "SSE41"), ("avx2", "AVX2")])
+def test_golden_files_are_the_same_pictures_for_older_processors(tmp_path, instructions, onednn):
+    """With corrections and banks, too: the same integers, and pixels within one level."""
+    files = {"picture": "model", "tiled": "model", "corrected": "corrected-model", "corrected-tiled": "corrected-model"}
+    paths = {name: (str(GOLDEN / model), str(GOLDEN / f"{name}.slim")) for name, model in files.items()}
+    paths[SHIPPED] = SHIPPED, str(GOLDEN / f"{SHIPPED}.slim")
+    code = f"""
+import numpy as np, slimcodec
+from slimcodec.codec import bitstream
+found = {{}}
+for name, (model, path) in {paths!r}.items():
+    codec, data = slimcodec.load(model), open(path, "rb").read()
+    found[name] = np.asarray(codec.decompress(data))
+    found[name + " r"] = codec.coder.read(bitstream.unpack(data)).r
+np.savez("found.npz", **found)
+"""
+    environment = os.environ | {"ATEN_CPU_CAPABILITY": instructions, "ONEDNN_MAX_CPU_ISA": onednn}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
+    found = np.load(tmp_path / "found.npz")
+    for name, (model, path) in paths.items():
+        codec, data = inference.load(model), Path(path).read_bytes()
+        assert np.array_equal(found[name + " r"], codec.coder.read(bitstream.unpack(data)).r)
+        difference = found[name].astype(int) - np.asarray(codec.decompress(data))
+        assert np.abs(difference).max() <= 1
 
 
 def test_a_process_with_another_locale_writes_the_same(tmp_path):
