@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import lively
-from test_symbols import QUALITY, header, same
+from test_symbols import QUALITY, assert_they_come_back, header
 
 from slimcodec import InvalidFile, InvalidModel
-from slimcodec.codec import bitstream, entropy, inference, models
+from slimcodec.codec import entropy, inference, models
 from slimcodec.codec.contexts import OWN, BankCoder, bank_index
-from slimcodec.codec.grid import whole
 from slimcodec.codec.symbols import BANK_TABLES, SymbolCoder, Symbols
 from slimcodec.training import banks
 from slimcodec.training.prior import FactorizedPrior, export_tables
@@ -92,12 +91,7 @@ def test_the_bank_is_the_one_of_the_format(coder, wild):
 @pytest.mark.parametrize("tile", [0, 1, 2, 4])
 def test_symbols_come_back_at_once_and_window_by_window(coder, cells, tile, wild):
     symbols, head = random_symbols(coder, cells, tile, wild=wild), header(coder, cells, tile)
-    contents = bitstream.Contents(head, coder.write(symbols, head), {}, True)
-    assert same(coder.read(contents), symbols)
-    for window in whole(cells).tiles(1) + whole(cells).tiles(3):
-        planes = window.finer(2).slices
-        part = Symbols(symbols.z[:, *window.slices], *(array[:, :, *planes] for array in symbols[1:]))
-        assert same(coder.read(contents, window), part)
+    assert_they_come_back(coder, symbols, head)
 
 
 def test_a_stream_is_z_position_by_position_and_then_the_stages(coder):

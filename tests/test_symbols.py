@@ -53,17 +53,23 @@ def same(one, other):
     )
 
 
+def assert_they_come_back(coder, symbols, head):
+    """At once, and window by window."""
+    contents = bitstream.Contents(head, coder.write(symbols, head), {}, True)
+    cells = whole(symbols.z.shape[1:])
+    assert len(contents.streams) == len(cells.tiles(head.tile))
+    assert same(coder.read(contents), symbols)
+    for window in cells.tiles(1) + cells.tiles(3):
+        planes = window.finer(2).slices
+        part = Symbols(symbols.z[:, *window.slices], *(array[:, :, *planes] for array in symbols[1:]))
+        assert same(coder.read(contents, window), part)
+
+
 @pytest.mark.parametrize("cells", [(1, 1), (2, 3), (5, 1)])
 @pytest.mark.parametrize("tile", [0, 1, 2, 4])
 def test_symbols_come_back_at_once_and_window_by_window(coder, cells, tile):
     symbols, head = random_symbols(coder, cells, tile), header(coder, cells, tile)
-    contents = bitstream.Contents(head, coder.write(symbols, head), {}, True)
-    assert len(contents.streams) == len(whole(cells).tiles(tile))
-    assert same(coder.read(contents), symbols)
-    for window in whole(cells).tiles(1) + whole(cells).tiles(3):
-        planes = window.finer(2).slices
-        part = Symbols(symbols.z[:, *window.slices], *(array[:, :, *planes] for array in symbols[1:]))
-        assert same(coder.read(contents, window), part)
+    assert_they_come_back(coder, symbols, head)
 
 
 def test_a_stream_is_z_and_then_the_stages_in_order(coder):
