@@ -96,20 +96,14 @@ ALLOWED = {
     "training/parallel": {"torch"},
     "training/checkpoints": {"torch", "lightning", "training/parallel", "training/errors"},
     "pipeline/ranges": {"pydantic", "codec/bitstream", "codec/grid"},
-    "pipeline/settings": {
-        "pydantic",
-        "codec/bitstream",
-        "codec/grid",
-        "pipeline/ranges",
-        "training/names",
-        "training/records",
-    },
+    "pipeline/sections": {"pydantic", "codec/grid", "pipeline/ranges", "training/names", "training/records"},
+    "pipeline/settings": {"pydantic", "pipeline/ranges", "pipeline/sections"},
     "pipeline/checks": {"codec/zoo", "codec/architecture", "evaluation/anchors", "evaluation/metrics"}
-    | {"pipeline/results", "pipeline/run_directory", "pipeline/settings"}
+    | {"pipeline/results", "pipeline/run_directory", "pipeline/sections", "pipeline/settings"}
     | {"training/inheritance", "training/names", "training/records", "training/widths"},
     "pipeline/run_directory": {"codec/atomic", "codec/json_files", "codec/zoo", "evaluation/locks", "training/records"},
     "pipeline/results": {"rich", "codec/atomic", "codec/json_files", "codec/zoo", "training/records"}
-    | {"pipeline/run_directory", "pipeline/settings"},
+    | {"pipeline/run_directory", "pipeline/sections", "pipeline/settings"},
 }
 # What stands on what: a module imports from its own folder and from those of lower rank.
 RANKS = {"codec": 0, "evaluation": 1, "report": 2, "training": 2, "pipeline": 3, "cli": 4}
@@ -118,7 +112,7 @@ WANDB = "pipeline/tracking"
 # What checks a run before it begins: it answers `run.py --help` and a typo.
 LIGHT = (
     *(f"training.{name}" for name in ("widths", "records", "inheritance", "names", "errors")),
-    *(f"pipeline.{name}" for name in ("settings", "checks", "jobs", "run_directory", "results", "sweep")),
+    *(f"pipeline.{name}" for name in ("sections", "settings", "checks", "jobs", "run_directory", "results", "sweep")),
 )
 
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))

@@ -18,7 +18,8 @@ from slimcodec.codec.architecture import Architecture
 from slimcodec.evaluation import anchors, metrics
 from slimcodec.pipeline import results
 from slimcodec.pipeline.run_directory import RunDirectory
-from slimcodec.pipeline.settings import STAGES, Scope, Settings, Stage, read
+from slimcodec.pipeline.sections import Scope
+from slimcodec.pipeline.settings import STAGES, Settings, Stage, read
 from slimcodec.training.inheritance import student_architecture
 from slimcodec.training.names import DISTILLATION_TERMS
 from slimcodec.training.records import Rules, next_attempt, read_records, rule_problem

@@ -12,7 +12,7 @@ from slimcodec.evaluation.metrics import PSNR
 from slimcodec.evaluation.photos import Photo, find_photos
 from slimcodec.evaluation.summary import Summary
 from slimcodec.pipeline.results import STUDENT, TEACHER, ModelFigures
-from slimcodec.pipeline.settings import Scope
+from slimcodec.pipeline.sections import Scope
 from slimcodec.pipeline.training_setup import Run
 from slimcodec.report import run_plots, study
 from slimcodec.training.records import read_records

@@ -14,7 +14,8 @@ from slimcodec import InvalidInput
 from slimcodec.codec import json_files, zoo
 from slimcodec.codec.atomic import write_text
 from slimcodec.pipeline.run_directory import RunDirectory
-from slimcodec.pipeline.settings import Scope, Settings
+from slimcodec.pipeline.sections import Scope
+from slimcodec.pipeline.settings import Settings
 from slimcodec.training.records import Round
 
 REMEDY = "remove it, and run the stage evaluate again: nothing is measured twice"

@@ -1,4 +1,4 @@
-"""What a run is told: a frozen dataclass for each section of the configuration, and what must hold of its values.
+"""What a run is told: all sections of the configuration (pipeline/sections) together.
 
     conf/ ──Hydra──► plain containers ──read()──► Settings ──► the stages
 
@@ -9,33 +9,29 @@ mistake is told at once.
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import ConfigDict, Field, Strict, ValidationError
+from pydantic import ValidationError
 from pydantic.dataclasses import dataclass
 
 from slimcodec import InvalidInput
-from slimcodec.codec.grid import CELL
-from slimcodec.pipeline.ranges import (
-    Corrections,
-    Count,
-    Crop,
-    Name,
-    NotNegative,
-    Positive,
-    Quality,
-    Share,
-    Switch,
-    Text,
-    Weight,
-    one_of,
-    says,
+from slimcodec.pipeline.ranges import Name, NotNegative, Switch, Text, one_of
+from slimcodec.pipeline.sections import (
+    FORMAT,
+    Data,
+    Distill,
+    Evaluate,
+    Finish,
+    Loggers,
+    Prune,
+    Student,
+    Teacher,
+    Trainer,
+    Training,
+    Validation,
 )
-from slimcodec.training.names import OPTIMIZERS
-from slimcodec.training.records import Rules
 
 Stage = Literal["teacher", "distill", "prune", "finish", "evaluate", "export"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 TRAINING: tuple[Stage, ...] = STAGES[:4]  # the stages that all processes go through
-Scope = Literal["decoder", "encoder"]
 # The sections that a stage's result depends on. An evaluation depends on its models' weights besides.
 TEACHER = ("seed", "data", "teacher")
 DISTILL = (*TEACHER, "student", "distill")
@@ -48,279 +44,6 @@ SECTIONS: dict[Stage, tuple[str, ...]] = {
     "evaluate": ("evaluate", "data"),
 }
 LONGEST_VALUE = 60  # characters of one that is shown
-FORMAT = ConfigDict(extra="forbid", use_attribute_docstrings=True, arbitrary_types_allowed=True)
-
-
-@dataclass(frozen=True, kw_only=True, config=FORMAT)
-class Training:
-    """How one model is trained."""
-
-    steps: Count
-    """Optimizer steps in all."""
-    batch: Count
-    """Pictures in a step, over all processes."""
-    crop: Crop
-    """Side of the square crops in pixels."""
-    learning_rate: Positive
-    """At its highest: it warms up for 2 % of the steps and falls to zero over the last third."""
-    steps_per_epoch: Count
-    """Steps from one validation to the next."""
-    optimizer: Annotated[str, one_of(*OPTIMIZERS)] = "adam"
-    """adam, or soap, which takes longer for a step and needs far fewer of them."""
-    basis_every: Count = 10
-    """Steps from one eigenbasis of soap's to the next."""
-    as_in_files: Switch = False
-    """Train with residuals as files hold them; only for a model that has been saved before."""
-
-    @property
-    def of_module(self) -> dict[str, Any]:
-        """What the LightningModule takes."""
-        names = ("steps", "batch", "crop", "learning_rate", "optimizer", "basis_every")
-        return {name: getattr(self, name) for name in names}
-
-
-@dataclass(frozen=True, kw_only=True, config=FORMAT)
-class Data:
-    """Photos to train on and to validate with."""
-
-    kind: Annotated[str, one_of("embedded", "folder")]
-    """embedded: seven photos that come inside scikit-image and scikit-learn; folder: your own."""
-    root: Text | None = None
-    """The folder of photos to train on."""
-    validation_root: Text | None = None
-    """Another folder to validate with; null keeps the last photos of `root` for that."""
-    held_out: NotNegative = 8
-    """How many are kept."""
-    limit: Count | None = None
-    """Photos to train on, evenly spaced over the sorted names; null takes all."""
-    max_pixels: Count | None = None
-    """Larger photos are downscaled to so many pixels."""
-    saturated: Share = 0.0
-    """Share of the crops whose colours are made stronger."""
-
-
-@dataclass(frozen=True, kw_only=True, config=FORMAT)
-class Teacher:
-    """The model that the student learns from."""
-
-    name: Name
-    """What model cards call it, and its folder in teachers/ when it is promoted."""
-    load: Text | None
-    """Name or directory of a trained teacher; then none is trained."""
-    training: Training
-    """How it is trained."""
-    architecture: dict[str, Any]
-    """Its widths (codec/architecture)."""
-
-
-@dataclass(frozen=True, kw_only=True, config=FORMAT)
-class Student:
-    """The model that is distilled and pruned."""
-
-    name: Name
-    """What model cards call it, and its folder in students/ when it is promoted."""
-    inherit_encoder: Switch
-    """Start with the teacher's encoder, and with its entropy model where the widths agree."""
-    training: Training
-    """How it is distilled, before the first round."""
-    architecture: dict[str, Any]
-    """Its widths before pruning; what it inherits is not named."""
-
-
-@dataclass(frozen=True, kw_only=True, config=FORMAT)
-class Distill:
-    """What the student is trained for beside rate and distortion."""
-
-    freeze_share: Share
-    """Share of the steps for which an inherited encoder stays as it is."""
-    weights: dict[str, Weight]
-    """Term → weight, relative to the rate–distortion term's 1."""
-
-
-@dataclass(frozen=True, kw_only=True, config=FORMAT)
-class Prune:
-    """The rounds: budgets, the gate, fine-tuning."""
-
-    scope: Annotated[str, one_of("decoder", "encoder", "both")]
-    """Whose channels are pruned."""
-    target_macs_per_pixel: Any
-    """Of the decoder."""
-    encoder_target_macs_per_pixel: Any
-    """Of the encoder, for the scopes encoder and both."""
-    shrink: Any
-    """A round's budget as a share of the cost before it."""
-    gate: Any
-    """record accepts every round; strict only one within max_bd_rate_percent."""
-    max_bd_rate_percent: Any
-    """Against the teacher, on the validation photos."""
-    max_passes: Any
-    """Passes of fine-tuning before half the step is tried."""
-    max_halvings: Any
-    """How often a step is halved before the rounds end."""
-    importance: Annotated[str, one_of("taylor", "magnitude")]
-    """How channels are chosen: by what they contribute to the loss, or by their weights."""
-    importance_batches: Count
-    """Batches that taylor looks at."""
-    floors: dict[str, Count]
-    """Part or path → the smallest width; 8 elsewhere."""
-    distill_weights: dict[str, Weight] | None
-    """Weights of distillation while fine-tuning; null takes those of distill, {} rate and distortion alone."""
-    training: Training
-    """How a round is fine-tuned."""
-
-    @property
-    def scopes(self) -> tuple[Scope, ...]:
-        """In the order in which they are pruned."""
-        scopes: tuple[Scope, ...] = ("decoder", "encoder")
-        return tuple(scope for scope in scopes if self.scope in (scope, "both"))
-
-    @staticmethod
-    def target(scope: Scope) -> str:
-        """The field that holds a scope's target."""
-        return "target_macs_per_pixel" if scope == "decoder" else "encoder_target_macs_per_pixel"
-
-    def rules(self, scope: Scope) -> Rules:
-        return Rules(
-            target_macs_per_pixel=getattr(self, self.target(scope)),
-            shrink=self.shrink,
-            gate=self.gate,
-            max_bd_rate_percent=self.max_bd_rate_percent,
-            max_passes=self.max_passes,
-            max_halvings=self.max_halvings,
-        )
-
-
-@dataclass(frozen=True, kw_only=True, config=FORMAT)
-class Tables:
-    """What is counted and learned on training photos for a student that stands (training/tables)."""
-
-    photos: Count | None
-    """Photos, evenly spaced; null takes all."""
-    side: Crop
-    """Side of the crops from their middle in pixels, where a photo is as large."""
-    corrections: Corrections
-    """Corrections of g_s.head that a picture may choose of."""
-
-
-@dataclass(frozen=True, kw_only=True, config=FORMAT)
-class Finish:
-    """Training of the student once its rounds are over, and its last tables."""
-
-    start: Text | None
-    """A model directory to train on, instead of the last round's."""
-    training: Training | None
-    """How it is trained; null leaves it as its last round left it."""
-    tables: Tables | None = None
-    """Tables for the trained student: banks of z, corrections of g_s.head; null keeps those of its training."""
-
-
-@dataclass(frozen=True, kw_only=True, config=FORMAT)
-class Validation:
-    """What is measured after every epoch, and what the gate judges by."""
-
-    side: Annotated[int, Strict(), Field(ge=CELL), says(f"must be at least {CELL} pixels, a whole number")]
-    """Side of the centre crops in pixels."""
-    limit: Count | None
-    """Photos; null takes all."""
-    qualities: list[Quality]
-    """At which the gate measures its curves."""
-
-
-@dataclass(frozen=True, kw_only=True, config=FORMAT)
-class Evaluate:
-    """What is measured on real files when the student is done."""
-
-    folders: list[Text]
-    """Folders of photos, each a set named like the folder; none takes the validation photos."""
-    limit: Count | None
-    """Photos of each set; null takes all."""
-    qualities: list[Quality]
-    """At which models write their files."""
-    anchors: list[Text]
-    """Other codecs beside the models."""
-    metrics: list[Text]
-    """Groups or names of metrics."""
-    models: list[Text]
-    """Other model directories beside the run's, or names in the zoos."""
-    efforts: list[Annotated[int, Strict(), Field(ge=1, le=10), says("must be a whole number from 1 to 10")]]
-    """The student's files are also written with this much effort."""
-    effort_qualities: list[Quality]
-    """At which they are."""
-    rounds: Switch
-    """Also measure the student before pruning and after each round."""
-    memory: Switch
-    """Also measure the peak memory of each codec."""
-    jobs: Count
-    """Processes that measure at a time."""
-
-
-@dataclass(frozen=True, kw_only=True, config=FORMAT)
-class Trainer:
-    """Where and how fast training runs. Nothing here changes what is learned, but for rounding."""
-
-    accelerator: Annotated[str, one_of("cpu", "gpu")]
-    """What trains."""
-    devices: Annotated[
-        int | Literal["auto"], Field(union_mode="left_to_right"), says("must be a number of processes, or auto")
-    ]
-    """Processes that share each batch: one for each GPU, auto for all of them."""
-    precision: Annotated[str, one_of("32-true", "bf16-mixed", "16-mixed")]
-    """Of the arithmetic."""
-    gradient_clip_val: Weight | None
-    """Largest norm of the gradients."""
-    log_every_n_steps: Count
-    """Steps from one line of the log to the next."""
-    benchmark: Switch = False
-    """Let cuDNN look for its fastest kernels."""
-    max_time: Annotated[
-        str | None,
-        Field(pattern=r"^\d+:\d\d:\d\d:\d\d$"),
-        says("must be days:hours:minutes:seconds, such as 00:01:30:00"),
-    ]
-    """Training ends cleanly after this time, days:hours:minutes:seconds; the same command continues."""
-    checkpoint_minutes: Weight
-    """From one checkpoint inside an epoch to the next."""
-    compile: Switch
-    """Train through torch.compile."""
-    crop_workers: NotNegative
-    """Processes that cut the crops of the next steps; 0 leaves it to the training process."""
-    more: dict[str, Any]
-    """Further arguments of lightning.Trainer."""
-
-    @property
-    def max_seconds(self) -> float | None:
-        if self.max_time is None:
-            return None
-        days, hours, minutes, seconds = map(int, self.max_time.split(":"))
-        return ((24 * days + hours) * 60 + minutes) * 60 + seconds
-
-
-@dataclass(frozen=True, kw_only=True, config=FORMAT)
-class Wandb:
-    """Weights & Biases."""
-
-    project: Text
-    """Where the runs are."""
-    pictures: NotNegative
-    """Validation crops whose reconstructions are kept."""
-    qualities: list[Quality]
-    """At which."""
-    init_timeout_seconds: Positive
-    """Without an answer in this time the run is kept offline."""
-    finish_timeout_seconds: Positive
-    """For the last uploads; what is missing then stays on the disk."""
-
-
-@dataclass(frozen=True, kw_only=True, config=FORMAT)
-class Loggers:
-    """What is told of a run, and to whom. A section that is there is wanted."""
-
-    csv: dict[str, Any] | None = None
-    """Losses and validation by step, as a table in the run directory."""
-    tensorboard: dict[str, Any] | None = None
-    """The same for TensorBoard."""
-    wandb: Wandb | None = None
-    """The same, pictures, models and the evaluation for Weights & Biases."""
 
 
 @dataclass(frozen=True, kw_only=True, config=FORMAT)

@@ -30,7 +30,8 @@ from slimcodec.pipeline.run_directory import (
     require_same,
     require_same_configuration,
 )
-from slimcodec.pipeline.settings import STAGES, TRAINING, Scope, Settings, Stage
+from slimcodec.pipeline.sections import Scope
+from slimcodec.pipeline.settings import STAGES, TRAINING, Settings, Stage
 from slimcodec.pipeline.tracking import tracker
 from slimcodec.pipeline.training_setup import (
     Photos,

@@ -35,7 +35,8 @@ from slimcodec.evaluation.curves import Curve
 from slimcodec.evaluation.metrics import psnr_db
 from slimcodec.pipeline.results import ModelFigures
 from slimcodec.pipeline.run_directory import LOG, RunDirectory
-from slimcodec.pipeline.settings import Settings, Wandb
+from slimcodec.pipeline.sections import Wandb
+from slimcodec.pipeline.settings import Settings
 from slimcodec.report import run_plots
 from slimcodec.training import parallel
 from slimcodec.training.photos import Photo

@@ -25,7 +25,8 @@ from slimcodec.codec.network import HyperpriorCodec
 from slimcodec.codec.quantise import Quantiser
 from slimcodec.evaluation import provenance
 from slimcodec.pipeline.run_directory import RunDirectory, require_same_configuration
-from slimcodec.pipeline.settings import Scope, Settings, Stage, Tables, Training
+from slimcodec.pipeline.sections import Scope, Tables, Training
+from slimcodec.pipeline.settings import Settings, Stage
 from slimcodec.pipeline.tracking import Tracker
 from slimcodec.training import parallel, photos
 from slimcodec.training.crops import PhotoCache
