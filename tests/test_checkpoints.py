@@ -45,7 +45,7 @@ def train(module, directory: Path, *callbacks, **more) -> None:
 def stored(directory: Path) -> dict[str, torch.Tensor]:
     """Every tensor and number of the last checkpoint that training depends on."""
     state = torch.load(directory / LAST, weights_only=True)
-    kept = ("state_dict", "current_model_state", "averaging_state", "optimizer_states", "lr_schedulers", "global_step")
+    kept = ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers", "global_step")
     return dict(flat({name: state[name] for name in kept}))
 
 

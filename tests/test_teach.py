@@ -28,15 +28,25 @@ SETTINGS = {"batch": 4, "crop": 64, "learning_rate": 1e-3}
 
 def teaching(seed=0, **changes) -> Teach:
     codec, prior = lively(teacher(), seed)
-    return Teach(codec, prior, cache=photos(), **(SETTINGS | {"steps": 8} | changes))
+    return Teach(codec, prior, **(SETTINGS | {"steps": 8, "cache": photos()} | changes))
 
 
 def distilling(*, inherit=True, **changes) -> Distill:
     torch.manual_seed(0)
     taught = lively(teacher(), 1)
     pupil = new_student(student(), *taught, inherit_encoder=inherit)
-    settings = SETTINGS | {"steps": 8, "weights": WEIGHTS, "inherited_encoder": inherit} | changes
-    return Distill(*pupil, *taught, cache=photos(), **settings)
+    settings = SETTINGS | {"steps": 8, "weights": WEIGHTS, "inherited_encoder": inherit, "cache": photos()} | changes
+    return Distill(*pupil, *taught, **settings)
+
+
+def batch(module, step):
+    """The pictures of a step and their qualities."""
+    drawn = module.drawn(step)
+    return module.pictures(drawn), drawn.quality
+
+
+def noise(module, step, coded):
+    return module.noise(coded, module.seeded(step))
 
 
 def weights(module):
@@ -67,30 +77,31 @@ def test_training_lowers_the_cost_of_a_repeated_step(optimizer):
 def test_the_batch_is_keyed_by_seed_and_step():
     one, same, other = teaching(), teaching(), teaching(seed=0)
     other.seed = 1
-    (x, quality), (x_same, quality_same) = one.draw(5), same.draw(5)
+    (x, quality), (x_same, quality_same) = batch(one, 5), batch(same, 5)
     assert torch.equal(x, x_same) and torch.equal(quality, quality_same)
-    assert not torch.equal(x, one.draw(6)[0]) and not torch.equal(x, other.draw(5)[0])
+    assert not torch.equal(x, batch(one, 6)[0]) and not torch.equal(x, batch(other, 5)[0])
     coded = one.codec(x, quality)
-    noise_r, noise_z = one.noise(5, coded)
+    noise_r, noise_z = noise(one, 5, coded)
     torch.rand(10)  # the global generator plays no part
-    assert all(map(torch.equal, one.noise(5, coded), same.noise(5, coded)))
+    assert all(map(torch.equal, noise(one, 5, coded), noise(same, 5, coded)))
     assert noise_r.shape == coded.residual.shape and noise_z.shape == coded.z.shape
     assert noise_r.abs().max() <= 0.5 and noise_r.std() == pytest.approx(12**-0.5, rel=0.05)
-    assert not torch.equal(noise_r, one.noise(6, coded)[0]) and not torch.equal(noise_r, other.noise(5, coded)[0])
+    assert not torch.equal(noise_r, noise(one, 6, coded)[0])
+    assert not torch.equal(noise_r, noise(other, 5, coded)[0])
 
 
 def test_processes_share_the_batch_and_its_noise():
     whole = teaching()
-    x, quality = whole.draw(2)
+    x, quality = batch(whole, 2)
     coded = whole.codec(x, quality)
     parts = []
     for rank in range(2):
         module = teaching()
         module._trainer = SimpleNamespace(world_size=2, global_rank=rank)
-        x_part, quality_part = module.draw(2)
+        x_part, quality_part = batch(module, 2)
         part = module.codec(x_part, quality_part)
-        parts.append((x_part, quality_part, *module.noise(2, part)))
-    for found, expected in zip(zip(*parts, strict=True), (x, quality, *whole.noise(2, coded)), strict=True):
+        parts.append((x_part, quality_part, *noise(module, 2, part)))
+    for found, expected in zip(zip(*parts, strict=True), (x, quality, *noise(whole, 2, coded)), strict=True):
         assert torch.equal(torch.cat(found), expected)
 
 

@@ -86,12 +86,21 @@ def _of_training(settings: Settings) -> Problems:
     for field, weights in terms.items():
         if unknown := set(weights or {}) - set(DISTILLATION_TERMS):
             yield f"{field}.{min(unknown)}", f"there is no such term; known are {', '.join(DISTILLATION_TERMS)}"
+    yield from _of_processes(settings)
+
+
+def _of_processes(settings: Settings) -> Problems:
     devices = settings.trainer.devices
     for stage in settings.stages:
         training = settings.training(stage)
-        if training and devices != "auto" and training.batch % devices:
-            section = "student" if stage == "distill" else stage
-            yield f"{section}.training.batch={training.batch}", f"must be a multiple of the {devices} processes"
+        for batch in training.batches if training else ():
+            if devices != "auto" and batch % devices:
+                section = "student" if stage == "distill" else stage
+                yield f"{section}.training.batch={batch}", f"must be a multiple of the {devices} processes"
+    if settings.trainer.whole_step and devices != 1:
+        yield "trainer.whole_step", f"is for one process, not {devices}; take trainer=ddp, or trainer.devices=1"
+    if settings.trainer.whole_step and settings.trainer.precision == "16-mixed":
+        yield "trainer.whole_step", "has no scaler of float16's gradients; take trainer.precision=bf16-mixed"
 
 
 def _of_pruning(settings: Settings) -> Problems:

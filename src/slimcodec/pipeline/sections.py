@@ -24,11 +24,24 @@ from slimcodec.pipeline.ranges import (
     one_of,
     says,
 )
+from slimcodec.training import schedule
 from slimcodec.training.names import OPTIMIZERS
 from slimcodec.training.records import Rules
 
 Scope = Literal["decoder", "encoder"]
 FORMAT = ConfigDict(extra="forbid", use_attribute_docstrings=True, arbitrary_types_allowed=True)
+
+
+@dataclass(frozen=True, kw_only=True, config=FORMAT)
+class Late:
+    """Other crops for the last steps of a training: large ones hold what small ones cut off."""
+
+    share: Share
+    """Of the steps."""
+    batch: Count
+    """Pictures in such a step, over all processes."""
+    crop: Crop
+    """Side of the square crops in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True, config=FORMAT)
@@ -42,9 +55,15 @@ class Training:
     crop: Crop
     """Side of the square crops in pixels."""
     learning_rate: Positive
-    """At its highest: it warms up for 2 % of the steps and falls to zero over the last third."""
+    """At its highest: it warms up for 2 % of the steps, stays, and falls to zero."""
     steps_per_epoch: Count
     """Steps from one validation to the next."""
+    decay_from: Annotated[float, Field(ge=0, lt=1), says("must be 0 or more, and less than 1")] = 2 / 3
+    """Share of the steps after which the learning rate falls."""
+    restarts: NotNegative = 0
+    """How often the learning rate begins again: warm-up, height and fall share the steps."""
+    late: Late | None = None
+    """Other crops for the last steps; null: the same to the end."""
     optimizer: Annotated[str, one_of(*OPTIMIZERS)] = "adam"
     """adam, or soap, which takes longer for a step and needs far fewer of them."""
     basis_every: Count = 10
@@ -55,8 +74,18 @@ class Training:
     @property
     def of_module(self) -> dict[str, Any]:
         """What the LightningModule takes."""
-        names = ("steps", "batch", "crop", "learning_rate", "optimizer", "basis_every")
-        return {name: getattr(self, name) for name in names}
+        names = ("steps", "batch", "crop", "learning_rate", "decay_from", "restarts", "optimizer", "basis_every")
+        return {name: getattr(self, name) for name in names} | {"late": self.late and schedule.Late(**vars(self.late))}
+
+    @property
+    def crops(self) -> tuple[int, ...]:
+        """All sizes of crops."""
+        return (self.crop,) if self.late is None else (self.crop, self.late.crop)
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """All sizes of batches."""
+        return (self.batch,) if self.late is None else (self.batch, self.late.batch)
 
 
 @dataclass(frozen=True, kw_only=True, config=FORMAT)
@@ -236,7 +265,7 @@ class Evaluate:
 
 @dataclass(frozen=True, kw_only=True, config=FORMAT)
 class Trainer:
-    """Where and how fast training runs. Nothing here changes what is learned, but for rounding."""
+    """Where and how fast training runs. Nothing here changes what is learned, but for rounding and the crops drawn."""
 
     accelerator: Annotated[str, one_of("cpu", "gpu")]
     """What trains."""
@@ -262,8 +291,10 @@ class Trainer:
     """From one checkpoint inside an epoch to the next."""
     compile: Switch
     """Train through torch.compile."""
+    whole_step: Switch = False
+    """Do the whole step at once, on a GPU as one CUDA graph: for one process."""
     crop_workers: NotNegative
-    """Processes that cut the crops of the next steps; 0 leaves it to the training process."""
+    """Processes that cut the crops of the next steps; 0 leaves it to the training process, or its GPU."""
     more: dict[str, Any]
     """Further arguments of lightning.Trainer."""
 

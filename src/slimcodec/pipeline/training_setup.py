@@ -34,6 +34,7 @@ from slimcodec.training.data import PhotoData
 from slimcodec.training.distill import Distill
 from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.prune import prune
+from slimcodec.training.pyramid import PhotoPyramid
 from slimcodec.training.tables import crops_to_learn_from, with_everything
 from slimcodec.training.teach import Teach, accumulate_gradients, fit, load_trained, save_trained
 
@@ -77,17 +78,17 @@ class Photos:
         return parallel.device() if self.settings.trainer.accelerator == "gpu" else torch.device("cpu")
 
     @cached_property
-    def cache(self) -> PhotoCache:
+    def cache(self) -> PhotoCache | PhotoPyramid:
         """What crops are cut from. Raises InvalidInput where a stage's crops fit into no photo."""
         cores = max(1, (os.cpu_count() or 1) // parallel.count())
-        cache = PhotoCache(
-            self.all[0],
-            device=self.device,
-            saturated=self.settings.data.saturated,
-            workers=min(self.settings.trainer.crop_workers, cores),
-        )
+        workers, saturated = min(self.settings.trainer.crop_workers, cores), self.settings.data.saturated
+        cache: PhotoCache | PhotoPyramid
+        if self.settings.trainer.whole_step and not workers:
+            cache = PhotoPyramid(self.all[0], device=self.device, saturated=saturated)
+        else:
+            cache = PhotoCache(self.all[0], device=self.device, saturated=saturated, workers=workers)
         wanted = [self.settings.training(stage) for stage in self.settings.stages]
-        sides = [training.crop for training in wanted if training]
+        sides = [side for training in wanted if training for side in training.crops]
         if (tables := self.settings.finish.tables) and self.settings.wants("finish"):
             sides.append(tables.side)
         cache.require(sides)  # now, not when the last stage begins
@@ -222,12 +223,13 @@ def _keep_trained(run: Run, module: Teach, model: Path, training: Training, stag
 
 def teaching(run: Run, codec: HyperpriorCodec, prior: FactorizedPrior, training: Training, *, seed: int) -> Teach:
     """The LightningModule of a teacher."""
-    return Teach(codec, prior, seed=seed, cache=run.photos.cache, compiler=compiler(run.settings), **training.of_module)
+    return Teach(codec, prior, seed=seed, cache=run.photos.cache, **engine(run.settings), **training.of_module)
 
 
-def compiler(settings: Settings) -> Callable[..., Any] | None:
-    """What training runs through."""
-    return torch.compile if settings.trainer.compile else None
+def engine(settings: Settings) -> dict[str, Any]:
+    """How a LightningModule does its steps."""
+    chosen = settings.trainer
+    return {"compiler": torch.compile if chosen.compile else None, "whole_step": chosen.whole_step}
 
 
 def distillation(
@@ -255,7 +257,7 @@ def distillation(
         seed=seed,
         cache=run.photos.cache,
         quantiser=quantiser,
-        compiler=compiler(run.settings),
+        **engine(run.settings),
         **training.of_module,
     )
 

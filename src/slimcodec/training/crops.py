@@ -22,7 +22,7 @@ from slimcodec import InvalidInput
 from slimcodec.training.photos import Photo, names_and_sizes
 
 # First word of each generator's key, so that crops and rungs of one (seed, step) are independent.
-_CROP_KEY, _RUNG_KEY = 1, 2
+CROP_KEY, RUNG_KEY = 1, 2
 MOST_SATURATED = 2.0
 
 
@@ -88,12 +88,20 @@ class PhotoCache:
         not inside the batch.
         """
         count = batch - first if count is None else count
-        if not 0 <= first <= first + count <= batch:
-            raise ValueError(f"pictures {first} to {first + count} are not inside a batch of {batch}")
+        drawn = self.draw(seed=seed, step=step, batch=batch, size=size, first=first, count=count)
+        return self.cut(drawn.to(self.device, non_blocking=True), size)
+
+    def draw(self, *, seed: int, step: int, batch: int, size: int, first: int, count: int) -> torch.Tensor:
+        """The same as uint8 [count, 3, size, size], wherever it was cut: what `cut` makes pictures of."""
+        require_inside(batch, first, count)
         self._cumulative_shares(size)  # warns here, not in every worker
         request = _Request(seed, size, first, count)
-        pictures = self._ahead(step, request) if self._ahead else self._cut_all(step, request)
-        return pictures.to(self.device, non_blocking=True).float().div_(255)
+        return self._ahead(step, request) if self._ahead else self._cut_all(step, request)
+
+    @staticmethod
+    def cut(drawn: torch.Tensor, size: int) -> torch.Tensor:
+        """What was drawn, on the device it is on, as float32 [count, 3, size, size] in [0, 1]."""
+        return drawn.float().div_(255)
 
     def require(self, sizes: Iterable[int]) -> None:
         """Raises InvalidInput unless there are photos for crops of all these sizes; warns of those that are smaller."""
@@ -105,7 +113,7 @@ class PhotoCache:
         seed, size, first, count = request
         pictures = torch.empty(count, 3, size, size, dtype=torch.uint8, device=self._photos[0].device)
         for picture, index in zip(pictures, range(first, first + count), strict=True):
-            rng = np.random.default_rng((_CROP_KEY, seed, step, index))
+            rng = np.random.default_rng((CROP_KEY, seed, step, index))
             picture.copy_(self._cut(self._draw(rng, size), size))
         return pictures
 
@@ -130,7 +138,7 @@ class PhotoCache:
         rows, columns = slice(crop.top, crop.top + crop.side), slice(crop.left, crop.left + crop.side)
         window = self._photos[crop.photo][:, rows, columns]
         if crop.side != size:
-            window = _downscale(window, size)
+            window = downscale(window, (size, size))
         if crop.saturation != 1:
             window = _saturate(window, crop.saturation)
         return window.flip(-1) if crop.flip else window
@@ -138,20 +146,30 @@ class PhotoCache:
     def _cumulative_shares(self, size: int) -> np.ndarray:
         """The probability that a crop of this size comes from each photo, summed up to it; the last entry is 1."""
         if size not in self._shares:
+            warn_of_small(self._named, size)
             shapes = [photo.shape[1:] for photo in self._photos]
             pixels = np.array([height * width if min(height, width) >= size else 0 for height, width in shapes])
-            if not pixels.any():
-                raise InvalidInput(
-                    f"no photo is as large as the {size}x{size} crop; use larger photos or smaller crops"
-                )
-            if unused := [photo for photo, count in zip(self._named, pixels, strict=True) if count == 0]:
-                warnings.warn(
-                    f"{len(unused)} of {len(shapes)} photos are smaller than the {size}x{size} crop and left out of "
-                    f"training, for which both sides must have {size} pixels: {names_and_sizes(unused)}",
-                    stacklevel=4,
-                )
             self._shares[size] = np.cumsum(pixels) / pixels.sum()
         return self._shares[size]
+
+
+def require_inside(batch: int, first: int, count: int) -> None:
+    """Raises ValueError for a slice that is not inside the batch."""
+    if not 0 <= first <= first + count <= batch:
+        raise ValueError(f"pictures {first} to {first + count} are not inside a batch of {batch}")
+
+
+def warn_of_small(photos: Sequence[Photo], size: int) -> None:
+    """One warning names those that are smaller than the crop. Raises InvalidInput when all of them are."""
+    unused = [photo for photo in photos if min(photo.pixels.shape[:2]) < size]
+    if len(unused) == len(photos):
+        raise InvalidInput(f"no photo is as large as the {size}x{size} crop; use larger photos or smaller crops")
+    if unused:
+        warnings.warn(
+            f"{len(unused)} of {len(photos)} photos are smaller than the {size}x{size} crop and left out of "
+            f"training, for which both sides must have {size} pixels: {names_and_sizes(unused)}",
+            stacklevel=5,
+        )
 
 
 class _Ahead:
@@ -186,15 +204,15 @@ class _Cut(Dataset):
         return self._cut(step, self._request)
 
 
-def _downscale(window: torch.Tensor, size: int) -> torch.Tensor:
-    """uint8 [3, side, side] -> uint8 [3, size, size], bicubic and antialiased.
+def downscale(window: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """uint8 [3, H, W] -> uint8 [3, *size], bicubic and antialiased.
 
     The CPU has a kernel for uint8 that is three times faster than float's; a GPU has none. Their roundings differ in
     one sample of six, mostly by one level, so crops are the same only on the same kind of device.
     """
     if window.device.type == "cpu":
-        return F.interpolate(window[None], (size, size), mode="bicubic", antialias=True)[0]
-    resized = F.interpolate(window[None].float(), (size, size), mode="bicubic", antialias=True)[0]
+        return F.interpolate(window[None], size, mode="bicubic", antialias=True)[0]
+    resized = F.interpolate(window[None].float(), size, mode="bicubic", antialias=True)[0]
     return resized.round().clamp(0, 255).to(torch.uint8)
 
 
@@ -211,5 +229,5 @@ def rungs(*, seed: int, step: int, batch: int, levels: int) -> torch.Tensor:
     """
     groups = -(-batch // levels)
     ladders = np.tile(np.arange(levels, dtype=np.int64), (groups, 1))
-    shuffled = np.random.default_rng((_RUNG_KEY, seed, step)).permuted(ladders, axis=1)
+    shuffled = np.random.default_rng((RUNG_KEY, seed, step)).permuted(ladders, axis=1)
     return torch.from_numpy(shuffled.reshape(-1)[:batch])

@@ -78,7 +78,7 @@ class Distill(Teach):
         self.weights = {"rate_distortion": 1.0} | dict(weights)
         if unknown := set(self.weights) - set(DISTILLATION_TERMS):
             raise InvalidInput(f"distill.weights.{sorted(unknown)[0]}: there is no such term")
-        self.freeze_steps = int(freeze_share * self.steps) if inherited_encoder else 0
+        self.freeze_steps = int(freeze_share * self.schedule.steps) if inherited_encoder else 0
         self.inherited_encoder = inherited_encoder
         # In a tuple the teacher is no submodule, so it is not trained, not averaged and not in the checkpoint.
         self._teacher = (teacher.eval().requires_grad_(False),)

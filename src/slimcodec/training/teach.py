@@ -4,13 +4,13 @@ The batch is the number of the step; crops, rungs and noise are functions of (se
 data-parallel run draws the same. `training/distill` adds terms to this step and changes nothing else.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
 from slimcodec import InvalidInput
@@ -19,12 +19,15 @@ from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.network import Coded, HyperpriorCodec
 from slimcodec.codec.quantise import Quantiser
 from slimcodec.training import crops, losses, optimizers
+from slimcodec.training.average import ExponentialAverage
 from slimcodec.training.calibrate import calibrated
 from slimcodec.training.checkpoints import Checkpoints, newest
 from slimcodec.training.data import PhotoData
 from slimcodec.training.errors import TrainingStopped
+from slimcodec.training.fast import WholeStep
 from slimcodec.training.names import OPTIMIZERS
 from slimcodec.training.prior import FactorizedPrior, export_tables
+from slimcodec.training.schedule import Late, Schedule
 
 LOSS_MEAN_MOMENTUM = 0.98
 
@@ -38,6 +41,14 @@ class RateDistortion(NamedTuple):
     cost: Tensor  # lmbda · 255² · mse + bpp
 
 
+class Drawn(NamedTuple):
+    """What is drawn for a step besides noise, on the module's device."""
+
+    crops: Tensor  # what the cache cuts pictures from
+    quality: Tensor  # int64 [b]
+    size: int  # side of the pictures
+
+
 class CodedBatch(NamedTuple):
     """A step's pictures, what the codec makes of them, and what that costs."""
 
@@ -47,16 +58,24 @@ class CodedBatch(NamedTuple):
     measured: RateDistortion
 
 
+class Crops(Protocol):
+    """Where crops are from: `PhotoCache`, `PhotoPyramid`."""
+
+    def draw(self, *, seed: int, step: int, batch: int, size: int, first: int, count: int) -> Tensor: ...
+
+    def cut(self, drawn: Tensor, size: int) -> Tensor: ...
+
+
 class Teach(lightning.LightningModule):
     """Trains `codec` and `prior` together with one optimizer.
 
-    steps        optimizer steps in all; the learning rate warms up for 2 % and falls to zero over the last third
-    batch, crop  pictures in the global batch, and their side in pixels (a multiple of 64)
+    schedule     how many steps, and how large their batches, crops and learning rates are
     optimizer    adam; or soap, which costs more a step and needs far fewer of them (Zhang and Zhu, arXiv 2601.20769)
     basis_every  soap computes its eigenbases anew after this many steps, which takes a GPU long
     cache        what the crops are cut from; needed for training
     quantiser    chooses the integers of residuals as the encoder does; without it they are rounded
     compiler     such as torch.compile: training calls what it returns for the codec's forward
+    whole_step   do the whole step at once, on a GPU as one CUDA graph (training/fast)
     """
 
     lmbda: Tensor  # [Q]
@@ -71,12 +90,16 @@ class Teach(lightning.LightningModule):
         batch: int,
         crop: int,
         learning_rate: float,
+        decay_from: float = 2 / 3,
+        restarts: int = 0,
+        late: Late | None = None,
         optimizer: str = "adam",
         basis_every: int = 10,
         seed: int = 0,
-        cache: crops.PhotoCache | None = None,
+        cache: Crops | None = None,
         quantiser: Quantiser | None = None,
         compiler: Callable[[Callable[..., Coded]], Callable[..., Coded]] | None = None,
+        whole_step: bool = False,
     ):
         super().__init__()
         if optimizer not in OPTIMIZERS:
@@ -85,23 +108,26 @@ class Teach(lightning.LightningModule):
             raise InvalidInput(f"training.basis_every={basis_every}: must be 1 or more steps")
         self.optimizer, self.basis_every = optimizer, basis_every
         self.codec, self.prior = codec, prior
-        self.steps, self.batch, self.crop = steps, batch, crop
+        self.schedule = Schedule(steps, batch, crop, decay_from, restarts, late)
         self.learning_rate, self.seed = learning_rate, seed
         self.register_buffer("lmbda", torch.tensor(codec.architecture.quality_ladder), persistent=False)
         self.register_buffer("loss_mean", torch.zeros(len(self.lmbda)))
         self.cache, self.quantiser = cache, quantiser
         self.forward_in_training = compiler(codec.forward) if compiler else codec.forward
+        self.whole_step = WholeStep(self) if whole_step else None
+        self._generator: torch.Generator | None = None
 
     def on_fit_start(self) -> None:
-        if self.batch % self.trainer.world_size:
-            raise InvalidInput(
-                f"training.batch={self.batch}: must be a multiple of the {self.trainer.world_size} processes"
-            )
+        for batch in {self.schedule.batch, self.schedule.batch_at(self.schedule.steps)}:
+            if batch % self.trainer.world_size:
+                raise InvalidInput(
+                    f"training.batch={batch}: must be a multiple of the {self.trainer.world_size} processes"
+                )
 
     def training_step(self, step: int, _: int) -> Tensor:
-        loss, figures = self.loss_at(int(step))
-        self.log_dict(figures, batch_size=self.batch)
-        self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=self.batch)
+        loss, figures = self.whole_step(int(step)) if self.whole_step else self.loss_at(int(step))
+        self.log_dict(figures, batch_size=1)  # a whole batch's: it is no weight
+        self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=1)
         return loss
 
     def loss_at(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -109,21 +135,28 @@ class Teach(lightning.LightningModule):
 
         Raises TrainingStopped, in all processes, if the loss is not a number.
         """
-        x, quality, coded, measured = self.coded_at(step)
+        loss, figures = self.loss_of(self.drawn(step), self.seeded(step))
+        require_finite(step, figures)
+        return loss, figures
+
+    def loss_of(self, drawn: Drawn, noise: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The same of what was drawn: tensors alone, so that a graph can repeat it."""
+        x, quality, coded, measured = self.coded_of(drawn, noise)
         terms = {"rate_distortion": self.balanced(measured.cost, quality)} | self.terms(x, quality, coded)
         weighted = {name: self.weight(name) * value.mean() for name, value in terms.items()}
         loss = torch.stack(list(weighted.values())).sum()
         figures = weighted | {"bpp": (measured.bpp_r + measured.bpp_z).mean(), "mse": measured.mse.mean()}
         values = self._over_processes(torch.stack(list(figures.values())).detach(), "mean")
-        if not values.isfinite().all():
-            shown = ", ".join(f"{name} {value:.3g}" for name, value in zip(weighted, values.tolist(), strict=False))
-            raise TrainingStopped(f"the loss is not finite at step {step} ({shown}); try a lower learning rate")
-        return loss, {f"train/{name}": value for name, value in zip(figures, values, strict=True)}
+        return loss, {f"train/{name}": value for name, value in zip(figures, values.unbind(), strict=True)}
 
     def coded_at(self, step: int) -> CodedBatch:
-        x, quality = self.draw(step)
+        return self.coded_of(self.drawn(step), self.seeded(step))
+
+    def coded_of(self, drawn: Drawn, noise: torch.Generator) -> CodedBatch:
+        x, quality = self.pictures(drawn), drawn.quality
         coded = self.forward_in_training(x, quality, self.quantise)
-        measured = self.rate_distortion(x, quality, coded, *self.noise(step, coded))
+        with torch.autocast(x.device.type, enabled=False):  # bits and errors are small differences of large numbers
+            measured = self.rate_distortion(x, quality, coded, *self.noise(coded, noise))
         return CodedBatch(x, quality, coded, measured)
 
     def terms(self, x: Tensor, quality: Tensor, coded: Coded) -> dict[str, Tensor]:
@@ -133,21 +166,36 @@ class Teach(lightning.LightningModule):
     def weight(self, term: str) -> float:
         return 1.0
 
-    def draw(self, step: int) -> tuple[Tensor, Tensor]:
-        """This process's slice of the step's batch: x [b, 3, crop, crop] and quality int64 [b]."""
-        batch, first, count = self.batch, *self._slice()
-        x = self.cache.crops(seed=self.seed, step=step, batch=batch, size=self.crop, first=first, count=count)
-        rungs = crops.rungs(seed=self.seed, step=step, batch=batch, levels=len(self.lmbda))[first : first + count]
-        x = x.to(self.device).contiguous(memory_format=torch.channels_last)
-        return x, ((rungs + 1) * QUALITY_ONE).to(self.device)
+    def drawn(self, step: int) -> Drawn:
+        """What this process draws for its slice of a step's batch."""
+        batch, size = self.schedule.batch_at(step), self.schedule.crop_at(step)
+        first, count = self._slice(batch)
+        keys = {"seed": self.seed, "step": step, "batch": batch}
+        places = self.cache.draw(**keys, size=size, first=first, count=count)
+        rungs = crops.rungs(**keys, levels=len(self.lmbda))[first : first + count]
+        return Drawn(self._to_device(places), self._to_device((rungs + 1) * QUALITY_ONE), size)
 
-    def noise(self, step: int, coded: Coded) -> tuple[Tensor, Tensor]:
-        """Uniform noise in ±½ for the residual's planes and for z, keyed by (seed, step) and the place in the batch."""
-        generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + step)
-        first, count = self._slice()
+    def pictures(self, drawn: Drawn) -> Tensor:
+        """x [b, 3, crop, crop]."""
+        return self.cache.cut(drawn.crops, drawn.size).contiguous(memory_format=torch.channels_last)
+
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        if self.device.type == "cuda" and not tensor.is_cuda:
+            tensor = tensor.pin_memory()  # or the copy would wait for the GPU's work before it
+        return tensor.to(self.device, non_blocking=True)
+
+    def seeded(self, step: int) -> torch.Generator:
+        """The generator of noise as it stands when a step begins: by (seed, step)."""
+        if self._generator is None or self._generator.device != self.device:
+            self._generator = torch.Generator(self.device)
+        return self._generator.manual_seed(self.seed * 1_000_003 + step)
+
+    def noise(self, coded: Coded, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Uniform noise in ±½ for the residual's planes and for z, by the place in the whole batch."""
+        batch = len(coded.z) * (1 if self._trainer is None else self.trainer.world_size)
+        first, count = self._slice(batch)
         return tuple(
-            torch.rand(self.batch, *like.shape[1:], generator=generator, device=self.device)[first : first + count]
-            - 0.5
+            torch.rand(batch, *like.shape[1:], generator=generator, device=like.device)[first : first + count] - 0.5
             for like in (coded.residual, coded.z)
         )
 
@@ -208,8 +256,34 @@ class Teach(lightning.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = optimizers.MAKE[self.optimizer](self._parameter_groups(), self.learning_rate, self.basis_every)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate_factor)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule.learning_rate_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, *_: Any, **__: Any
+    ) -> None:
+        self.log("train/gradient_norm", self.clip(gradient_clip_val), batch_size=1)
+
+    def clip(self, largest: float | None) -> Tensor:
+        """Shorten the gradients to a norm of at most `largest`; the norm before that."""
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return torch.nn.utils.clip_grad_norm_(parameters, math.inf if largest is None else largest)
+
+    # A whole step is over when Lightning would begin with its parts.
+
+    def optimizer_zero_grad(self, *arguments: Any) -> None:
+        if self.whole_step is None:
+            super().optimizer_zero_grad(*arguments)
+
+    def backward(self, loss: Tensor, *arguments: Any, **named: Any) -> None:
+        if self.whole_step is None:
+            super().backward(loss, *arguments, **named)
+
+    def optimizer_step(self, epoch: int, number: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        if self.whole_step is None:
+            super().optimizer_step(epoch, number, optimizer, optimizer_closure)
+        else:
+            optimizer_closure()
 
     def _parameter_groups(self) -> optimizers.Parameters:
         gains, prior = self.codec.log_gain, set(self.prior.parameters())
@@ -218,38 +292,25 @@ class Teach(lightning.LightningModule):
         chosen = set(weights)
         return optimizers.Parameters(weights, [gains], [parameter for parameter in trained if parameter not in chosen])
 
-    def _learning_rate_factor(self, step: int) -> float:
-        warm_up = min(1.0, (step + 1) / max(1, 0.02 * self.steps))
-        return warm_up * min(1.0, max(0.0, 3 * (1 - step / self.steps)))
-
     def _over_processes(self, values: Tensor, how: str) -> Tensor:
         """The sum or mean of the processes' values while they train together."""
         return values if self._trainer is None else self.trainer.strategy.reduce(values, reduce_op=how)
 
-    def _slice(self) -> tuple[int, int]:
+    def _slice(self, batch: int) -> tuple[int, int]:
         if self._trainer is None:
-            return 0, self.batch
-        count = self.batch // self.trainer.world_size
+            return 0, batch
+        count = batch // self.trainer.world_size
         return self.trainer.global_rank * count, count
 
 
-class ExponentialAverage(WeightAveraging):
-    """Moving average of the weights. Validation uses it, and training ends with it.
-
-    The decay begins low and rises, so that a short run is not an average with its random start.
-    """
-
-    def __init__(self, decay: float = 0.999):
-        @torch.no_grad()
-        def update(average: list[Tensor], current: list[Tensor], steps: Tensor) -> None:
-            share = 1 - min(decay, (1 + int(steps)) / (10 + int(steps)))
-            torch._foreach_lerp_(average, current, share)
-
-        super().__init__(multi_avg_fn=update, use_buffers=False)
-
-    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        # A run resumed from its very last step trains nothing, and Lightning then skips on_train_end.
-        self.on_train_end(trainer, pl_module)
+def require_finite(step: int, figures: Mapping[str, Tensor]) -> None:
+    """Raises TrainingStopped if one of a step's figures is not a number. Waits for a GPU."""
+    values = torch.stack(list(figures.values()))
+    if not values.isfinite().all():
+        shown = dict(zip(figures, values.tolist(), strict=True))
+        names = [name for name in shown if name not in ("train/bpp", "train/mse", "train/gradient_norm")]
+        terms = ", ".join(f"{name.removeprefix('train/')} {shown[name]:.3g}" for name in names)
+        raise TrainingStopped(f"the loss is not finite at step {step} ({terms}); try a lower learning rate")
 
 
 def fit(
@@ -270,7 +331,7 @@ def fit(
     """
     directory.mkdir(parents=True, exist_ok=True)
     checkpoints = Checkpoints(directory, minutes=checkpoint_minutes, deadline=deadline)
-    trainer = make_trainer(directory, max_steps=module.steps, callbacks=[checkpoints, ExponentialAverage()])
+    trainer = make_trainer(directory, max_steps=module.schedule.steps, callbacks=[checkpoints, ExponentialAverage()])
     resume = newest(directory)
     module.train()  # a codec that was loaded is in eval mode
     trainer.fit(module, datamodule=photos, ckpt_path=resume, weights_only=True if resume else None)
