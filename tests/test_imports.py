@@ -89,6 +89,7 @@ ALLOWED = {
     "evaluation/comparison": {"codec/complexity", "codec/architecture", "evaluation/summary", "evaluation/bootstrap"}
     | {"evaluation/metrics", "evaluation/points", "evaluation/curves", "evaluation/published"},
     "training/names": set(),
+    "training/schedule": set(),
     "training/errors": set(),
     "training/records": {"codec/json_files"},
     "training/widths": {"codec/architecture", "codec/complexity"},
@@ -96,7 +97,8 @@ ALLOWED = {
     "training/parallel": {"torch"},
     "training/checkpoints": {"torch", "lightning", "training/parallel", "training/errors"},
     "pipeline/ranges": {"pydantic", "codec/bitstream", "codec/grid"},
-    "pipeline/sections": {"pydantic", "codec/grid", "pipeline/ranges", "training/names", "training/records"},
+    "pipeline/sections": {"pydantic", "codec/grid", "pipeline/ranges"}
+    | {"training/names", "training/records", "training/schedule"},
     "pipeline/settings": {"pydantic", "pipeline/ranges", "pipeline/sections"},
     "pipeline/checks": {"codec/zoo", "codec/architecture", "evaluation/anchors", "evaluation/metrics"}
     | {"pipeline/results", "pipeline/run_directory", "pipeline/sections", "pipeline/settings"}
@@ -111,7 +113,7 @@ RUN_ONLY = {"hydra", "omegaconf"}
 WANDB = "pipeline/tracking"
 # What checks a run before it begins: it answers `run.py --help` and a typo.
 LIGHT = (
-    *(f"training.{name}" for name in ("widths", "records", "inheritance", "names", "errors")),
+    *(f"training.{name}" for name in ("widths", "records", "inheritance", "names", "schedule", "errors")),
     *(f"pipeline.{name}" for name in ("sections", "settings", "checks", "jobs", "run_directory", "results", "sweep")),
 )
 

@@ -94,7 +94,6 @@ def trainer_factory(*more_callbacks: lightning.Callback, **more):
 
     def make(directory, *, callbacks, **settings):
         return lightning.Trainer(
-            accelerator="cpu",
             devices=1,
             logger=False,
             enable_progress_bar=False,
@@ -105,7 +104,7 @@ def trainer_factory(*more_callbacks: lightning.Callback, **more):
             default_root_dir=directory,
             callbacks=[*callbacks, *more_callbacks],
             **settings,
-            **more,
+            **({"accelerator": "cpu"} | more),
         )
 
     return make

@@ -110,7 +110,10 @@ class Synthesis(nn.Module):
 
     def forward(self, y_hat: Tensor, trim: Callable[[int, Tensor], Tensor] | None = None) -> Tensor:
         """`trim(number of the level, x)` may cut off what is not needed of a level's result."""
-        return self.head(self.features(y_hat, trim)) + MID_GREY
+        features = self.features(y_hat, trim)
+        # In mixed precision too: bfloat16 of a whole picture's values has steps of a level, and biases as large.
+        with torch.autocast(features.device.type, enabled=False):
+            return self.head(features.to(self.head.conv.weight.dtype)) + MID_GREY
 
     def features(self, y_hat: Tensor, trim: Callable[[int, Tensor], Tensor] | None = None) -> Tensor:
         """What the head sees: [B, C, H/ratio, W/ratio]."""
@@ -290,8 +293,8 @@ class HyperpriorCodec(nn.Module):
         features, mu, y_hat = [self.h_mean(z_hat)], [], []
         for stage, chosen in self.stages():
             mu.append(self.means(stage, features))
-            exact = (planes[:, chosen] - mu[-1]) * plane_gain
-            r = round_ste(exact) if quantise is None else quantise(exact, index[:, chosen])
+            exact = (take_planes(planes, chosen) - mu[-1]) * plane_gain
+            r = round_ste(exact) if quantise is None else quantise(exact, take_planes(index, chosen))
             y_hat.append(mu[-1] + r / plane_gain)
             features.append(y_hat[-1].flatten(1, 2))
         all_mu = torch.stack(self.in_order(mu), dim=1)
@@ -319,6 +322,11 @@ def to_planes(y: Tensor) -> Tensor:
 def from_planes(planes: Tensor) -> Tensor:
     """[B, 4, M, h, w] → [B, M, 2h, 2w], the inverse of `to_planes`."""
     return F.pixel_shuffle(planes.transpose(1, 2).flatten(1, 2), 2)
+
+
+def take_planes(planes: Tensor, chosen: list[int]) -> Tensor:
+    """Some of the planes, [B, n, M, h, w]. To index by a list copies it to a GPU, which a CUDA graph cannot hold."""
+    return torch.stack([planes[:, plane] for plane in chosen], dim=1)
 
 
 def join_planes(planes: list[Tensor]) -> Tensor:

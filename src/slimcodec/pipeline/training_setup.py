@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -201,8 +201,13 @@ def train(run: Run, module: Teach, model: Path, training: Training, stage: Stage
     parallel.on_rank_zero(require_same_configuration, work, run.settings.sections(stage))
     minutes = run.settings.trainer.checkpoint_minutes
     make_trainer = functools.partial(trainer, run)
-    fit(module, data, work, make_trainer, checkpoint_minutes=minutes, deadline=run.deadline)
+    tell = functools.partial(_tell, run, stage)
+    fit(module, data, work, make_trainer, checkpoint_minutes=minutes, deadline=run.deadline, tell=tell)
     parallel.on_rank_zero(_keep_trained, run, module, model, training, stage)
+
+
+def _tell(run: Run, stage: Stage, line: str) -> None:
+    run.say(f"{stage}: {line}")
 
 
 def _keep_trained(run: Run, module: Teach, model: Path, training: Training, stage: Stage) -> None:

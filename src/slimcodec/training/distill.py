@@ -61,6 +61,7 @@ class Distill(Teach):
     """
 
     teacher_pmf: Tensor  # [Q, N, 256]
+    latent_positions: Tensor  # int64 [M]: where the student's latents are among the teacher's
 
     def __init__(
         self,
@@ -85,7 +86,8 @@ class Distill(Teach):
         if inherited_encoder:
             channels = _positions(codec.architecture, teacher.architecture, "hyper_channels")
             self.register_buffer("teacher_pmf", teacher_prior.pmf().detach()[:, channels], persistent=False)
-        self.latent_positions = _positions(codec.architecture, teacher.architecture, "latent_channels")
+        latents = torch.tensor(_positions(codec.architecture, teacher.architecture, "latent_channels"))
+        self.register_buffer("latent_positions", latents, persistent=False)
         self._taps = FeatureTaps(codec), FeatureTaps(teacher)
         self.adapters = nn.ModuleDict(self._adapters())
 

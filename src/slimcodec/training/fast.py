@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from slimcodec.training.losses import require_finite
 from slimcodec.training.soap import Soap
 
 if TYPE_CHECKING:
     from slimcodec.training.teach import Drawn, Teach
 
 EAGER_STEPS = 3  # PyTorch asks for three before a graph is recorded
+LOOKED_AT_EVERY = 50  # steps: to look at a figure is to wait for the GPU
 GRADIENT_NORM = "train/gradient_norm"
 
 
@@ -54,6 +56,8 @@ class WholeStep:
         else:
             found = self._repeat(drawn, noise, optimizer)
         self._taken += 1
+        if step % LOOKED_AT_EVERY == 0:
+            require_finite(step, found)
         figures = {name: value.clone() for name, value in found.items()}
         return figures["loss"], {name: value for name, value in figures.items() if name != "loss"}
 

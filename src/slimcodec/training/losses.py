@@ -4,10 +4,13 @@ Rate–distortion: L = lmbda · 255² · MSE + bpp. Distillation: output, featur
 """
 
 import math
+from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from slimcodec.codec.rate import SCALE_COUNT, gaussian_bits, scale
+from slimcodec.training.errors import TrainingStopped
 
 
 def mse(x_hat: Tensor, x: Tensor) -> Tensor:
@@ -57,3 +60,13 @@ def table_kl_bits(teacher_pmf: Tensor, student_pmf: Tensor) -> Tensor:
     floor = 1e-9
     ratio = (teacher_pmf.clamp_min(floor) / student_pmf.clamp_min(floor)).log2()
     return (teacher_pmf * ratio).sum(dim=-1)
+
+
+def require_finite(step: int, figures: Mapping[str, Tensor]) -> None:
+    """Raises TrainingStopped if one of a step's figures is not a number. Waits for a GPU."""
+    values = torch.stack(list(figures.values()))
+    if not values.isfinite().all():
+        shown = dict(zip(figures, values.tolist(), strict=True))
+        names = [name for name in shown if name not in ("train/bpp", "train/mse", "train/gradient_norm")]
+        terms = ", ".join(f"{name.removeprefix('train/')} {shown[name]:.3g}" for name in names)
+        raise TrainingStopped(f"the loss is not finite at step {step} ({terms}); try a lower learning rate")

@@ -5,7 +5,7 @@ data-parallel run draws the same. `training/distill` adds terms to this step and
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -23,10 +23,10 @@ from slimcodec.training.average import ExponentialAverage
 from slimcodec.training.calibrate import calibrated
 from slimcodec.training.checkpoints import Checkpoints, newest
 from slimcodec.training.data import PhotoData
-from slimcodec.training.errors import TrainingStopped
 from slimcodec.training.fast import WholeStep
 from slimcodec.training.names import OPTIMIZERS
 from slimcodec.training.prior import FactorizedPrior, export_tables
+from slimcodec.training.progress import Progress
 from slimcodec.training.schedule import Late, Schedule
 
 LOSS_MEAN_MOMENTUM = 0.98
@@ -116,6 +116,7 @@ class Teach(lightning.LightningModule):
         self.forward_in_training = compiler(codec.forward) if compiler else codec.forward
         self.whole_step = WholeStep(self) if whole_step else None
         self._generator: torch.Generator | None = None
+        self.figures: dict[str, Tensor] = {}  # of the last step
 
     def on_fit_start(self) -> None:
         for batch in {self.schedule.batch, self.schedule.batch_at(self.schedule.steps)}:
@@ -126,6 +127,7 @@ class Teach(lightning.LightningModule):
 
     def training_step(self, step: int, _: int) -> Tensor:
         loss, figures = self.whole_step(int(step)) if self.whole_step else self.loss_at(int(step))
+        self.figures = figures
         self.log_dict(figures, batch_size=1)  # a whole batch's: it is no weight
         self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=1)
         return loss
@@ -136,7 +138,7 @@ class Teach(lightning.LightningModule):
         Raises TrainingStopped, in all processes, if the loss is not a number.
         """
         loss, figures = self.loss_of(self.drawn(step), self.seeded(step))
-        require_finite(step, figures)
+        losses.require_finite(step, figures)
         return loss, figures
 
     def loss_of(self, drawn: Drawn, noise: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
@@ -269,6 +271,11 @@ class Teach(lightning.LightningModule):
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         return torch.nn.utils.clip_grad_norm_(parameters, math.inf if largest is None else largest)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Nothing to go on from is written of weights that are no numbers. Whole steps look at theirs now and then."""
+        if self.figures:
+            losses.require_finite(checkpoint["global_step"] - 1, self.figures)
+
     # A whole step is over when Lightning would begin with its parts.
 
     def optimizer_zero_grad(self, *arguments: Any) -> None:
@@ -303,16 +310,6 @@ class Teach(lightning.LightningModule):
         return self.trainer.global_rank * count, count
 
 
-def require_finite(step: int, figures: Mapping[str, Tensor]) -> None:
-    """Raises TrainingStopped if one of a step's figures is not a number. Waits for a GPU."""
-    values = torch.stack(list(figures.values()))
-    if not values.isfinite().all():
-        shown = dict(zip(figures, values.tolist(), strict=True))
-        names = [name for name in shown if name not in ("train/bpp", "train/mse", "train/gradient_norm")]
-        terms = ", ".join(f"{name.removeprefix('train/')} {shown[name]:.3g}" for name in names)
-        raise TrainingStopped(f"the loss is not finite at step {step} ({terms}); try a lower learning rate")
-
-
 def fit(
     module: Teach,
     photos: PhotoData,
@@ -321,17 +318,20 @@ def fit(
     *,
     checkpoint_minutes: float = 10,
     deadline: float | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> None:
     """Train to the module's last step, from the newest checkpoint in `directory` if there is one.
 
     make_trainer  make_trainer(directory, max_steps=…, callbacks=…) gives a fresh Trainer
     deadline      of time.monotonic(): after it, training stops at the end of a step
+    tell          is given a line about how far it is, once a minute
 
     Raises TrainingInterrupted when it is stopped by the deadline, SIGTERM or SIGINT, with a checkpoint written.
     """
     directory.mkdir(parents=True, exist_ok=True)
     checkpoints = Checkpoints(directory, minutes=checkpoint_minutes, deadline=deadline)
-    trainer = make_trainer(directory, max_steps=module.schedule.steps, callbacks=[checkpoints, ExponentialAverage()])
+    callbacks = [checkpoints, ExponentialAverage(), Progress(tell)]
+    trainer = make_trainer(directory, max_steps=module.schedule.steps, callbacks=callbacks)
     resume = newest(directory)
     module.train()  # a codec that was loaded is in eval mode
     trainer.fit(module, datamodule=photos, ckpt_path=resume, weights_only=True if resume else None)
