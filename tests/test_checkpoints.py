@@ -136,6 +136,33 @@ def test_checkpoints_are_kept_by_the_clock_and_at_the_end_of_epochs(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+def test_written_in_the_background_they_are_those_of_their_step(tmp_path, monkeypatch):
+    """As with a GPU: every step changes what is being written."""
+    at_once, meanwhile = tmp_path / "at once", tmp_path / "meanwhile"
+    train(teaching(steps=STEPS), at_once, checkpoint_minutes=0)
+    monkeypatch.setattr("slimcodec.training.checkpoints.IN_BACKGROUND", ("cpu",))
+    seen = []
+
+    class Seen(lightning.Callback):
+        def on_train_batch_start(self, trainer, *_):
+            if (meanwhile / LAST).is_file():
+                seen.append(torch.load(meanwhile / LAST, weights_only=True)["global_step"])
+
+    train(teaching(steps=STEPS), meanwhile, Seen(), checkpoint_minutes=0)
+    assert seen == sorted(seen) and seen[-1] >= PER_EPOCH
+    assert_equal(stored(meanwhile), stored(at_once))
+    previous = [torch.load(folder / PREVIOUS, weights_only=True) for folder in (meanwhile, at_once)]
+    assert_equal(*(dict(flat(state["state_dict"])) for state in previous))
+    assert not list(meanwhile.glob(".*"))
+
+
+def test_a_full_disk_is_told_by_the_next_step(tmp_path, monkeypatch, file_size_limit):
+    monkeypatch.setattr("slimcodec.training.checkpoints.IN_BACKGROUND", ("cpu",))
+    with file_size_limit(10_000), pytest.raises(OSError, match=rf"{LAST}'?$"):
+        train(teaching(steps=STEPS), tmp_path, checkpoint_minutes=0)
+    assert not list(tmp_path.glob(".*")) and not (tmp_path / LAST).exists()
+
+
 # ----------------------------------------------------------------------------------------------------- damaged files
 
 

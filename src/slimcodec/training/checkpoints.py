@@ -4,7 +4,8 @@
     previous.ckpt  the one before it
     best.ckpt      of the epoch with the lowest val/log_loss so far
 
-All of them are written between two steps, under another name, and renamed when they are complete.
+All of them are as between two steps. They are written under another name, and renamed when they are complete. With a
+GPU that happens while it trains on: it only waits until everything is copied to main memory.
 """
 
 import math
@@ -15,12 +16,18 @@ import threading
 import time
 import warnings
 import zipfile
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from slimcodec.training import parallel
 from slimcodec.training.errors import TrainingInterrupted
@@ -28,6 +35,7 @@ from slimcodec.training.errors import TrainingInterrupted
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 BEST_BY = "val/log_loss"
 GO_ON, SAVE, STOP = 0, 1, 2
+IN_BACKGROUND = ("cuda",)  # the devices that train on meanwhile
 
 
 class Checkpoints(Checkpoint):
@@ -45,9 +53,13 @@ class Checkpoints(Checkpoint):
         self.deadline = math.inf if deadline is None else deadline
         self.best = math.inf
         self.told_to_stop = self.stops = False
+        self.background: InBackground | None = None
+        self.unnamed = False  # whether a file is there, or being written, that has not got its name
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
+        if module.device.type in IN_BACKGROUND:
+            self.background = trainer.strategy.checkpoint_io = InBackground()
         if threading.current_thread() is threading.main_thread():
             # Lightning's handlers would talk to other processes while a signal is handled. Afterwards it restores those
             # that were there before.
@@ -65,10 +77,14 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         if trainer.is_last_batch or trainer.global_step == trainer.max_steps:
             return  # the epoch's end saves, after validation
+        if self.background and self.background.is_done:
+            self._complete()
         wish = self._agreed_wish()
         self.stops = wish == STOP
         if wish != GO_ON:
             self._save(trainer)
+        if self.stops:
+            self._complete()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         if trainer.global_step == self.saved_step:
@@ -76,10 +92,11 @@ class Checkpoints(Checkpoint):
         loss = float(trainer.callback_metrics.get(BEST_BY, math.inf))
         is_best, self.best = loss < self.best, min(loss, self.best)
         self._save(trainer)
+        self._complete()
         if is_best and trainer.is_global_zero:
             partial = _partial(self.directory / BEST)
             shutil.copyfile(self.directory / LAST, partial)
-            _complete(partial, self.directory / BEST)
+            _synchronised(partial).replace(self.directory / BEST)
         self.stops = self._agreed_wish() == STOP
 
     def state_dict(self) -> dict[str, Any]:
@@ -94,17 +111,26 @@ class Checkpoints(Checkpoint):
         return parallel.largest(STOP if self.told_to_stop or now >= self.deadline else wish)
 
     def _save(self, trainer: lightning.Trainer) -> None:
+        self._complete()
+        with _named(self.directory / LAST):
+            trainer.save_checkpoint(_partial(self.directory / LAST))
+        self.unnamed = trainer.is_global_zero
+        self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
+        if self.background is None:
+            self._complete()
+
+    def _complete(self) -> None:
+        """Wait for what is being written, if anything is, and give it its name."""
         last = self.directory / LAST
-        try:
-            trainer.save_checkpoint(_partial(last))
-        except OSError as error:  # a full disk's error names no file
-            _partial(last).unlink(missing_ok=True)
-            raise OSError(error.errno, error.strerror, str(last)) from error
-        if trainer.is_global_zero:
+        if self.background:
+            with _named(last):
+                self.background.wait()
+        if self.unnamed:
+            self.unnamed = False
+            written = _synchronised(_partial(last))
             if last.is_file():
                 last.replace(self.directory / PREVIOUS)
-            _complete(_partial(last), last)
-        self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
+            written.replace(last)
 
     def _on_signal(self, number: int, _frame: Any) -> None:
         self.told_to_stop = True
@@ -151,7 +177,41 @@ def _partial(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial")
 
 
-def _complete(partial: Path, path: Path) -> None:
-    with partial.open("rb+") as file:
+def _synchronised(path: Path) -> Path:
+    """The same path, once the file is on the disk."""
+    with path.open("rb+") as file:
         os.fsync(file.fileno())
-    partial.replace(path)
+    return path
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """A full disk's error names no file: this names it, and leaves nothing half-written."""
+    try:
+        yield
+    except OSError as error:
+        _partial(path).unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+class InBackground(TorchCheckpointIO):
+    """Copies what is to be kept to main memory, and writes it in a thread."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        held = tree_map_only(Tensor, lambda tensor: tensor.detach().to("cpu", copy=True), checkpoint)
+        self._writing = self._thread.submit(super().save_checkpoint, held, path, storage_options)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether something was written that nobody has waited for."""
+        return self._writing is not None and self._writing.done()
+
+    def wait(self) -> None:
+        """Until nothing is being written. Raises what writing raised."""
+        writing, self._writing = self._writing, None
+        if writing:
+            writing.result()
