@@ -10,7 +10,7 @@ from slimcodec.evaluation import summary
 from slimcodec.pipeline import settings
 
 ROOT = Path(__file__).parents[1]
-SOURCES = [ROOT / "run.py", *sorted((ROOT / "src").rglob("*.py"))]
+SOURCES = [ROOT / "run.py", ROOT / "kit.py", *sorted((ROOT / "src").rglob("*.py"))]
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
 MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 400, 45
 NAMES_OF_SUMMARIES = {
@@ -26,8 +26,9 @@ NAMES_OF_SETTINGS = {
     for name in kind.__dataclass_fields__
 }
 # Who reads JSON or a table of their own, in which such a name stands too: of points.csv, of ffmpeg's VMAF, of
-# evaluation/summary.json in a run's directory, of pydantic's errors.
+# evaluation/summary.json in a run's directory, of pydantic's errors, of a kit's record where no package is installed.
 OWN = {
+    "kit.py",
     "evaluation/summary.py",
     "evaluation/points.py",
     "evaluation/metrics.py",

@@ -12,6 +12,7 @@ from slimcodec.evaluation.summary import Command, Machine, Provenance
 
 LIBRARIES = ("torch", "numpy", "pillow", "numba", "bjontegaard", "pytorch-msssim", "piq", "imageio-ffmpeg")
 DIRTY = "+dirty"
+COMMIT_OF_A_COPY = "SLIMCODEC_COMMIT"
 
 
 def provenance(command: str, jobs: int, commit: str | None, before: Provenance) -> Provenance:
@@ -44,11 +45,12 @@ def commit(without: Path | None = None) -> str | None:
     """The commit of the checkout that this code is in, with +dirty where it has changes that are in no commit.
 
     Changes inside `without`, a folder of results, do not count, nor do new files elsewhere than beside the code. None
-    for an installed package, in the middle of another project's checkout too, and where there is no git.
+    for an installed package, in the middle of another project's checkout too, and where there is no git. A copy of the
+    checkout (kit.py) says its commit in the environment.
     """
     package = Path(slimcodec.__file__).resolve().parent
     if not _git(package, "ls-files", "--", "__init__.py"):
-        return None
+        return os.environ.get(COMMIT_OF_A_COPY) or None
     top, head = _git(package, "rev-parse", "--show-toplevel"), _git(package, "rev-parse", "HEAD")
     if not head:
         return None
