@@ -97,7 +97,7 @@ def test_a_graph_can_hold_all_of_it(monkeypatch, make):
         module.teacher.to("meta")
     optimizer = module.configure_optimizers()["optimizer"]
     for group in optimizer.param_groups:
-        group["steps"] = 5  # the first step is never recorded
+        group["count"] = 5  # the first step is never recorded
     optimizer.prepare()
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # it does not know the device
     with Recordable() as seen:

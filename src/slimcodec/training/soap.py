@@ -44,7 +44,7 @@ class Soap(torch.optim.Optimizer):
         self.basis_every = basis_every
         self.has_bases = any(group["largest_basis"] for group in self.param_groups)
         for group in self.param_groups:
-            group.setdefault("steps", 0)
+            group.setdefault("count", 0)
         self.sizes: list[Tensor] = []
 
     @torch.no_grad()
@@ -63,8 +63,8 @@ class Soap(torch.optim.Optimizer):
         if not self.sizes:
             self.sizes = [torch.zeros((), device=group["params"][0].device) for group in self.param_groups]
         for group, size in zip(self.param_groups, self.sizes, strict=True):
-            group["steps"] += 1
-            taken = group["steps"] - self.has_bases
+            group["count"] += 1
+            taken = group["count"] - self.has_bases
             if taken:
                 first, second = (1 - beta**taken for beta in group["betas"])
                 size.fill_(group["lr"] * second**0.5 / first)
@@ -78,7 +78,7 @@ class Soap(torch.optim.Optimizer):
                 continue
             for parameter in moved:
                 self._begin(parameter, group["largest_basis"])
-            begins = self.has_bases and group["steps"] == 1
+            begins = self.has_bases and group["count"] == 1
             if group["largest_basis"]:
                 for parameter in moved:
                     self._move_in_basis(parameter, group["betas"], size, begins)
@@ -89,7 +89,7 @@ class Soap(torch.optim.Optimizer):
     def refresh(self) -> None:
         """New eigenbases, where they are due."""
         for group in self.param_groups:
-            taken = group["steps"] - 1
+            taken = group["count"] - 1
             if group["largest_basis"] and taken and taken % self.basis_every == 0:
                 for parameter in group["params"]:
                     if state := self.state.get(parameter):
