@@ -18,6 +18,7 @@ from slimcodec.training.distill import Distill, new_student
 from slimcodec.training.errors import TrainingInterrupted, TrainingStopped
 from slimcodec.training.inheritance import inherited_parts
 from slimcodec.training.names import OPTIMIZERS
+from slimcodec.training.schedule import Late, Schedule
 from slimcodec.training.teach import Teach, accumulate_gradients, fit
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
@@ -155,6 +156,24 @@ def test_the_learning_rate_warms_up_stays_and_falls_to_zero():
     assert rates[6:200] == pytest.approx([1e-3] * 194)
     assert rates[250] == pytest.approx(0.5e-3) and rates[300] == 0 and rates[299] > 0
     assert all(later < earlier for earlier, later in pairwise(rates[200:]))
+
+
+def test_the_learning_rate_begins_again_and_may_fall_from_the_start():
+    steps = 400
+    rates = [Schedule(steps, 8, 64, decay_from=0.5, restarts=1).learning_rate_factor(step) for step in range(steps + 1)]
+    assert rates[:200] == pytest.approx(rates[200:400])
+    assert rates[:4] == pytest.approx([0.25, 0.5, 0.75, 1]) and rates[100] == 1 and rates[150] == pytest.approx(0.5)
+    assert rates[200] == 0.25 and rates[400] == 0
+    falling = [Schedule(steps, 8, 64, decay_from=0).learning_rate_factor(step) for step in range(8, steps)]
+    assert falling == pytest.approx([1 - step / steps for step in range(8, steps)])
+
+
+def test_late_steps_have_crops_of_their_own():
+    schedule = Schedule(10, 8, 64, late=Late(share=0.3, batch=2, crop=128))
+    assert [schedule.batch_at(step) for step in range(11)] == [8] * 7 + [2] * 4
+    assert [schedule.crop_at(step) for step in range(11)] == [64] * 7 + [128] * 4
+    module = teaching(steps=10, batch=8, late=Late(share=0.3, batch=2, crop=128))
+    assert [batch(module, step)[0].shape for step in (6, 7)] == [(8, 3, 64, 64), (2, 3, 128, 128)]
 
 
 def test_gradients_for_taylor_are_sums_over_batches_of_the_rate_distortion_cost():
