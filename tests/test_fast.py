@@ -58,6 +58,18 @@ def test_ten_steps_are_those_of_the_step_in_parts(tmp_path, pyramid, make, optim
         torch.testing.assert_close(found_weights[name], value, rtol=1e-4, atol=1e-6)
 
 
+def test_in_mixed_precision_too(tmp_path, pyramid):
+    settings = {"steps": 6, "optimizer": "soap", "basis_every": 2, "cache": pyramid}
+    parts, whole = distilling(**settings), distilling(**settings, whole_step=True)
+    expected, expected_weights = trained(parts, tmp_path / "parts", precision="bf16-mixed")
+    found, found_weights = trained(whole, tmp_path / "whole", precision="bf16-mixed")
+    for one, other in zip(expected, found, strict=True):
+        for name, value in one.items():
+            torch.testing.assert_close(other[name], value, rtol=1e-3, atol=1e-5)
+    for name, value in expected_weights.items():
+        torch.testing.assert_close(found_weights[name], value, rtol=1e-2, atol=1e-4)
+
+
 class Recordable(TorchDispatchMode):
     """Notes operations that a CUDA graph cannot hold: ones that read or write the CPU, or whose shapes depend on data.
 

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
-from training_parts import ARCHITECTURES
+from training_parts import ARCHITECTURES, QUALITY, lively, pictures, student
 
+from slimcodec import InvalidInput
 from slimcodec.codec.network import HyperpriorCodec
 from slimcodec.training.crops import PhotoCache
+from slimcodec.training.grow import with_encoder_blocks
 from slimcodec.training.photos import embedded
 from slimcodec.training.start import start_from_photos
 
@@ -58,3 +60,18 @@ def test_the_scale_of_y_is_known_from_the_start(crops):
     start_from_photos(codec, crops)
     bias = codec.h_scale.layers[-1].bias.view(4, -1)
     assert torch.equal(bias[0], bias[3]) and bias[0, 0] > bias[0, -1]  # the first coefficient varies most
+
+
+def test_more_blocks_change_nothing_until_they_are_trained():
+    codec, _ = lively(student())
+    grown = with_encoder_blocks(codec, [[8, 4], [12]])
+    assert [len(level.blocks) for level in grown.architecture.g_a] == [
+        len(level.blocks) + more for level, more in zip(codec.architecture.g_a, (2, 1), strict=True)
+    ]
+    x, quality = pictures(), QUALITY
+    for found, expected in zip(grown.eval()(x, quality), codec(x, quality), strict=True):
+        assert torch.equal(found, expected)
+    grown.train()(x, quality).x_hat.square().mean().backward()
+    assert grown.g_a.levels[0].blocks[-1].project.weight.grad.abs().max() > 0
+    with pytest.raises(InvalidInput, match=r"finish\.encoder_blocks: names 1 levels, and the encoder has 2"):
+        with_encoder_blocks(codec, [[8]])

@@ -217,6 +217,8 @@ class Finish:
 
     start: Text | None
     """A model directory to train on, instead of the last round's."""
+    encoder_blocks: list[list[Count]] | None = None
+    """Hidden channels of residual blocks that each level of the encoder, the finest first, is given to be trained."""
     training: Training | None
     """How it is trained; null leaves it as its last round left it."""
     tables: Tables | None = None

@@ -32,6 +32,7 @@ from slimcodec.training import parallel, photos
 from slimcodec.training.crops import PhotoCache
 from slimcodec.training.data import PhotoData
 from slimcodec.training.distill import Distill
+from slimcodec.training.grow import with_encoder_blocks
 from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.prune import prune
 from slimcodec.training.pyramid import PhotoPyramid
@@ -274,8 +275,11 @@ def finetune(run: Run, before: Path, model: Path, training: Training, stage: Sta
     place = model.relative_to(run.directory.path) if model.is_relative_to(run.directory.path) else model.name
     seed = run.settings.seed + zlib.crc32(str(place).encode()) % 2**16
     quantiser = Quantiser(trained.model.tables, run.photos.device) if training.as_in_files else None
-    weights = run.settings.finetuning_weights
-    module = distillation(run, trained.codec, trained.prior, training, seed=seed, weights=weights, quantiser=quantiser)
+    weights, codec = run.settings.finetuning_weights, trained.codec
+    if stage == "finish" and run.settings.finish.encoder_blocks:
+        lightning.seed_everything(seed, verbose=False)  # for the new blocks
+        codec = with_encoder_blocks(codec, run.settings.finish.encoder_blocks)
+    module = distillation(run, codec, trained.prior, training, seed=seed, weights=weights, quantiser=quantiser)
     train(run, module, model, training, stage)
 
 

@@ -45,58 +45,64 @@ class WholeStep:
 
     def __call__(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Take a step: its loss and its figures, detached, which the next step does not change."""
-        drawn, noise = self.module.drawn(step), self.module.seeded(step)
-        if (kind := self._kind_of(drawn)) != self._kind:
-            self._kind, self._taken, self._replay = kind, 0, None
-        optimizer: Soap = self.module.optimizers(use_pl_optimizer=False)
-        if self._taken < EAGER_STEPS:
-            with _beside(self.module.device):
-                found = self._gradients(drawn, noise)
-                optimizer.step()
-        else:
-            found = self._repeat(drawn, noise, optimizer)
-        self._taken += 1
+        kind = self.module.device.type
+        # A graph must not find weights in the cache that were cast before it. The optimizer works in float32.
+        forward = torch.autocast(kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind), False)
+        with torch.autocast(kind, enabled=False):
+            found = self._take(self.module.drawn(step), self.module.seeded(step), forward)
         if step % LOOKED_AT_EVERY == 0:
             require_finite(step, found)
         figures = {name: value.clone() for name, value in found.items()}
         return figures["loss"], {name: value for name, value in figures.items() if name != "loss"}
+
+    def _take(self, drawn: Drawn, noise: torch.Generator, forward: torch.autocast) -> dict[str, Tensor]:
+        if (kind := self._kind_of(drawn)) != self._kind:
+            self._kind, self._taken, self._replay = kind, 0, None
+        optimizer: Soap = self.module.optimizers(use_pl_optimizer=False)
+        self._taken += 1
+        if self._taken > EAGER_STEPS:
+            return self._repeat(drawn, noise, forward, optimizer)
+        with _beside(self.module.device):
+            found = self._gradients(drawn, noise, forward)
+            optimizer.step()
+        return found
 
     def _kind_of(self, drawn: Drawn) -> Hashable:
         """What a graph depends on: the shapes, and which parameters are trained."""
         trained = tuple(parameter.requires_grad for parameter in self.module.parameters())
         return drawn.crops.shape, drawn.size, trained
 
-    def _gradients(self, drawn: Drawn, noise: torch.Generator) -> dict[str, Tensor]:
+    def _gradients(self, drawn: Drawn, noise: torch.Generator, forward: torch.autocast) -> dict[str, Tensor]:
         """Everything up to the clipped gradients."""
-        module, kind = self.module, self.module.device.type
+        module = self.module
         module.zero_grad(set_to_none=True)  # so that a graph gets places of its own for them
-        dtype, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
-        # A graph must not find weights in the cache that were cast before it.
-        with torch.autocast(kind, dtype=dtype, enabled=enabled, cache_enabled=False):
+        with forward:
             loss, figures = module.loss_of(drawn, noise)
-        with torch.autocast(kind, enabled=False):
-            loss.backward()
-            norm = module.clip(module.trainer.gradient_clip_val)
+        loss.backward()
+        norm = module.clip(module.trainer.gradient_clip_val)
         return {"loss": loss.detach(), **figures, GRADIENT_NORM: norm}
 
-    def _repeat(self, drawn: Drawn, noise: torch.Generator, optimizer: Soap) -> dict[str, Tensor]:
+    def _repeat(
+        self, drawn: Drawn, noise: torch.Generator, forward: torch.autocast, optimizer: Soap
+    ) -> dict[str, Tensor]:
         optimizer.prepare()
         if self._replay is None:
-            self._record(drawn, noise, optimizer)
+            self._drawn = drawn._replace(crops=drawn.crops.clone(), quality=drawn.quality.clone())
+            self._replay = self._recorded(noise, forward, optimizer)
         self._drawn.crops.copy_(drawn.crops)
         self._drawn.quality.copy_(drawn.quality)
         self._replay()
         optimizer.refresh()
         return self._found
 
-    def _record(self, drawn: Drawn, noise: torch.Generator, optimizer: Soap) -> None:
-        self._drawn = drawn._replace(crops=drawn.crops.clone(), quality=drawn.quality.clone())
+    def _recorded(self, noise: torch.Generator, forward: torch.autocast, optimizer: Soap) -> Callable[[], None]:
+        """What does a step with what then is in its tensors."""
 
         def work() -> None:
-            self._found = self._gradients(self._drawn, noise)
+            self._found = self._gradients(self._drawn, noise, forward)
             optimizer.update()
 
-        self._replay = _graph_of(work, noise) if self.module.device.type == "cuda" else work
+        return _graph_of(work, noise) if self.module.device.type == "cuda" else work
 
 
 def _graph_of(work: Callable[[], None], noise: torch.Generator) -> Callable[[], None]:

@@ -44,7 +44,7 @@ def _start_analysis(codec: HyperpriorCodec, features: Tensor) -> None:
         nn.init.zeros_(conv.weight)
         own = slice(conv.padding[0], conv.padding[0] + ratio)  # where in the window this output's own patch is
         conv.weight[: len(components), :, own, own] = components.view(len(components), -1, ratio, ratio)
-        _switch_off(level.blocks)
+        switch_off(level.blocks)
         features = conv(features)
     nn.init.eye_(codec.g_a.head.weight.view(codec.g_a.head.weight.shape[:2]))  # the strongest components
 
@@ -59,7 +59,7 @@ def _start_synthesis(codec: HyperpriorCodec, features: Tensor, y: Tensor) -> Non
         width = upsampler.conv.in_channels if isinstance(upsampler, SubPixelConv) else upsampler.in_channels
         components = _principal_components(patches, width)
         _set_upsampler(upsampler, components, ratio)
-        _switch_off(level.blocks)
+        switch_off(level.blocks)
         components = F.pad(components, (0, 0, 0, width - len(components)))  # channels beyond the patch's dimensions
         features = F.conv2d(patches, components[:, :, None, None])
     enter = levels[0].enter
@@ -95,7 +95,7 @@ def _regression(y: Tensor, features: Tensor) -> Tensor:
     return torch.linalg.solve(covariance + ridge, inputs @ targets.t()).t().float()
 
 
-def _switch_off(blocks: nn.Sequential) -> None:
+def switch_off(blocks: nn.Sequential) -> None:
     for block in blocks:
         nn.init.zeros_(block.project.weight)
         nn.init.zeros_(block.project.bias)
