@@ -129,7 +129,8 @@ class Teach(lightning.LightningModule):
         loss, figures = self.whole_step(int(step)) if self.whole_step else self.loss_at(int(step))
         self.figures = figures
         self.log_dict(figures, batch_size=1)  # a whole batch's: it is no weight
-        self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=1)
+        if self.whole_step is None:  # a progress bar would wait for the GPU after every step
+            self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=1)
         return loss
 
     def loss_at(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
