@@ -28,9 +28,11 @@ from slimcodec import InvalidInput
 from slimcodec.pipeline import jobs, sweep
 from slimcodec.pipeline.checks import checked, require_means
 from slimcodec.pipeline.run_directory import RunDirectory
+from slimcodec.training.started import place
 
 HERE = Path(__file__).parent
-JOIN = "--join"  # how the first process of a job starts the others
+# Of several processes the first alone writes.
+SILENT = ["hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
 console = Console()
 
 
@@ -57,6 +59,10 @@ class Sweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         self.began = time.time()
+        if place().count > 1:
+            jobs.refuse(
+                "-m: processes that were started together do one job; python run.py -m starts those of each job"
+            )
         jobs.require_writable(Path(config.hydra.sweep.dir))
         overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
         swept = {override.key_or_group for override in overrides if override.is_sweep_override()}
@@ -90,7 +96,12 @@ def job(configuration: DictConfig) -> float | None:
         RunDirectory(Path(os.path.relpath(of_hydra.runtime.output_dir))),
         lambda: plain(configuration),
         overrides=list(of_hydra.overrides.task),
-        command=[sys.executable, str(HERE / "run.py"), JOIN],
+        command=[
+            sys.executable,
+            str(HERE / "run.py"),
+            *of_hydra.overrides.task,
+            "hydra.run.dir='{}'".format(of_hydra.runtime.output_dir.replace("'", r"\'")),
+        ],
         sweeping=of_hydra.mode == RunMode.MULTIRUN,
         zoos=HERE,
     )
@@ -116,6 +127,8 @@ def one_line(error: Exception) -> str:
 def command() -> None:
     """Hydra's main. What Hydra refuses is told in one line."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # or Hydra prints its own lines, and ends with status 1
+    if place().rank:
+        sys.argv += SILENT
     try:
         main()
     except (HydraException, OmegaConfBaseException) as error:
@@ -125,4 +138,4 @@ def command() -> None:
 if __name__ == "__main__":
     # For the processes of launchers that are started in other folders.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
-    jobs.join() if sys.argv[1:] == [JOIN] else command()
+    command()

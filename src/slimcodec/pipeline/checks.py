@@ -23,6 +23,7 @@ from slimcodec.pipeline.settings import STAGES, Settings, Stage, read
 from slimcodec.training.inheritance import student_architecture
 from slimcodec.training.names import DISTILLATION_TERMS
 from slimcodec.training.records import Rules, next_attempt, read_records, rule_problem
+from slimcodec.training.started import place
 from slimcodec.training.widths import COUNTS, LOWEST_SHARE_OF_WIDTH, lowest_macs_per_pixel, widths
 
 QUALITIES_OF_A_CURVE = 4  # BD-rate needs as many
@@ -168,16 +169,28 @@ def _student_of(settings: Settings, teacher: Architecture) -> Architecture:
 
 
 def _missing_hardware(settings: Settings) -> Problems:
-    trainer = settings.trainer
+    trainer, here = settings.trainer, place()
     gpus = count_gpus() if trainer.accelerator == "gpu" else None
     if gpus == 0:
         yield "trainer.accelerator=gpu", "this machine has no CUDA GPU; take trainer=cpu"
+    if here.count > 1:
+        if trainer.devices not in ("auto", here.count):
+            yield (
+                f"trainer.devices={trainer.devices}",
+                f"{here.count} processes were started together; take trainer.devices=auto",
+            )
+    elif trainer.devices == "auto" and gpus is None:
+        yield "trainer.devices=auto", "is for GPUs, and for processes that torchrun started; name a number of processes"
     most = (os.cpu_count() or 1) if gpus is None else gpus
-    if trainer.devices == "auto" and gpus is None:
-        yield "trainer.devices=auto", "is for GPUs; name a number of processes"
-    elif trainer.devices != "auto" and trainer.devices > most:
+    if (wanted := processes(settings) if here.count == 1 else here.local_count) > most:
         has = f"{most} CPU cores" if gpus is None else f"{most} GPUs"
-        yield f"trainer.devices={trainer.devices}", f"must be a number of processes; this machine has {has}"
+        yield f"trainer.devices={wanted}", f"must be a number of processes; this machine has {has}"
+
+
+def processes(settings: Settings) -> int:
+    """How many processes a command is to start."""
+    devices = settings.trainer.devices
+    return max(1, count_gpus()) if devices == "auto" else devices
 
 
 def count_gpus() -> int:

@@ -10,7 +10,6 @@ import json
 import logging
 import math
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -27,11 +26,12 @@ from slimcodec import InvalidFile, InvalidInput, InvalidModel, SlimcodecError
 from slimcodec.codec import json_files
 from slimcodec.codec.atomic import write_text
 from slimcodec.pipeline import results
-from slimcodec.pipeline.checks import checked, require_possible
+from slimcodec.pipeline.checks import checked, processes, require_possible
 from slimcodec.pipeline.results import Figures
 from slimcodec.pipeline.run_directory import JOB, RunDirectory
 from slimcodec.pipeline.settings import Settings
 from slimcodec.training.errors import TrainingInterrupted
+from slimcodec.training.started import place
 
 RUNNING, COMPLETE, STOPPED, FAILED = "running", "complete", "stopped", "failed"
 BAD_INPUT = 2  # the exit status
@@ -86,10 +86,14 @@ def do(
 
     compose    gives the resolved configuration
     overrides  Hydra's, which made it
-    command    starts the other processes of a data-parallel job
+    command    is this job's: several processes of it do a data-parallel job
     sweeping   an error is kept for the end of the multirun, and NaN returned; otherwise it ends the command
     zoos       where students/ and teachers/ are
     """
+    if place().rank:
+        return follow(compose, directory)
+    if (count := _processes_to_start(compose)) > 1:
+        return _by_processes(count, command, directory, sweeping)
     console = Console()
     waiting = f"another command works in {directory.path}, waiting for it; afterwards this one does what is left"
     with directory.alone(lambda: console.print(waiting, markup=False)):
@@ -98,7 +102,7 @@ def do(
             record(directory, overrides, began, Outcome(RUNNING))
             settings = checked(compose() | {"run_dir": str(directory.path)})
             require_possible(settings, directory)  # before the seconds that the imports of the stages take
-            objective, figures = _run(settings, console, command, zoos)
+            objective, figures = _run(settings, console, zoos)
             record(directory, overrides, began, Outcome(COMPLETE, figures=figures))
             return objective
         except Exception as error:
@@ -111,33 +115,56 @@ def do(
             return math.nan
 
 
-def _run(settings: Settings, console: Console, command: list[str], zoos: Path) -> tuple[float | None, Figures | None]:
+def _run(settings: Settings, console: Console, zoos: Path) -> tuple[float | None, Figures | None]:
     prepare_process()
     from slimcodec.pipeline import stages, training_setup  # late: they import PyTorch
+    from slimcodec.training import parallel
 
-    with training_setup.processes(settings, command):
+    with parallel.connected(training_setup.backend(settings)):
         run = stages.begin(settings, console, zoos)
         objective = stages.go(run)
         return objective, results.figures(run.directory, run.teacher, run.student)
 
 
-def join() -> None:
-    """Be one of the processes that the first one of a job started: train with it, and say nothing that it says."""
+def _processes_to_start(compose: Callable[[], dict[str, Any]]) -> int:
+    """1 where they were started already, or where something is wrong with the settings: that is told elsewhere."""
+    if place().count > 1:
+        return 1
+    try:
+        return processes(checked(compose()))
+    except InvalidInput:
+        return 1
+
+
+def _by_processes(count: int, command: list[str], directory: RunDirectory, sweeping: bool) -> float | None:
+    """Let processes do the job, of which the first keeps and tells how it ended."""
+    from slimcodec.training import parallel
+
+    status = parallel.launch(count, command)
+    if status == 0:
+        return results.objective(results.read(directory))
+    ended = read(directory.job, directory.path.name) if directory.job.is_file() else None
+    if ended and ended.status == STOPPED:
+        status = TRY_AGAIN
+    if not sweeping or status == TRY_AGAIN:
+        raise SystemExit(status)
+    return math.nan
+
+
+def follow(compose: Callable[[], dict[str, Any]], directory: RunDirectory) -> None:
+    """Be one of the processes behind the first one: train with it, and say nothing that it says."""
     warnings.simplefilter("ignore")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the first one decides
     prepare_process()
     from slimcodec.pipeline import stages, training_setup
     from slimcodec.training import parallel
 
-    try:
-        configuration = parallel.join(sys.stdin, lambda job: training_setup.backend(checked(job)))
-        stages.go(stages.begin(checked(configuration), Console(quiet=True)))
-    except TrainingInterrupted:
-        pass
-    except SlimcodecError as error:
-        time.sleep(2 * parallel.GRACE_SECONDS)  # the first one has the same error, says so, and ends this process
-        raise SystemExit(f"slimcodec: {error}") from None
+    settings = checked(compose() | {"run_dir": str(directory.path)})
+    with parallel.connected(training_setup.backend(settings)):
+        try:
+            stages.go(stages.begin(settings, Console(quiet=True)))
+        except SlimcodecError:  # the first one has it too, and says so
+            parallel.wait_for_rank_zero_to_end()
+            raise SystemExit(1) from None
 
 
 def prepare_process() -> None:

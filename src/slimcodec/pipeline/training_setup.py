@@ -6,8 +6,6 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +13,6 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 
@@ -28,7 +25,7 @@ from slimcodec.pipeline.run_directory import RunDirectory, require_same_configur
 from slimcodec.pipeline.sections import Scope, Tables, Training
 from slimcodec.pipeline.settings import Settings, Stage
 from slimcodec.pipeline.tracking import Tracker
-from slimcodec.training import parallel, photos
+from slimcodec.training import parallel, photos, started
 from slimcodec.training.crops import PhotoCache
 from slimcodec.training.data import PhotoData
 from slimcodec.training.distill import Distill
@@ -81,7 +78,7 @@ class Photos:
     @cached_property
     def cache(self) -> PhotoCache | PhotoPyramid:
         """What crops are cut from. Raises InvalidInput where a stage's crops fit into no photo."""
-        cores = max(1, (os.cpu_count() or 1) // parallel.count())
+        cores = max(1, (os.cpu_count() or 1) // started.place().local_count)
         workers, saturated = min(self.settings.trainer.crop_workers, cores), self.settings.data.saturated
         cache: PhotoCache | PhotoPyramid
         if self.settings.trainer.whole_step and not workers:
@@ -149,12 +146,13 @@ def trainer(run: Run, directory: Path, *, callbacks: list[Any], **settings: Any)
         several["use_distributed_sampler"] = False  # the crops and the validation photos are shared out already
     return lightning.Trainer(
         accelerator=chosen.accelerator,
-        devices=parallel.count(),
+        devices=started.place().local_count,
+        num_nodes=started.place().machines,
         precision=chosen.precision,  # type: ignore[arg-type]  # the settings allow no other
         gradient_clip_val=chosen.gradient_clip_val,
         log_every_n_steps=chosen.log_every_n_steps,
         benchmark=chosen.benchmark,
-        plugins=[LightningEnvironment()],  # under SLURM too, a run knows its processes itself
+        plugins=[parallel.environment()],  # under SLURM one that is alone is no cluster
         callbacks=callbacks,
         logger=(parallel.rank() == 0 and run.tracker.loggers(directory)) or False,
         default_root_dir=directory,
@@ -172,18 +170,6 @@ def require_arguments(settings: Settings) -> None:
     known = inspect.signature(lightning.Trainer).parameters
     if unknown := set(settings.trainer.more) - set(known):
         raise InvalidInput(f"trainer.more.{min(unknown)}: lightning.Trainer has no such argument; remove it")
-
-
-@contextmanager
-def processes(settings: Settings, command: list[str]) -> Iterator[None]:
-    """As many processes as the trainer wants, of which this is the first; `command` starts the others."""
-    devices = settings.trainer.devices
-    count = torch.cuda.device_count() if devices == "auto" else devices
-    if count == 1:
-        yield
-        return
-    with parallel.processes(count, command, settings.configuration, backend=backend(settings)):
-        yield
 
 
 def backend(settings: Settings) -> str:

@@ -1,29 +1,34 @@
-"""Data-parallel processes of one machine: rank zero is the command itself, which starts the others and ends them.
+"""Data-parallel processes that torchrun or SLURM's srun started, on one machine or several.
 
 Every process goes through the same stages, and they train together. Whatever else there is to do (files, pruning,
 measuring, decisions) rank zero does, while the others wait, and they read what it wrote.
-
-Lightning's own launcher would start them with this command's arguments, which in a multirun are those of all jobs.
-Here each gets the configuration of its job. That launcher also kills this process when another one ends early.
 """
 
-import json
+import logging
 import os
-import subprocess
+import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
 import torch
+from lightning.fabric.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 from torch import distributed
 
+from slimcodec.training import started
+
 TIMEOUT = timedelta(hours=2)  # the others wait while rank zero prunes and measures
-GRACE_SECONDS = 5
 ADDRESS = "127.0.0.1"
 Result = TypeVar("Result")
+_control: distributed.ProcessGroup | None = None  # for decisions: on the CPU, whatever gradients go through
 
 
 def rank() -> int:
@@ -36,7 +41,7 @@ def count() -> int:
 
 def device() -> torch.device:
     """What this process computes on if the processes have GPUs: each its own."""
-    return torch.device("cuda", rank())
+    return torch.device("cuda", started.place().local_rank)
 
 
 def barrier() -> None:
@@ -48,9 +53,8 @@ def largest(value: int) -> int:
     """The largest of the processes' values, in all of them."""
     if not distributed.is_initialized():
         return value
-    on = device() if distributed.get_backend() == "nccl" else "cpu"
-    shared = torch.tensor(value, device=on)
-    distributed.all_reduce(shared, distributed.ReduceOp.MAX)
+    shared = torch.tensor(value)
+    distributed.all_reduce(shared, distributed.ReduceOp.MAX, group=_control)
     return int(shared)
 
 
@@ -61,81 +65,72 @@ def on_rank_zero(work: Callable[..., Result], *arguments: Any, **named: Any) -> 
     return result
 
 
+def wait_for_rank_zero_to_end() -> None:
+    """Be the later one to end: whoever started the processes ends all of them with the first that fails."""
+    with suppress(RuntimeError):  # a connection that is closed
+        barrier()
+
+
+def environment() -> ClusterEnvironment:
+    """Who started the processes, for Lightning."""
+    if started.by_torchrun():
+        return TorchElasticEnvironment()
+    return SLURMEnvironment(auto_requeue=False) if started.place().count > 1 else LightningEnvironment()
+
+
 @contextmanager
-def processes(count: int, command: list[str], job: Any, *, backend: str) -> Iterator[None]:
-    """Be rank zero of `count` processes; the others run `command`, which calls `join`.
-
-    job      what `join` returns in them: anything that JSON can hold
-    backend  gloo, or nccl for GPUs
-
-    Afterwards, even after an exception, the others are ended and the environment is as before, since the next job of a
-    multirun starts processes of its own. When one of them fails, this process ends too.
-    """
-    store = distributed.TCPStore(ADDRESS, 0, is_master=True, wait_for_workers=False)
-    # By LOCAL_RANK Lightning knows that the processes exist already.
-    environment = {"MASTER_ADDR": ADDRESS, "MASTER_PORT": str(store.port), "NODE_RANK": "0", "LOCAL_RANK": "0"}
-    before = {name: os.environ.get(name) for name in (*environment, "WORLD_SIZE")}
-    os.environ.update(environment, WORLD_SIZE=str(count))
-    others = [_start(command, number, job) for number in range(1, count)]
-    ending = threading.Event()
-    threading.Thread(target=_end_with, args=(others, ending), daemon=True).start()
-    try:
-        _connect(0, count, backend, store)
+def connected(backend: str) -> Iterator[None]:
+    """Be connected with the other processes, if there are any. `backend` is gloo, or nccl for GPUs."""
+    global _control
+    here = started.place()
+    if here.count == 1:
         yield
-    finally:
-        ending.set()
-        for process in others:
-            process.kill()  # they own no files
-            process.wait()
-        _disconnect()
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
-
-
-def join(stream: TextIO, backend_of: Callable[[Any], str]) -> Any:
-    """Be one of the others: connect to rank zero, and end when it does. Returns its job, read from `stream`.
-
-    backend_of(job)  the backend that rank zero uses for the job
-    """
-    job = json.load(stream)
-    parent = os.getppid()
-    threading.Thread(target=_end_without, args=(parent,), daemon=True).start()
-    number, count, port = (int(os.environ[name]) for name in ("LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT"))
-    _connect(number, count, backend_of(job), distributed.TCPStore(ADDRESS, port, is_master=False))
-    return job
-
-
-def _start(command: list[str], number: int, job: Any) -> subprocess.Popen:
-    environment = os.environ | {"LOCAL_RANK": str(number)}
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, text=True)
-    json.dump(job, process.stdin)
-    process.stdin.close()
-    return process
-
-
-def _connect(number: int, count: int, backend: str, store: distributed.TCPStore) -> None:
+        return
     if backend == "nccl":
-        torch.cuda.set_device(number)
-    distributed.init_process_group(backend, rank=number, world_size=count, store=store, timeout=TIMEOUT)
+        torch.cuda.set_device(here.local_rank)
+    threading.Thread(target=_end_without, args=(os.getppid(),), daemon=True).start()
+    who = environment()
+    os.environ |= {"MASTER_ADDR": who.main_address, "MASTER_PORT": str(who.main_port)}
+    distributed.init_process_group(backend, rank=here.rank, world_size=here.count, timeout=TIMEOUT)
+    _control = distributed.new_group(backend="gloo", timeout=TIMEOUT)
+    yield
+    distributed.destroy_process_group()  # after an error it lasts as long as the process: the others wait for its end
 
 
-def _disconnect() -> None:
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
+def launch(count: int, command: Sequence[str]) -> int:
+    """Start `count` processes of a command on this machine, as torchrun does, and wait for them.
 
+    0, or the exit status of the first that failed; a signal that this process is sent goes to all of them. 1 if they
+    were ended by signals.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-def _end_with(others: list[subprocess.Popen], ending: threading.Event) -> None:
-    """End this process when another one has failed: inside a library, this one may wait for it for ever."""
-    while not ending.wait(1):
-        failed = [number for number, process in enumerate(others, 1) if process.poll()]
-        if failed and not ending.wait(GRACE_SECONDS):
-            print(f"slimcodec: process {failed[0]} of this job failed, so the job ends", flush=True)
-            os._exit(1)
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes say what is wrong
+    how = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        run_id=secrets.token_hex(8),
+        rdzv_backend="c10d",
+        rdzv_endpoint=f"{ADDRESS}:0",
+        local_addr=ADDRESS,
+        max_restarts=0,
+        shutdown_timeout=int(TIMEOUT.total_seconds()),  # to finish a step and write a checkpoint
+    )
+    try:
+        elastic_launch(how, command[0])(*command[1:])
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        return max(1, failure.exitcode)
+    except SignalException:
+        return 1
+    return 0
 
 
 def _end_without(parent: int) -> None:
+    """End this process when the one that started it is gone: it would wait for the others for ever."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
