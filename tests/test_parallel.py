@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,9 +19,9 @@ from test_teach import distilling, teaching
 from training_parts import photo_data, trainer_factory
 
 from slimcodec import InvalidInput
-from slimcodec.pipeline.checks import checked, require_possible
+from slimcodec.pipeline.checks import checked, require_means, require_possible
 from slimcodec.pipeline.run_directory import RunDirectory
-from slimcodec.training import data
+from slimcodec.training import data, started
 from slimcodec.training.teach import fit
 
 TINY = [
@@ -42,6 +43,27 @@ def start(directory: Path, *overrides: str) -> subprocess.Popen:
     command = [sys.executable, str(ROOT / "run.py"), *TINY, "trainer=ddp_cpu", f"run_dir={directory}", *overrides]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, **pipes)
+
+
+def agent(directory: Path, port: int, *overrides: str) -> subprocess.Popen:
+    """torchrun, as one of two machines."""
+    rendezvous = [
+        "--rdzv-backend=c10d",
+        f"--rdzv-endpoint=127.0.0.1:{port}",
+        "--rdzv-id=test",
+        "--local-addr=127.0.0.1",
+    ]
+    rendezvous += ["--rdzv-conf=keep_alive_interval=1,keep_alive_max_attempt=3", "--max-restarts=3"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", *rendezvous]
+    command += [str(ROOT / "run.py"), *TINY, "trainer=ddp_cpu", f"run_dir={directory}", *overrides]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, **pipes)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
 
 
 def files(directory: Path) -> set[str]:
@@ -69,11 +91,13 @@ def wait_for(condition, seconds: float = 120) -> None:
         time.sleep(0.05)
 
 
-def test_two_processes_train_as_one(tmp_path):
-    process = start(tmp_path / "two")
+def test_two_machines_train_as_one(tmp_path):
+    """As far as one machine can tell: two agents of torchrun, each with a process."""
+    port = free_port()
+    agents = [agent(tmp_path / "two", port) for _ in range(2)]
     run(*TINY, f"run_dir={tmp_path / 'one'}")
-    output, errors = process.communicate(timeout=200)
-    assert process.returncode == 0, errors[-3000:]
+    output = "".join(each.communicate(timeout=200)[0] for each in agents)
+    assert [each.returncode for each in agents] == [0, 0], output[-3000:]
     assert output.count("round 1:") == 1
     for log in LOGS:
         expected, found = (logged(tmp_path / directory / log) for directory in ("one", "two"))
@@ -107,7 +131,6 @@ def test_the_batch_must_be_a_multiple():
         module.on_fit_start()
 
 
-@pytest.mark.slow
 def test_an_error_is_one_line_and_ends_all_processes(tmp_path):
     process = start(tmp_path, "teacher.training.batch=7", "stages=[teacher]")
     _, errors = process.communicate(timeout=120)
@@ -149,6 +172,83 @@ def test_when_one_process_dies_none_is_left(tmp_path, victim):
     process.communicate(timeout=60)
     assert process.returncode not in (0, 75)
     wait_for(lambda: not is_alive(first) and not is_alive(other), 10)
+
+
+@pytest.mark.slow
+def test_a_machine_that_is_lost_comes_back_and_the_run_goes_on(tmp_path):
+    more = ["stages=[teacher]", "teacher.training.steps=150", "teacher.training.steps_per_epoch=50"]
+    more += ["trainer.checkpoint_minutes=0"]
+    port = free_port()
+    first = agent(tmp_path / "lost", port, *more)
+    second = agent(tmp_path / "lost", port, *more)
+    wait_for(lambda: list(tmp_path.glob("lost-cache/*/teacher.work/last.ckpt")))
+    second.kill()
+    second.communicate()
+    again = agent(tmp_path / "lost", port, *more)
+    output = "".join(each.communicate(timeout=300)[0] for each in (first, again))
+    assert (first.returncode, again.returncode) == (0, 0), output[-5000:]
+    whole = start(tmp_path / "whole", *more)
+    whole.communicate(timeout=200)
+    found, expected = (
+        json.loads((tmp_path / name / "teacher/model.json").read_text())["weights_sha256"] for name in ("lost", "whole")
+    )
+    assert found == expected
+
+
+@pytest.mark.slow
+def test_jobs_that_submitit_starts_have_processes_of_their_own(tmp_path):
+    command = [sys.executable, str(ROOT / "run.py"), "-m", "hydra/launcher=submitit_local", *TINY, "trainer=ddp_cpu"]
+    command += ["stages=[teacher]", "seed=1,2", f"cache={tmp_path}/cache", f"hydra.sweep.dir={tmp_path}/sweep"]
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert all((tmp_path / f"sweep/seed={seed}/teacher/model.json").is_file() for seed in "12")
+    assert "2 jobs" in done.stdout
+
+
+def test_together_they_do_no_sweep(tmp_path):
+    environment = ENVIRONMENT | {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "2"}
+    environment |= {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    command = [sys.executable, str(ROOT / "run.py"), "-m", "seed=1,2", f"hydra.sweep.dir={tmp_path}/sweep"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and "processes that were started together do one job" in done.stderr
+    assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.parametrize(
+    "variables, expected",
+    [
+        ({}, started.Place()),
+        ({"SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_NNODES": "2"}, started.Place()),  # a batch script
+        (
+            {"SLURM_STEP_NUM_TASKS": "8", "SLURM_NTASKS": "8", "SLURM_PROCID": "5", "SLURM_LOCALID": "1"}
+            | {"SLURM_NNODES": "2"},
+            started.Place(5, 8, 1, 4),
+        ),
+        (
+            {"TORCHELASTIC_RUN_ID": "x", "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+            | {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1"},  # torchrun in a step of SLURM's
+            started.Place(3, 4, 1, 2),
+        ),
+    ],
+)
+def test_a_process_knows_its_place(monkeypatch, variables, expected):
+    for name in [*os.environ]:
+        if name.startswith(("SLURM_", "TORCHELASTIC_")):
+            monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert started.place() == expected and expected.machines in (1, 2)
+
+
+@pytest.mark.parametrize("devices, said", [("auto", None), (4, None), (2, "4 processes were started together")])
+def test_torchrun_says_how_many_there_are(monkeypatch, devices, said):
+    monkeypatch.setattr("slimcodec.pipeline.checks.place", lambda: started.Place(0, 4, 0, 2))
+    settings = checked(configuration("experiment=smoke", f"trainer.devices={devices}"))
+    if said is None:
+        require_means(settings)
+    else:
+        with pytest.raises(InvalidInput, match=said):
+            require_means(settings)
 
 
 @pytest.mark.slow
