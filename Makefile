@@ -14,8 +14,10 @@ PARALLEL := -n $(WORKERS) --maxprocesses 8 --dist worksteal
 demo: .venv/.installed
 	$(BIN)/python run.py experiment=demo
 
+# The tests start dozens of Python processes. Each imports PyTorch in a third of the time once there is bytecode, which
+# neither a fresh environment has nor one in which this variable is set.
 test: lint
-	$(BIN)/python -m pytest $(PARALLEL)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest $(PARALLEL)
 
 # The page is opened in a real Chromium: apt install chromium (or any that is called chromium on the PATH).
 test-slow: .venv/.installed

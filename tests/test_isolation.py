@@ -329,9 +329,14 @@ def test_a_pickled_model_has_the_same_weights_and_tables(model_directory):
     assert other.codec.log_gain.requires_grad and not other.codec.training
 
 
-def test_a_codec_goes_to_another_process(codec, expected):
+@pytest.fixture(scope="module")
+def another_process():
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.apply(codec.compress, (PHOTO, 1.9)) == expected[0]
+        yield pool
+
+
+def test_a_codec_goes_to_another_process(another_process, codec, expected):
+    assert another_process.apply(codec.compress, (PHOTO, 1.9)) == expected[0]
 
 
 # --- forks ----------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from slimcodec.codec.symbols import BANK_TABLES, CORRECTION_TABLES
 from slimcodec.pipeline import stages
 from slimcodec.pipeline.checks import checked
 from slimcodec.pipeline.settings import STAGES
+from slimcodec.report import plots
 from slimcodec.training.photos import embedded
 
 NAMES = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
@@ -42,6 +43,12 @@ def photos(tmp_path_factory):
         for name, pixels in embedded(split):
             Image.fromarray(pixels).save(folder / f"{name}.png")
     return folder
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Evaluations without figures, which take as long as all the rest: for tests that look at none."""
+    monkeypatch.setattr(plots, "write_all", lambda *_: [])
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -98,6 +105,7 @@ def test_every_configuration_composes(group):
         assert configuration(f"{group}={option}")[group]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_complete_stages_are_skipped_and_another_configuration_is_refused(tmp_path, capsys, cache):
     overrides = ["experiment=smoke", f"run_dir={tmp_path}", *TINY, cache]
     run(*overrides)
@@ -111,6 +119,7 @@ def test_complete_stages_are_skipped_and_another_configuration_is_refused(tmp_pa
         run(*overrides, "teacher.training.learning_rate=0.002")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_finished_student_is_trained_on_in_a_run_of_its_own(tmp_path, cache):
     first, second = tmp_path / "first", tmp_path / "second"
     run("experiment=smoke", f"run_dir={first}", *TINY, cache)
@@ -159,6 +168,7 @@ def test_unknown_stage_and_missing_target_are_named(tmp_path):
         checked(configuration(*overrides))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_both_sides_are_pruned_each_to_its_target(tmp_path, cache):
     both = ["prune.scope=both", "prune.encoder_target_macs_per_pixel=450"]
     run("experiment=smoke", f"run_dir={tmp_path}", *TINY, cache, *both)
@@ -167,6 +177,7 @@ def test_both_sides_are_pruned_each_to_its_target(tmp_path, cache):
     assert 0.93 * 450 <= info["encoder_macs_per_pixel"] <= 450
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_efforts_and_other_models_are_evaluated_beside(tmp_path, cache):
     more = ["evaluate.efforts=[1]", "evaluate.models=[slim-2k]"]
     run("experiment=smoke", f"run_dir={tmp_path}", *TINY, cache, *more)
@@ -207,6 +218,7 @@ def test_a_run_killed_in_each_stage_continues(tmp_path):
     assert codec.decompress(codec.compress(pixels, 4)).size == (pixels.shape[1], pixels.shape[0])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_stage_is_done_once_for_all_runs_with_the_same_inputs(tmp_path, capsys):
     first, second, third = ([f"run_dir={tmp_path / name}", f"cache={tmp_path / 'cache'}"] for name in "abc")
     run("experiment=smoke", *TINY, *first)

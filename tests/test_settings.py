@@ -78,12 +78,22 @@ BAD = [
     (["logger=comet"], "Could not find 'logger/comet'"),
     (["+logger.comet={}"], "logger.comet: there is no such setting"),
 ]
-# Fork a process for each line of stdin, so that all of them share the imports, and the grammars and modules that Hydra
-# makes and finds when it first composes; say how each ended.
+# Fork a process for each line of stdin, so that all of them share the imports, and the grammars, modules and files that
+# Hydra makes, finds and reads when it first composes; say how each ended.
 MANY = """
-import os, runpy, sys
+import copy, os, runpy, sys
 import hydra
+from hydra._internal.config_repository import ConfigRepository as Files
 import run  # what every command imports
+
+read, kept = Files.load_config, {}
+
+def read_once(files, config_path):
+    if config_path not in kept:
+        kept[config_path] = read(files, config_path)
+    return copy.deepcopy(kept[config_path])
+
+Files.load_config = read_once
 with hydra.initialize_config_dir(os.path.join(os.path.dirname(run.__file__), "conf"), version_base="1.3"):
     hydra.compose("config", ["prune.shrink=1"], return_hydra_config=True)
 for line in sys.stdin.read().splitlines():

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
 
 import slimcodec
 from slimcodec import InvalidInput
@@ -98,15 +99,12 @@ class _Piece:
         start = to_planes(self.y) * self.gain
         generator = torch.Generator(start.device).manual_seed(0)  # the same file every time
         stages = [_Stage(self, planes, start, generator) for _, planes in self.network.stages()]
-        # Little momentum: it would carry residuals off that are decided.
-        optimizer = torch.optim.Adam([stage.u for stage in stages], betas=(0.3, 0.9), fused=True)
+        optimizer = _Adam([stage.u for stage in stages])
         for step in range(steps):
-            optimizer.param_groups[0]["lr"] = LEARNING_RATE * steps**-0.5 * (1 - step / steps)
             x_hat = self.x_hat(stages, decided=(step / steps - FREE) / (1 - FREE))
             # The gradient of the squared error; that of the bits comes in where the residuals are made.
             _backward(x_hat, (x_hat.detach() - self.x).mul_(2 * self.error_bits))
-            optimizer.step()
-            optimizer.zero_grad()
+            optimizer.step(LEARNING_RATE * steps**-0.5 * (1 - step / steps))
             tell(step + 1)
         u = torch.empty_like(start)
         for (_, planes), stage in zip(self.network.stages(), stages, strict=True):
@@ -141,6 +139,40 @@ class _Piece:
             features.append(y_hat[-1].flatten(1, 2))
         squared_error = (self.synthesised(y_hat) - self.x).square().sum()
         return float(torch.stack(bits).sum() + self.error_bits * squared_error)
+
+
+class _Adam:
+    """Like torch.optim.Adam, which imports PyTorch's compiler: more than a second, for three steps.
+
+    Little momentum: it would carry residuals off that are decided.
+    """
+
+    def __init__(self, parameters: list[Tensor]):
+        self.parameters = parameters
+        self.means, self.squares = ([torch.zeros_like(p, requires_grad=False) for p in parameters] for _ in range(2))
+        self.steps = [torch.zeros((), dtype=torch.float32, device=p.device) for p in parameters]
+
+    @torch.no_grad()
+    def step(self, learning_rate: float) -> None:
+        """Take the gradients, and leave none."""
+        adam(
+            self.parameters,
+            [parameter.grad for parameter in self.parameters if parameter.grad is not None],
+            self.means,
+            self.squares,
+            [],
+            self.steps,
+            fused=True,
+            amsgrad=False,
+            beta1=0.3,
+            beta2=0.9,
+            lr=learning_rate,
+            weight_decay=0,
+            eps=1e-8,
+            maximize=False,
+        )
+        for parameter in self.parameters:
+            parameter.grad = None
 
 
 class _Stage:

@@ -162,7 +162,10 @@ def label_log_axis(axes: "Axes") -> None:
 
 
 def save(figure: "Figure", *paths: str | Path) -> None:
-    """Write what the suffixes say. SVG has no date, fixed ids and letters as shapes: the same everywhere and always."""
+    """Write what the suffixes say. SVG has no date, fixed ids and letters as shapes: the same everywhere and always.
+
+    All have the layout of the first.
+    """
     import matplotlib
 
     for path in map(Path, paths):
@@ -170,3 +173,4 @@ def save(figure: "Figure", *paths: str | Path) -> None:
         settings: dict[str, Any] = {"metadata": {"Date": None}} if format == "svg" else {"dpi": 160}
         with writing(path) as file, matplotlib.rc_context({"svg.hashsalt": "slimcodec"}):
             figure.savefig(file, format=format, **settings)
+        figure.set_layout_engine(None)  # found already, and it takes as long as the drawing
