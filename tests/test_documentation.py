@@ -175,6 +175,10 @@ def check(words, monkeypatch):
     match words:
         case ["srun", *rest]:
             check(rest, monkeypatch)
+        case ["torchrun", *rest]:
+            options = rest[: rest.index("run.py")]
+            assert run.get_args_parser().parse_args([*options, "run.py"]).training_script == "run.py"
+            check(["python", *rest[len(options) :]], monkeypatch)
         case ["python", "run.py", *arguments]:
             check_configuration(arguments)
         case [".venv/bin/python", "-m", "pytest", path]:

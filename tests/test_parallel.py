@@ -47,17 +47,18 @@ def start(directory: Path, *overrides: str) -> subprocess.Popen:
 
 def agent(directory: Path, port: int, *overrides: str) -> subprocess.Popen:
     """torchrun, as one of two machines."""
-    rendezvous = [
-        "--rdzv-backend=c10d",
-        f"--rdzv-endpoint=127.0.0.1:{port}",
-        "--rdzv-id=test",
-        "--local-addr=127.0.0.1",
-    ]
-    rendezvous += ["--rdzv-conf=keep_alive_interval=1,keep_alive_max_attempt=3", "--max-restarts=3"]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", *rendezvous]
-    command += [str(ROOT / "run.py"), *TINY, "trainer=ddp_cpu", f"run_dir={directory}", *overrides]
+    where = ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=test", "--local-addr=127.0.0.1"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--max-restarts=3"]
+    command += [*where, str(ROOT / "run.py"), *TINY, "trainer=ddp_cpu", f"run_dir={directory}", *overrides]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, **pipes)
+    # Without it an agent that stays does not tell one that comes back where to meet (PyTorch 2.15).
+    environment = ENVIRONMENT | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def free_port() -> int:
@@ -180,6 +181,7 @@ def test_a_machine_that_is_lost_comes_back_and_the_run_goes_on(tmp_path):
     more += ["trainer.checkpoint_minutes=0"]
     port = free_port()
     first = agent(tmp_path / "lost", port, *more)
+    wait_for(lambda: is_open(port))  # they meet at the first one
     second = agent(tmp_path / "lost", port, *more)
     wait_for(lambda: list(tmp_path.glob("lost-cache/*/teacher.work/last.ckpt")))
     second.kill()
