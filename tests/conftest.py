@@ -83,8 +83,9 @@ VARIANTS = {
     },
 }
 
-# The files that take minutes or nearly so, the longest first.
-LONG = ["test_sweep", "test_run", "test_parallel", "test_settings", "test_types", "test_tracking", "test_checkpoints"]
+# The files that take half a minute or more, the longest first.
+LONG = ["test_sweep", "test_run", "test_parallel", "test_isolation", "test_study", "test_checkpoints"]
+LONG += ["test_tracking", "test_types", "test_settings"]
 
 
 @pytest.hookimpl(trylast=True)  # when those that are not wanted are gone
