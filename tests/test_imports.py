@@ -95,12 +95,13 @@ ALLOWED = {
     "training/inheritance": {"codec/architecture"},
     "training/parallel": {"torch"},
     "training/checkpoints": {"torch", "lightning", "training/parallel", "training/errors"},
+    "training/shards": {"numpy", "codec/json_files", "evaluation/photos", "training/photos"},
     "pipeline/ranges": {"pydantic", "codec/bitstream", "codec/grid"},
     "pipeline/sections": {"pydantic", "codec/grid", "pipeline/ranges", "training/names", "training/records"},
     "pipeline/settings": {"pydantic", "pipeline/ranges", "pipeline/sections"},
     "pipeline/checks": {"codec/zoo", "codec/architecture", "evaluation/anchors", "evaluation/metrics"}
     | {"pipeline/results", "pipeline/run_directory", "pipeline/sections", "pipeline/settings"}
-    | {"training/inheritance", "training/names", "training/records", "training/widths"},
+    | {"training/inheritance", "training/names", "training/records", "training/shards", "training/widths"},
     "pipeline/run_directory": {"codec/atomic", "codec/json_files", "codec/zoo", "evaluation/locks", "training/records"},
     "pipeline/results": {"rich", "codec/atomic", "codec/json_files", "codec/zoo", "training/records"}
     | {"pipeline/run_directory", "pipeline/sections", "pipeline/settings"},
@@ -111,7 +112,7 @@ RUN_ONLY = {"hydra", "omegaconf"}
 WANDB = "pipeline/tracking"
 # What checks a run before it begins: it answers `run.py --help` and a typo.
 LIGHT = (
-    *(f"training.{name}" for name in ("widths", "records", "inheritance", "names", "errors")),
+    *(f"training.{name}" for name in ("widths", "records", "inheritance", "names", "errors", "shards")),
     *(f"pipeline.{name}" for name in ("sections", "settings", "checks", "jobs", "run_directory", "results", "sweep")),
 )
 

@@ -74,7 +74,7 @@ class Teach(lightning.LightningModule):
         optimizer: str = "adam",
         basis_every: int = 10,
         seed: int = 0,
-        cache: crops.PhotoCache | None = None,
+        cache: crops.CropSource | None = None,
         quantiser: Quantiser | None = None,
         compiler: Callable[[Callable[..., Coded]], Callable[..., Coded]] | None = None,
     ):
