@@ -21,7 +21,7 @@ import numpy as np
 
 from slimcodec import InvalidInput
 from slimcodec.codec import json_files
-from slimcodec.evaluation.photos import open_photo
+from slimcodec.evaluation.photos import read_pixels
 from slimcodec.training.photos import Photo
 
 VERSION = 1
@@ -79,7 +79,7 @@ class Shards(Sequence[Photo]):
     def __getitem__(self, place: int | slice) -> "Photo | Shards":
         if isinstance(place, slice):
             return self.at(place)
-        return Photo(self._name(self._index[place]), self._pixels(self._index[place]))
+        return Photo(self._name(self._index[place]), np.array(self._pixels(self._index[place])))
 
     def at(self, places: np.ndarray | slice) -> "Shards":
         """The photos at these places."""
@@ -98,17 +98,17 @@ class Shards(Sequence[Photo]):
         """
         entry = self._index[photo]
         if self._store == FILES:
-            return self._pixels(entry)[top : top + side, left : left + side]
+            return self._pixels(entry)[top : top + side, left : left + side].copy()
         return self._rows(entry, top, side)[:, left : left + side]
 
     def _pixels(self, entry: np.void) -> np.ndarray:
-        """A whole photo: uint8 [H, W, 3]."""
+        """A whole photo: uint8 [H, W, 3], which may be read-only."""
         shape = int(entry["height"]), int(entry["width"]), CHANNELS
         if self._store == PIXELS:
             return self._rows(entry, 0, shape[0])
         data = BytesIO(self._read(entry, 0, int(entry["bytes"])))
         try:
-            pixels = np.array(open_photo(data))
+            pixels = read_pixels(data)
         except Exception as error:  # on damaged bytes Pillow's decoders raise almost anything
             raise self._damaged(entry, "cannot be decoded") from error
         if pixels.shape != shape:
@@ -120,12 +120,11 @@ class Shards(Sequence[Photo]):
         height, width = int(entry["height"]), int(entry["width"])
         row = width * CHANNELS
         header = int(entry["bytes"]) - height * row
-        data = self._read(entry, header + top * row, count * row)
-        return np.frombuffer(data, np.uint8).reshape(count, width, CHANNELS)
+        return self._read(entry, header + top * row, count * row).reshape(count, width, CHANNELS)
 
-    def _read(self, entry: np.void, start: int, count: int) -> bytearray:
+    def _read(self, entry: np.void, start: int, count: int) -> np.ndarray:
         """Bytes of an entry. The shard is opened for each: of thousands, not all can stay open."""
-        path, data = self._shard(entry), bytearray(count)
+        path, data = self._shard(entry), np.empty(count, np.uint8)
         try:
             with open(path, "rb", buffering=0) as file:
                 file.seek(int(entry["offset"]) + start)
@@ -213,10 +212,10 @@ def _index(path: Path, description: Description) -> np.ndarray:
 def _problem(index: Any, description: Description) -> str | None:
     """What is wrong with an index. No entry of a sound one leads outside its shard."""
     photos = sum(shard.photos for shard in description.shards)
-    if not isinstance(index, np.ndarray) or index.dtype != ENTRY or index.shape != (photos,):
+    if not isinstance(index, np.ndarray) or index.dtype != ENTRY or index.shape != (photos,) or not photos:
         return f"no index of {photos:,} photos"
     numbers = {name: np.asarray(index[name]) for name in ENTRY.names}
-    if min(numbers["shard"]) < 0 or max(numbers["shard"]) >= len(description.shards):
+    if numbers["shard"].min() < 0 or numbers["shard"].max() >= len(description.shards):
         return "an entry is of no shard"
     sizes = np.array([shard.bytes for shard in description.shards])[numbers["shard"]]
     least = np.ones(photos, np.int64)
