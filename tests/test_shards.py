@@ -22,8 +22,8 @@ from slimcodec.pipeline.checks import checked, require_means
 from slimcodec.training import sharding
 from slimcodec.training.crops import PhotoCache, ShardCache
 from slimcodec.training.photos import Photo, embedded, folder_photos
-from slimcodec.training.shards import ENTRY, STORES, Shards, open_shards
 from slimcodec.training.sharding import write_shards
+from slimcodec.training.shards import ENTRY, STORES, Shards, open_shards
 
 STEP = {"seed": 3, "step": 7, "batch": 24, "size": 48}
 LARGEST = 150 * 200  # pixels: some of the photos are downscaled
@@ -142,7 +142,10 @@ def test_photos_that_are_too_small_are_named(written):
 @pytest.mark.parametrize("store", STORES)
 def test_any_tar_and_webdataset_read_them(store, written, photos):
     shards = sorted(written[store].glob("*.tar"))
-    members = [member for shard in shards for member in tarfile.open(shard)]
+    members = []
+    for shard in shards:
+        with tarfile.open(shard) as tar:
+            members += tar
     assert members[0].name.startswith("000000000/") and members[-1].name.startswith("000000025/small.")
     assert any("/holiday.2/astronaut_1." in member.name for member in members)
     webdataset = pytest.importorskip("webdataset")
@@ -166,7 +169,8 @@ def test_a_command_that_was_stopped_goes_on_to_the_same_bytes(store, photos, wri
         open_shards(tmp_path)
     with pytest.raises(InvalidInput, match="holds shards of another max_pixels; name another folder"):
         list(write_shards(photos, tmp_path, **arguments | {"max_pixels": None}))
-    assert list(write_shards(photos, tmp_path, **arguments))[0].shard == "photos-000002.tar"
+    first, *_ = write_shards(photos, tmp_path, **arguments)
+    assert first.shard == "photos-000002.tar"
     assert contents(tmp_path) == contents(written[store])
     assert list(write_shards(photos, tmp_path, **arguments)) == []
 
@@ -235,7 +239,7 @@ def indexed(field, value):
 DAMAGES = {
     "no description": (lambda folder: (folder / "shards.json").unlink(), r"shards\.json: there is none; write shards"),
     "unfinished": (edited(complete=False), r"shards\.json: not all shards were written; run slimcodec shards again"),
-    "another version": (edited(version=9), r"shards\.json: is of version 9, this slimcodec reads 1"),
+    "another version": (edited(format_version=9), r"shards\.json: is of version 9, this slimcodec reads 1"),
     "unknown store": (edited(store="tape"), r"shards\.json: is damaged \(store is none of files, pixels\)"),
     "no list": (edited(shards=3), r"shards\.json: is damaged \(shards is of the wrong type\)"),
     "no index": (lambda folder: (folder / "index.npy").unlink(), r"index\.npy: cannot be read \(No such file"),

@@ -38,8 +38,8 @@ def add(verbs: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     with extra_packages("writing shards"):
-        from slimcodec.training.shards import open_shards
         from slimcodec.training.sharding import write_shards
+        from slimcodec.training.shards import open_shards
 
         progress = write_shards(
             options.data,
@@ -50,8 +50,9 @@ def run(options: argparse.Namespace) -> int:
             threads=options.jobs,
         )
         for shard in progress:
-            megabytes = f"{shard.bytes / MEGABYTE:,.1f} MB"
-            write(f"{shard.shard}  {shard.photos:,} photos  {megabytes}  {shard.done:,} of {shard.source_photos:,} done")
-            sys.stdout.flush()
+            if not sys.stderr.isatty():  # a terminal shows a bar
+                of_shard = f"{shard.shard}  {shard.photos:,} photos  {shard.bytes / MEGABYTE:,.1f} MB"
+                write(f"{of_shard}  {shard.done:,} of {shard.source_photos:,} done")
+                sys.stdout.flush()
         write(f"{Path(options.out)}: {len(open_shards(options.out)):,} photos")
         return 0

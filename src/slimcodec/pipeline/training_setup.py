@@ -58,10 +58,10 @@ class Photos:
         train = self._of_root()
         if settings.validation_root:
             return train, photos.folder_photos(settings.validation_root)
-        held_out = settings.held_out
-        if len(train) <= held_out:
-            raise InvalidInput(f"data.held_out={held_out}: {settings.root} has only {len(train)} photos")
-        return train[:-held_out], list(train[-held_out:])
+        kept = len(train) - settings.held_out
+        if kept <= 0:
+            raise InvalidInput(f"data.held_out={settings.held_out}: {settings.root} has only {len(train)} photos")
+        return train[:kept], list(train[kept:])
 
     def _of_root(self) -> Sequence[photos.Photo]:
         settings = self.settings.data

@@ -187,9 +187,7 @@ class ShardCache(CropSource):
     Crops are cut on the CPU. They are those of a PhotoCache of the same photos, bit for bit.
     """
 
-    def __init__(
-        self, shards: Shards, *, device: torch.device | str = "cpu", saturated: float = 0.0, workers: int = 0
-    ):
+    def __init__(self, shards: Shards, *, device: torch.device | str = "cpu", saturated: float = 0.0, workers: int = 0):
         super().__init__(device=device, saturated=saturated, workers=workers)
         self._cut_on, self._photos = "cpu", shards
         self._heights, self._widths = shards.heights, shards.widths

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from slimcodec import InvalidInput
 from slimcodec.codec.atomic import remove_partial, write_text, writing
@@ -96,7 +97,8 @@ def write_shards(
         threads = threads or os.cpu_count() or 1
         with ThreadPoolExecutor(threads) as pool:  # Pillow's decoders release the GIL
             work = partial(_stored, root, paths, store, max_pixels)
-            stored = filter(None, _in_order(pool, work, range(first, len(paths)), AHEAD * threads))
+            numbers = tqdm(range(first, len(paths)), "writing shards", len(paths), initial=first, disable=None)
+            stored = filter(None, _in_order(pool, work, numbers, AHEAD * threads))
             for progress in _write(out, stored, shard_bytes):
                 yield progress._replace(source_photos=len(paths))
         _finish(out, wanted)
@@ -217,9 +219,7 @@ def _finish(out: Path, wanted: Description) -> None:
     with writing(out / INDEX) as file:
         np.save(file, entries)
     counts = np.bincount(entries["shard"], minlength=len(parts))
-    shards = [
-        Shard((out / shard_name(number)).stat().st_size, int(photos)) for number, photos in enumerate(counts)
-    ]
+    shards = [Shard((out / shard_name(number)).stat().st_size, int(photos)) for number, photos in enumerate(counts)]
     _describe(out, wanted._replace(complete=True, shards=shards))
     for path in parts:
         path.unlink()

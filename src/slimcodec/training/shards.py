@@ -49,7 +49,7 @@ class Shard(NamedTuple):
 class Description(NamedTuple):
     """shards.json: what was asked for, and what came of it."""
 
-    version: int
+    format_version: int
     store: str
     max_pixels: int | None  # larger photos were downscaled to so many
     shard_bytes: int  # a shard ends with the photo that reaches them
@@ -101,14 +101,18 @@ class Shards(Sequence[Photo]):
             return self._pixels(entry)[top : top + side, left : left + side].copy()
         return self._rows(entry, top, side)[:, left : left + side]
 
+    def stored(self, photo: int) -> np.ndarray:
+        """What the shard holds of a photo: uint8 [bytes]. Raises InvalidInput as `window` does."""
+        return self._read(self._index[photo], 0, int(self._index[photo]["bytes"]))
+
     def _pixels(self, entry: np.void) -> np.ndarray:
         """A whole photo: uint8 [H, W, 3], which may be read-only."""
         shape = int(entry["height"]), int(entry["width"]), CHANNELS
         if self._store == PIXELS:
             return self._rows(entry, 0, shape[0])
-        data = BytesIO(self._read(entry, 0, int(entry["bytes"])))
+        data = self._read(entry, 0, int(entry["bytes"]))
         try:
-            pixels = read_pixels(data)
+            pixels = read_pixels(BytesIO(data))
         except Exception as error:  # on damaged bytes Pillow's decoders raise almost anything
             raise self._damaged(entry, "cannot be decoded") from error
         if pixels.shape != shape:
@@ -176,8 +180,9 @@ def read_description(root: Path) -> Description:
     if not path.is_file():
         raise InvalidInput(f"{path}: there is none; write shards with slimcodec shards, or name the folder that has it")
     values = json_files.read(path, remedy=REMEDY)
-    if values.get("version") != VERSION:
-        raise InvalidInput(f"{path}: is of version {values.get('version')}, this slimcodec reads {VERSION}; {REMEDY}")
+    if values.get("format_version") != VERSION:
+        found = values.get("format_version")
+        raise InvalidInput(f"{path}: is of version {found}, this slimcodec reads {VERSION}; {REMEDY}")
     try:
         description = json_files.record(Description, values)
         if description.store not in STORES:
@@ -218,7 +223,7 @@ def _problem(index: Any, description: Description) -> str | None:
     if numbers["shard"].min() < 0 or numbers["shard"].max() >= len(description.shards):
         return "an entry is of no shard"
     sizes = np.array([shard.bytes for shard in description.shards])[numbers["shard"]]
-    least = np.ones(photos, np.int64)
+    least: Any = 1
     if description.store == PIXELS:
         least = numbers["height"].astype(np.int64) * numbers["width"] * CHANNELS
     inside = (numbers["offset"] >= 0) & (numbers["bytes"] >= least) & (numbers["bytes"] <= sizes - numbers["offset"])
