@@ -42,7 +42,7 @@ def main() -> None:
     found = {name: _measured(name, files, options.scratch / name) for name in KINDS}
     result = {
         "date": date.today().isoformat(),
-        "command": f"python benchmarks/containers.py --photos {options.photos}",
+        "command": "python benchmarks/containers.py --photos PHOTOS",
         "entries": len(files),
         "bytes": sum(file.stat().st_size for file in files),
         "versions": {name: version(name) for name in ("litdata", "webdataset", "wids")},

@@ -45,7 +45,7 @@ def main() -> None:
     result = {
         "date": date.today().isoformat(),
         "torch": torch.__version__,
-        "command": f"python benchmarks/shards.py --photos {options.photos} --entries {options.entries}",
+        "command": f"python benchmarks/shards.py --photos PHOTOS --entries {options.entries}",
         "entries": [
             _entries(pieces, options.scratch, int(count), store)
             for store, count in itertools.product(STORES, options.entries.split(","))
@@ -125,12 +125,12 @@ def _memory(out: Path) -> dict[str, float]:
     began = time.process_time()
     shards = open_shards(out)
     opened = time.process_time() - began
-    speed = _crops_a_second(ShardCache(shards), CROP)
+    speed = _speed(ShardCache(shards), CROP)
     status = Path("/proc/self/status").read_text()
     return {
         "index_bytes": (out / INDEX).stat().st_size,
         "open_seconds": opened,
-        "crops_a_second": speed,
+        **speed,
         "peak_bytes": 1024 * int(status.partition("VmHWM:")[2].split()[0]),
     }
 
@@ -154,7 +154,7 @@ def _photos(photos: Path, scratch: Path, limit: int) -> list[dict[str, Any]]:
         open_photo(path).save(as_jpeg / f"{path.stem}.jpg", quality=95, subsampling=0)
     decoded = folder_photos(tree)
     pixels = sum(photo.pixels.shape[0] * photo.pixels.shape[1] for photo in decoded)
-    found = [{"source": "memory", "bytes_a_pixel": 3.0, "crops_a_second": _crops_a_second(PhotoCache(decoded), 256)}]
+    found = [{"source": "memory", "bytes_a_pixel": 3.0, **_speed(PhotoCache(decoded), 256)}]
     for name, folder, store in (
         ("pixels", tree, "pixels"),
         ("files, JPEG", as_jpeg, "files"),
@@ -164,22 +164,28 @@ def _photos(photos: Path, scratch: Path, limit: int) -> list[dict[str, Any]]:
         began = time.process_time()
         size = sum(shard.bytes for shard in write_shards(folder, out, store=store))
         seconds = time.process_time() - began
-        speed = _crops_a_second(ShardCache(open_shards(out)), 256)
-        found.append(
-            {"source": name, "bytes_a_pixel": size / pixels, "write_seconds": seconds, "crops_a_second": speed}
-        )
+        speed = _speed(ShardCache(open_shards(out)), 256)
+        found.append({"source": name, "bytes_a_pixel": size / pixels, "write_seconds": seconds, **speed})
     return [one | {"photos": len(decoded), "pixels": pixels} for one in found]
 
 
-def _crops_a_second(cache: CropSource, size: int) -> float:
+def _speed(cache: CropSource, size: int) -> dict[str, float]:
     """Of one core; the first step, which finds the shares of the photos, is left out."""
     cache.crops(seed=0, step=0, batch=BATCH, size=size)
-    began = time.process_time()
-    for step in itertools.count(1):
-        cache.crops(seed=0, step=step, batch=BATCH, size=size)
-        if (seconds := time.process_time() - began) > SECONDS:
-            return step * BATCH / seconds
-    raise AssertionError
+    steps, read, began = 0, _bytes_read(), time.process_time()
+    while time.process_time() - began < SECONDS:
+        steps += 1
+        cache.crops(seed=0, step=steps, batch=BATCH, size=size)
+    crops = steps * BATCH
+    return {
+        "crops_a_second": crops / (time.process_time() - began),
+        "read_bytes_a_crop": (_bytes_read() - read) / crops,
+    }
+
+
+def _bytes_read() -> int:
+    """By this process so far, from disks or from their cache."""
+    return int(Path("/proc/self/io").read_text().partition("rchar:")[2].split()[0])
 
 
 if __name__ == "__main__":

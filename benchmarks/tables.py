@@ -10,6 +10,7 @@ A table stands between `<!-- kind name -->` and `<!-- end -->` and is replaced a
     training NAME   results/training/NAME.json, of benchmarks/train.py
     entries NAME    results/training/NAME.json, of benchmarks/shards.py: memory by how many photos there are
     cutting NAME    the same: crops a second, by where the photos are
+    containers NAME results/training/NAME.json, of benchmarks/containers.py
     processes NAME  results/training/NAME.json: seconds of a stage of two lengths, by trainer
     efforts NAME    results/flagship/NAME.json, of benchmarks/encoder.py
     parts NAME      results/flagship/NAME.json, of benchmarks/parts.py
@@ -175,12 +176,28 @@ def cutting(name: str) -> str:
             found["source"],
             f"{found['bytes_a_pixel']:.2f}",
             f"{found['crops_a_second']:,.0f}",
+            f"{found['read_bytes_a_crop'] / 1e6:.2f}",
             f"{1000 * found['write_seconds'] / found['photos']:.0f}" if "write_seconds" in found else "–",
         ]
         for found in _stored("training", name)["photos"]
     ]
-    heading = ["photos", "bytes a pixel", "crops of 256² a second", "ms a photo to write"]
+    heading = ["photos", "bytes a pixel", "crops of 256² a second", "MB read a crop", "ms a photo to write"]
     return _table(heading, rows)
+
+
+def containers(name: str) -> str:
+    """Entries a second in random order, and what each takes."""
+    rows = [
+        [
+            kind,
+            f"{found['reads_a_second']:,.0f}",
+            f"{found['peak_bytes'] / 1e6:,.0f}",
+            f"{found['bytes'] / 1e6:.1f}",
+            str(len(found["packages"])),
+        ]
+        for kind, found in _stored("training", name)["kinds"].items()
+    ]
+    return _table(["", "entries read a second", "most memory, MB", "on the disk, MB", "packages more"], rows)
 
 
 def efforts(name: str) -> str:
@@ -315,6 +332,7 @@ KINDS = {
     "training": training,
     "entries": entries,
     "cutting": cutting,
+    "containers": containers,
     "processes": processes,
     "efforts": efforts,
     "parts": parts,

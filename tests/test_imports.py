@@ -95,7 +95,7 @@ ALLOWED = {
     "training/inheritance": {"codec/architecture"},
     "training/parallel": {"torch"},
     "training/checkpoints": {"torch", "lightning", "training/parallel", "training/errors"},
-    "training/shards": {"numpy", "codec/json_files", "evaluation/photos", "training/photos"},
+    "training/shards": {"numpy", "codec/json_files", "codec/pictures", "evaluation/photos", "training/photos"},
     "pipeline/ranges": {"pydantic", "codec/bitstream", "codec/grid"},
     "pipeline/sections": {"pydantic", "codec/grid", "pipeline/ranges", "training/names", "training/records"},
     "pipeline/settings": {"pydantic", "pipeline/ranges", "pipeline/sections"},

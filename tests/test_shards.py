@@ -255,7 +255,9 @@ DAMAGES = {
     ),
     "a wrong shard": (indexed("shard", 99), r"index\.npy: is damaged \(an entry is of no shard\)"),
     "beyond the end": (indexed("offset", 1 << 40), r"index\.npy: is damaged \(an entry is outside its shard\)"),
-    "no size": (indexed("width", 0), r"index\.npy: is damaged \(an entry is outside its shard\)"),
+    "no size": (indexed("width", 0), r"index\.npy: is damaged \(an entry has sides of less than 1 or more than 65,535"),
+    "a huge size": (indexed("height", 1 << 30), r"index\.npy: is damaged \(an entry has sides of less than 1 or more"),
+    "no room": (indexed("bytes", 1 << 40), r"index\.npy: is damaged \(an entry is outside its shard\)"),
     "a missing shard": (lambda folder: (folder / "photos-000001.tar").unlink(), r"photos-000001\.tar: cannot be read"),
     "a cut shard": (
         lambda folder: os.truncate(folder / "photos-000001.tar", 5000),
@@ -281,7 +283,7 @@ def test_damage_inside_a_shard_is_told_when_it_is_read(workers, folder):
     streamed = ShardCache(open_shards(folder), workers=workers)
     with pytest.raises(InvalidInput, match=r"^\S+/photos-00000\d\.tar: is damaged \(photo \d+ cannot be decoded\); c"):
         streamed.crops(**STEP | {"size": 32})
-    with pytest.raises(InvalidInput, match=r"photos-000000\.tar: is damaged \(no tar file, or another one\)"):
+    with pytest.raises(InvalidInput, match=r"photos-000000\.tar: is damaged \(photo 0 has no header of a tar file\)"):
         open_shards(folder)[0]
 
 

@@ -83,8 +83,8 @@ class CropSource:
         """Pictures first … first + count of the global batch of `batch` pictures at this step (default: all of them).
 
         Returns float32 [count, 3, size, size] in [0, 1], on `device`. Picture i depends on (seed, step, i)
-        and on nothing else. Raises InvalidInput when every photo is smaller than `size`, ValueError when the slice is
-        not inside the batch.
+        and on nothing else. Raises InvalidInput when every photo is smaller than `size` or a shard is damaged,
+        ValueError when the slice is not inside the batch.
         """
         count = batch - first if count is None else count
         if not 0 <= first <= first + count <= batch:

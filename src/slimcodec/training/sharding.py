@@ -189,7 +189,7 @@ def _write(out: Path, stored: Iterator[Stored], shard_bytes: int) -> Iterator[Pr
 def _write_shard(path: Path, number: int, stored: Iterator[Stored], shard_bytes: int) -> np.ndarray:
     """Write a tar file; the entries of its photos, [N] of ENTRY."""
     entries = []
-    with writing(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+    with writing(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
         for photo in stored:
             member = tarfile.TarInfo(photo.name)
             member.size = len(photo.data)

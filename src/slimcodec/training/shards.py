@@ -21,6 +21,7 @@ import numpy as np
 
 from slimcodec import InvalidInput
 from slimcodec.codec import json_files
+from slimcodec.codec.pictures import MAX_SIDE
 from slimcodec.evaluation.photos import read_pixels
 from slimcodec.training.photos import Photo
 
@@ -146,14 +147,12 @@ class Shards(Sequence[Photo]):
         return InvalidInput(f"{self._shard(entry)}: is damaged (photo {int(entry['photo'])} {what}); {REMEDY}")
 
     def _name(self, entry: np.void) -> str:
-        """What the shard calls it, without its number. To find it, the shard's headers are read."""
-        path = self._shard(entry)
+        """What the shard calls it, without its number: as much as the header just before it has room for."""
+        header = self._read(entry, -tarfile.BLOCKSIZE, tarfile.BLOCKSIZE).tobytes()
         try:
-            with tarfile.open(path) as tar:
-                found = (member.name for member in tar if member.offset_data == entry["offset"])
-                return next(found).partition("/")[2]
-        except (OSError, tarfile.TarError, StopIteration) as error:
-            raise InvalidInput(f"{path}: is damaged (no tar file, or another one); {REMEDY}") from error
+            return tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape").name.partition("/")[2]
+        except tarfile.TarError as error:
+            raise self._damaged(entry, "has no header of a tar file") from error
 
 
 def shard_name(number: int) -> str:
@@ -219,14 +218,13 @@ def _problem(index: Any, description: Description) -> str | None:
     photos = sum(shard.photos for shard in description.shards)
     if not isinstance(index, np.ndarray) or index.dtype != ENTRY or index.shape != (photos,) or not photos:
         return f"no index of {photos:,} photos"
-    numbers = {name: np.asarray(index[name]) for name in ENTRY.names}
-    if numbers["shard"].min() < 0 or numbers["shard"].max() >= len(description.shards):
+    _, shards, heights, widths, offsets, sizes = (np.asarray(index[name]) for name in ENTRY.names or ())
+    if shards.min() < 0 or shards.max() >= len(description.shards):
         return "an entry is of no shard"
-    sizes = np.array([shard.bytes for shard in description.shards])[numbers["shard"]]
-    least: Any = 1
-    if description.store == PIXELS:
-        least = numbers["height"].astype(np.int64) * numbers["width"] * CHANNELS
-    inside = (numbers["offset"] >= 0) & (numbers["bytes"] >= least) & (numbers["bytes"] <= sizes - numbers["offset"])
-    if not (inside & (numbers["height"] > 0) & (numbers["width"] > 0)).all():
+    if min(heights.min(), widths.min()) < 1 or max(heights.max(), widths.max()) > MAX_SIDE:
+        return f"an entry has sides of less than 1 or more than {MAX_SIDE:,} pixels"
+    least = heights.astype(np.int64) * widths * CHANNELS if description.store == PIXELS else 1
+    ends = np.array([shard.bytes for shard in description.shards])[shards]
+    if offsets.min() < tarfile.BLOCKSIZE or (sizes < least).any() or (sizes > ends - offsets).any():
         return "an entry is outside its shard"
     return None
