@@ -8,6 +8,9 @@ A table stands between `<!-- kind name -->` and `<!-- end -->` and is replaced a
     rounds NAME     results/flagship/NAME.json, a copy of a run's rounds/rounds.json
     seconds NAME    results/flagship/NAME.json, a copy of a run's seconds.json
     training NAME   results/training/NAME.json, of benchmarks/train.py
+    entries NAME    results/training/NAME.json, of benchmarks/shards.py: memory by how many photos there are
+    cutting NAME    the same: crops a second, by where the photos are
+    containers NAME results/training/NAME.json, of benchmarks/containers.py
     processes NAME  results/training/NAME.json: seconds of a stage of two lengths, by trainer
     efforts NAME    results/flagship/NAME.json, of benchmarks/encoder.py
     parts NAME      results/flagship/NAME.json, of benchmarks/parts.py
@@ -149,6 +152,54 @@ def processes(name: str) -> str:
     return _table(["", "pictures a second", "ratio"], rows)
 
 
+def entries(name: str) -> str:
+    """What a process takes that cuts crops from shards."""
+    rows = [
+        [
+            found["store"],
+            f"{found['entries']:,}",
+            f"{found['bytes'] / 1e6:,.0f}",
+            f"{found['index_bytes'] / 1e6:.2f}",
+            f"{found['peak_bytes'] / 1e6:,.0f}",
+            f"{found['crops_a_second']:,.0f}",
+        ]
+        for found in _stored("training", name)["entries"]
+    ]
+    heading = ["stored as", "photos", "shards, MB", "index, MB", "most memory, MB", "crops of 64² a second"]
+    return _table(heading, rows)
+
+
+def cutting(name: str) -> str:
+    """What a core cuts, and what it took to write."""
+    rows = [
+        [
+            found["source"],
+            f"{found['bytes_a_pixel']:.2f}",
+            f"{found['crops_a_second']:,.0f}",
+            f"{found['read_bytes_a_crop'] / 1e6:.2f}",
+            f"{1000 * found['write_seconds'] / found['photos']:.0f}" if "write_seconds" in found else "–",
+        ]
+        for found in _stored("training", name)["photos"]
+    ]
+    heading = ["photos", "bytes a pixel", "crops of 256² a second", "MB read a crop", "ms a photo to write"]
+    return _table(heading, rows)
+
+
+def containers(name: str) -> str:
+    """Entries a second in random order, and what each takes."""
+    rows = [
+        [
+            kind,
+            f"{found['reads_a_second']:,.0f}",
+            f"{found['peak_bytes'] / 1e6:,.0f}",
+            f"{found['bytes'] / 1e6:.1f}",
+            str(len(found["packages"])),
+        ]
+        for kind, found in _stored("training", name)["kinds"].items()
+    ]
+    return _table(["", "entries read a second", "most memory, MB", "on the disk, MB", "packages more"], rows)
+
+
 def efforts(name: str) -> str:
     """BD-rate of an encoder's parts and of each effort against effort 0, and what they take."""
     rows = _stored("flagship", name)["efforts"]
@@ -279,6 +330,9 @@ KINDS = {
     "rounds": rounds,
     "seconds": seconds,
     "training": training,
+    "entries": entries,
+    "cutting": cutting,
+    "containers": containers,
     "processes": processes,
     "efforts": efforts,
     "parts": parts,

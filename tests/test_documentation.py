@@ -29,6 +29,7 @@ from markdown_it import MarkdownIt
 from PIL import Image
 from sybil import Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
+from torch.distributed.run import get_args_parser
 
 import run
 from slimcodec.pipeline.checks import checked
@@ -177,7 +178,7 @@ def check(words, monkeypatch):
             check(rest, monkeypatch)
         case ["torchrun", *rest]:
             options = rest[: rest.index("run.py")]
-            assert run.get_args_parser().parse_args([*options, "run.py"]).training_script == "run.py"
+            assert get_args_parser().parse_args([*options, "run.py"]).training_script == "run.py"
             check(["python", *rest[len(options) :]], monkeypatch)
         case ["python", "run.py", *arguments]:
             check_configuration(arguments)

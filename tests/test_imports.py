@@ -90,19 +90,21 @@ ALLOWED = {
     | {"evaluation/metrics", "evaluation/points", "evaluation/curves", "evaluation/published"},
     "training/names": set(),
     "training/schedule": set(),
+    "training/started": set(),
     "training/errors": set(),
     "training/records": {"codec/json_files"},
     "training/widths": {"codec/architecture", "codec/complexity"},
     "training/inheritance": {"codec/architecture"},
-    "training/parallel": {"torch"},
+    "training/parallel": {"torch", "lightning", "training/started"},
     "training/checkpoints": {"torch", "lightning", "training/parallel", "training/errors"},
+    "training/shards": {"numpy", "codec/json_files", "codec/pictures", "evaluation/photos", "training/photos"},
     "pipeline/ranges": {"pydantic", "codec/bitstream", "codec/grid"},
     "pipeline/sections": {"pydantic", "codec/grid", "pipeline/ranges"}
     | {"training/names", "training/records", "training/schedule"},
     "pipeline/settings": {"pydantic", "pipeline/ranges", "pipeline/sections"},
     "pipeline/checks": {"codec/zoo", "codec/architecture", "evaluation/anchors", "evaluation/metrics"}
     | {"pipeline/results", "pipeline/run_directory", "pipeline/sections", "pipeline/settings"}
-    | {"training/inheritance", "training/names", "training/records", "training/widths"},
+    | {"training/inheritance", "training/names", "training/records", "training/shards", "training/widths"},
     "pipeline/run_directory": {"codec/atomic", "codec/json_files", "codec/zoo", "evaluation/locks", "training/records"},
     "pipeline/results": {"rich", "codec/atomic", "codec/json_files", "codec/zoo", "training/records"}
     | {"pipeline/run_directory", "pipeline/sections", "pipeline/settings"},
@@ -113,7 +115,8 @@ RUN_ONLY = {"hydra", "omegaconf"}
 WANDB = "pipeline/tracking"
 # What checks a run before it begins: it answers `run.py --help` and a typo.
 LIGHT = (
-    *(f"training.{name}" for name in ("widths", "records", "inheritance", "names", "schedule", "errors")),
+    *(f"training.{name}" for name in ("widths", "records", "inheritance", "names", "schedule", "started", "errors")),
+    "training.shards",
     *(f"pipeline.{name}" for name in ("sections", "settings", "checks", "jobs", "run_directory", "results", "sweep")),
 )
 

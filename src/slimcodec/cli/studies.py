@@ -36,7 +36,7 @@ def add_study(verb: argparse.ArgumentParser, codecs: str, qualities: str) -> Non
 
 
 @contextlib.contextmanager
-def extra_packages() -> Iterator[None]:
+def extra_packages(what: str = "measuring") -> Iterator[None]:
     """What a user who only compresses pictures has not installed is asked for in one line."""
     try:
         yield
@@ -44,7 +44,7 @@ def extra_packages() -> Iterator[None]:
         if (error.name or "").split(".")[0] == "slimcodec":
             raise
         raise InvalidInput(
-            f"measuring needs {error.name}, which is not installed: pip install 'slimcodec[eval]'"
+            f"{what} needs {error.name}, which is not installed: pip install 'slimcodec[eval]'"
         ) from error
 
 

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -47,7 +48,12 @@ def open_photo(photo: Photo) -> Image.Image:
     if isinstance(photo, tuple):
         return Image.fromarray(photo[1])
     # Without metadata, for Pillow would write some of it into the files it saves, and their size is measured.
-    return Image.fromarray(np.asarray(pictures.from_picture(pictures.open_picture(photo), strip=True).pixels))
+    return Image.fromarray(read_pixels(photo))
+
+
+def read_pixels(file: Path | BinaryIO) -> np.ndarray:
+    """The pixels that `open_photo` shows: uint8 [H, W, 3], which may be read-only."""
+    return np.asarray(pictures.from_picture(pictures.open_picture(file), strip=True).pixels)
 
 
 def names_of(photos: Sequence[Photo]) -> list[str]:

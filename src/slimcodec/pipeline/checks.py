@@ -23,6 +23,7 @@ from slimcodec.pipeline.settings import STAGES, Settings, Stage, read
 from slimcodec.training.inheritance import student_architecture
 from slimcodec.training.names import DISTILLATION_TERMS
 from slimcodec.training.records import Rules, next_attempt, read_records, rule_problem
+from slimcodec.training.shards import open_shards
 from slimcodec.training.started import place
 from slimcodec.training.widths import COUNTS, LOWEST_SHARE_OF_WIDTH, lowest_macs_per_pixel, widths
 
@@ -70,9 +71,19 @@ def _disagreements(settings: Settings) -> Problems:
     yield from _of_training(settings)
     yield from _of_pruning(settings)
     yield from _of_evaluation(settings)
-    if settings.data.kind == "folder" and settings.data.root is None:
-        yield "data.root", "name the folder of photos to train on"
+    yield from _of_data(settings)
     yield from _of_architectures(settings)
+
+
+def _of_data(settings: Settings) -> Problems:
+    data = settings.data
+    if data.kind == "folder" and data.root is None:
+        yield "data.root", "name the folder of photos to train on"
+    if data.kind == "shards" and data.root is None:
+        yield "data.root", "name the folder that slimcodec shards wrote"
+    if data.kind == "shards" and data.max_pixels is not None:
+        remedy = "set it to null, and write the shards with --max-pixels"
+        yield f"data.max_pixels={data.max_pixels}", f"photos in shards are as large as they were written; {remedy}"
 
 
 def _of_training(settings: Settings) -> Problems:
@@ -217,6 +228,11 @@ def _missing_files(settings: Settings) -> Problems:
     for field, folder in folders:
         if folder and not os.path.isdir(folder):
             yield f"{field}={folder}", "there is no such folder"
+    if settings.data.kind == "shards" and settings.data.root:
+        try:
+            open_shards(settings.data.root)
+        except InvalidInput as error:
+            yield "data.root", str(error)
 
 
 def _missing_stages(settings: Settings, directory: RunDirectory) -> Problems:

@@ -92,10 +92,11 @@ class Training:
 class Data:
     """Photos to train on and to validate with."""
 
-    kind: Annotated[str, one_of("embedded", "folder")]
-    """embedded: seven photos that come inside scikit-image and scikit-learn; folder: your own."""
+    kind: Annotated[str, one_of("embedded", "folder", "shards")]
+    """embedded: seven photos that come inside scikit-image and scikit-learn; folder: your own, in memory; shards: your
+    own, from the disk."""
     root: Text | None = None
-    """The folder of photos to train on."""
+    """The folder of photos to train on, or of what `slimcodec shards` wrote."""
     validation_root: Text | None = None
     """Another folder to validate with; null keeps the last photos of `root` for that."""
     held_out: NotNegative = 8
@@ -103,7 +104,7 @@ class Data:
     limit: Count | None = None
     """Photos to train on, evenly spaced over the sorted names; null takes all."""
     max_pixels: Count | None = None
-    """Larger photos are downscaled to so many pixels."""
+    """Larger photos are downscaled to so many pixels. Photos in shards are as large as they were written."""
     saturated: Share = 0.0
     """Share of the crops whose colours are made stronger."""
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,18 +27,20 @@ from slimcodec.pipeline.sections import Scope, Tables, Training
 from slimcodec.pipeline.settings import Settings, Stage
 from slimcodec.pipeline.tracking import Tracker
 from slimcodec.training import parallel, photos, started
-from slimcodec.training.crops import PhotoCache
+from slimcodec.training.crops import CropSource, PhotoCache, ShardCache
 from slimcodec.training.data import PhotoData
 from slimcodec.training.distill import Distill
 from slimcodec.training.grow import with_encoder_blocks
 from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.prune import prune
 from slimcodec.training.pyramid import PhotoPyramid
+from slimcodec.training.shards import Shards, open_shards
 from slimcodec.training.tables import crops_to_learn_from, with_everything
 from slimcodec.training.teach import Teach, accumulate_gradients, fit, load_trained, save_trained
 
 STARTING_CROPS = 64  # more than a batch, for the covariances that a new codec starts from
 TIMES_TOLD = 10  # how far a pass over the photos is
+MOST_SAMPLED = 1000  # photos of shards that tables are learned on: their middles are in memory together
 
 
 class Photos:
@@ -47,19 +50,25 @@ class Photos:
         self.settings = settings
 
     @cached_property
-    def all(self) -> tuple[list[photos.Photo], list[photos.Photo]]:
-        """Training and validation photos, decoded once."""
+    def all(self) -> tuple[Sequence[photos.Photo], list[photos.Photo]]:
+        """Training and validation photos, decoded once; training photos in shards are read when they are needed."""
         settings = self.settings.data
         if settings.kind == "embedded":
             return photos.embedded("train"), photos.embedded("validation")
-        assert settings.root is not None  # for this kind it was checked
-        train = photos.folder_photos(settings.root, limit=settings.limit, max_pixels=settings.max_pixels)
+        train = self._of_root()
         if settings.validation_root:
             return train, photos.folder_photos(settings.validation_root)
-        held_out = settings.held_out
-        if len(train) <= held_out:
-            raise InvalidInput(f"data.held_out={held_out}: {settings.root} has only {len(train)} photos")
-        return train[:-held_out], train[-held_out:]
+        kept = len(train) - settings.held_out
+        if kept <= 0:
+            raise InvalidInput(f"data.held_out={settings.held_out}: {settings.root} has only {len(train)} photos")
+        return train[:kept], list(train[kept:])
+
+    def _of_root(self) -> Sequence[photos.Photo]:
+        settings = self.settings.data
+        assert settings.root is not None  # for these kinds it was checked
+        if settings.kind == "shards":
+            return open_shards(settings.root).evenly_spaced(settings.limit)
+        return photos.folder_photos(settings.root, limit=settings.limit, max_pixels=settings.max_pixels)
 
     @property
     def validation(self) -> list[photos.Photo]:
@@ -76,15 +85,19 @@ class Photos:
         return parallel.device() if self.settings.trainer.accelerator == "gpu" else torch.device("cpu")
 
     @cached_property
-    def cache(self) -> PhotoCache | PhotoPyramid:
+    def cache(self) -> CropSource | PhotoPyramid:
         """What crops are cut from. Raises InvalidInput where a stage's crops fit into no photo."""
         cores = max(1, (os.cpu_count() or 1) // started.place().local_count)
-        workers, saturated = min(self.settings.trainer.crop_workers, cores), self.settings.data.saturated
-        cache: PhotoCache | PhotoPyramid
-        if self.settings.trainer.whole_step and not workers:
-            cache = PhotoPyramid(self.all[0], device=self.device, saturated=saturated)
+        workers = min(self.settings.trainer.crop_workers, cores)
+        how: dict[str, Any] = {"device": self.device, "saturated": self.settings.data.saturated}
+        train = self.all[0]
+        cache: CropSource | PhotoPyramid
+        if isinstance(train, Shards):
+            cache = ShardCache(train, workers=workers, **how)
+        elif self.settings.trainer.whole_step and not workers:
+            cache = PhotoPyramid(train, **how)
         else:
-            cache = PhotoCache(self.all[0], device=self.device, saturated=saturated, workers=workers)
+            cache = PhotoCache(train, workers=workers, **how)
         wanted = [self.settings.training(stage) for stage in self.settings.stages]
         sides = [side for training in wanted if training for side in training.crops]
         if (tables := self.settings.finish.tables) and self.settings.wants("finish"):
@@ -96,6 +109,13 @@ class Photos:
         """[64, 3, size, size]: what a new codec starts from, and what a trained one's tables are counted on."""
         crops = self.cache.crops(seed=self.settings.seed, step=0, batch=STARTING_CROPS, size=size)
         return crops.cpu()
+
+    def to_learn_from(self, side: int, count: int | None) -> Sequence[photos.Photo]:
+        """Training photos for tables. Of shards it is the middles of `count`, or of MOST_SAMPLED, evenly spaced."""
+        train = self.all[0]
+        if not isinstance(train, Shards):
+            return train
+        return photos.centre_crops(train.evenly_spaced(min(count or MOST_SAMPLED, MOST_SAMPLED)), side)
 
 
 @dataclass(frozen=True)
@@ -271,7 +291,7 @@ def finetune(run: Run, before: Path, model: Path, training: Training, stage: Sta
 
 def learn_tables(run: Run, before: Path, model: Path, how: Tables) -> None:
     """Write the student in the model directory `before`, with tables that fit it and the training photos."""
-    photos = crops_to_learn_from(run.photos.all[0], how.side, how.photos)
+    photos = crops_to_learn_from(run.photos.to_learn_from(how.side, how.photos), how.side, how.photos)
     crops = run.photos.first_crops(how.side)
 
     def tell(what: str, done: int, photos: int) -> None:

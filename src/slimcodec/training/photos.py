@@ -95,12 +95,12 @@ def _evenly_spaced(paths: list[Path], limit: int | None) -> list[Path]:
 def _try_to_read(path: Path, max_pixels: int | None) -> np.ndarray | None:
     try:
         picture = open_photo(path)
-        return np.array(picture if max_pixels is None else _shrunk(picture, max_pixels))
+        return np.array(picture if max_pixels is None else shrunk(picture, max_pixels))
     except Exception:  # on a damaged file Pillow's decoders raise almost anything
         return None
 
 
-def _shrunk(picture: Image.Image, max_pixels: int) -> Image.Image:
+def shrunk(picture: Image.Image, max_pixels: int) -> Image.Image:
     scale = (max_pixels / (picture.width * picture.height)) ** 0.5
     if scale >= 1:
         return picture

@@ -101,7 +101,7 @@ class PhotoPyramid:
         """
         if size not in self._shares:
             fits = (self._shapes.min(axis=1) >= size).reshape(-1, len(SHRINKING))
-            warn_of_small(self._named, size)
+            warn_of_small([self._named[photo] for photo in np.flatnonzero(~fits[:, 0])], len(fits), size)
             shares = fits * ((1 - AS_THEY_ARE) / len(SHRINKING))
             shares[:, 0] += fits[:, 0] * (1 - shares.sum(axis=1))
             shares *= self._shapes[:: len(SHRINKING)].prod(axis=1)[:, None]  # as the photo's pixels
