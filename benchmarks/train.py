@@ -41,11 +41,12 @@ from slimcodec.pipeline.settings import Settings, read
 from slimcodec.training.crops import PhotoCache
 from slimcodec.training.data import PhotoData
 from slimcodec.training.distill import Distill
+from slimcodec.training.fast import Drawn
 from slimcodec.training.inheritance import student_architecture
 from slimcodec.training.photos import Photo, folder_photos
 from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.pyramid import PhotoPyramid
-from slimcodec.training.teach import Drawn, Teach, fit, load_trained
+from slimcodec.training.teach import Teach, fit, load_trained
 
 ROOT = Path(__file__).resolve().parents[1]
 ANCHOR = "mbt2018_mean"

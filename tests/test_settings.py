@@ -72,7 +72,7 @@ BAD = [
     ),
     (["trainer.whole_step=true", "trainer.devices=2"], "trainer.whole_step: is for one process, not 2"),
     (["trainer.whole_step=true", "trainer.precision=16-mixed"], "take trainer.precision=bf16-mixed"),
-    (["teacher.training.decay_from=1"], "decay_from=1: must be 0 or more, and less than 1"),
+    (["+teacher.training.decay_from=1"], "decay_from=1: must be 0 or more, and less than 1"),
     (["+teacher.training.late={share:0.1,batch:8,crop:100}"], "late.crop=100: must be a multiple of 64"),
     (["trainer.max_time=90"], "trainer.max_time=90: must be days:hours:minutes:seconds"),
     (["logger=comet"], "Could not find 'logger/comet'"),

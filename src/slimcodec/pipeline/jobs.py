@@ -91,7 +91,8 @@ def do(
     zoos       where students/ and teachers/ are
     """
     if place().rank:
-        return follow(compose, directory)
+        follow(compose, directory)
+        return None
     if (count := _processes_to_start(compose)) > 1:
         return _by_processes(count, command, directory, sweeping)
     console = Console()

@@ -11,36 +11,40 @@ The first steps of every shape are taken eagerly: they are steps like any others
 and workspaces in them. On the CPU the function that a GPU records is simply called: the numbers are the same.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
+import lightning
 import torch
 from torch import Tensor
 
 from slimcodec.training.losses import require_finite
 from slimcodec.training.soap import Soap
 
-if TYPE_CHECKING:
-    from slimcodec.training.teach import Drawn, Teach
-
 EAGER_STEPS = 3  # PyTorch asks for three before a graph is recorded
 LOOKED_AT_EVERY = 50  # steps: to look at a figure is to wait for the GPU
 GRADIENT_NORM = "train/gradient_norm"
 
 
-class WholeStep:
-    """Does the steps of a module that is in training by a Trainer."""
+class Drawn(NamedTuple):
+    """What is drawn for a step besides noise, on the module's device."""
 
-    def __init__(self, module: Teach):
+    crops: Tensor  # what the cache cuts pictures from
+    quality: Tensor  # int64 [b]
+    size: int  # side of the pictures
+
+
+class WholeStep:
+    """Does the steps of a module, `training/teach`, that is in training by a Trainer."""
+
+    def __init__(self, module: lightning.LightningModule):
         self._module = (module,)  # in a tuple: a module that holds this must not find itself in it
         self._kind: Hashable = None
         self._taken = 0  # steps of this kind
         self._replay: Callable[[], None] | None = None
 
     @property
-    def module(self) -> Teach:
+    def module(self) -> lightning.LightningModule:
         return self._module[0]
 
     def __call__(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:

@@ -2,21 +2,18 @@
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning
 import torch
 
 from slimcodec.training import parallel
 
-if TYPE_CHECKING:
-    from slimcodec.training.teach import Teach
-
 SECONDS_BETWEEN_LINES = 60.0
 
 
 class Progress(lightning.Callback):
-    """Logs learning rate, crops a second and log cost whenever Lightning logs.
+    """Of a `training/teach` module. Logs learning rate, crops a second and log cost whenever Lightning logs.
 
     tell  is given a line once a minute
     """
@@ -24,13 +21,13 @@ class Progress(lightning.Callback):
     def __init__(self, tell: Callable[[str], None] | None = None):
         self.tell = tell
 
-    def on_train_start(self, trainer: lightning.Trainer, module: "Teach") -> None:
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         self.step, self.since, self.told = trainer.global_step, time.monotonic(), time.monotonic()
 
-    def on_validation_end(self, trainer: lightning.Trainer, module: "Teach") -> None:
+    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         self.step, self.since = trainer.global_step, time.monotonic()  # it is no training
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, module: "Teach", *_: Any) -> None:
+    def on_train_batch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule, *_: Any) -> None:
         step = trainer.global_step
         if step % trainer.log_every_n_steps:
             return
@@ -42,14 +39,16 @@ class Progress(lightning.Callback):
         module.log_dict(known, batch_size=1)
         self._say(step, trainer, module, known)
 
-    def _crops_per_second(self, step: int, module: "Teach") -> float:
+    def _crops_per_second(self, step: int, module: lightning.LightningModule) -> float:
         """Since it was last asked. To look at the cost has waited for a GPU to be done."""
         now = time.monotonic()
         crops, seconds = (step - self.step) * module.schedule.batch_at(step - 1), now - self.since
         self.step, self.since = step, now
         return crops / max(seconds, 1e-9)
 
-    def _say(self, step: int, trainer: lightning.Trainer, module: "Teach", known: dict[str, float]) -> None:
+    def _say(
+        self, step: int, trainer: lightning.Trainer, module: lightning.LightningModule, known: dict[str, float]
+    ) -> None:
         if self.tell is None or parallel.rank() or self.since - self.told < SECONDS_BETWEEN_LINES:
             return
         self.told = self.since

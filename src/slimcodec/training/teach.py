@@ -23,7 +23,7 @@ from slimcodec.training.average import ExponentialAverage
 from slimcodec.training.calibrate import calibrated
 from slimcodec.training.checkpoints import Checkpoints, newest
 from slimcodec.training.data import PhotoData
-from slimcodec.training.fast import WholeStep
+from slimcodec.training.fast import Drawn, WholeStep
 from slimcodec.training.names import OPTIMIZERS
 from slimcodec.training.prior import FactorizedPrior, export_tables
 from slimcodec.training.progress import Progress
@@ -39,14 +39,6 @@ class RateDistortion(NamedTuple):
     bpp_z: Tensor
     mse: Tensor
     cost: Tensor  # lmbda · 255² · mse + bpp
-
-
-class Drawn(NamedTuple):
-    """What is drawn for a step besides noise, on the module's device."""
-
-    crops: Tensor  # what the cache cuts pictures from
-    quality: Tensor  # int64 [b]
-    size: int  # side of the pictures
 
 
 class CodedBatch(NamedTuple):
