@@ -261,7 +261,7 @@ DAMAGES = {
     "a missing shard": (lambda folder: (folder / "photos-000001.tar").unlink(), r"photos-000001\.tar: cannot be read"),
     "a cut shard": (
         lambda folder: os.truncate(folder / "photos-000001.tar", 5000),
-        r"photos-000001\.tar: is damaged \(5,000 bytes instead of [\d,]+\); copy it again, or write the shards anew",
+        r"photos-000001\.tar: is damaged \(5,000 bytes instead of [\d,]+\); copy it again, or remove the folder",
     ),
 }
 

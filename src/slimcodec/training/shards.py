@@ -39,7 +39,7 @@ ENTRY = np.dtype(
         ("bytes", "<i8"),
     ]
 )
-REMEDY = "copy it again, or write the shards anew with slimcodec shards"
+REMEDY = "copy it again, or remove the folder and write it anew with slimcodec shards"
 
 
 class Shard(NamedTuple):
