@@ -261,7 +261,7 @@ DAMAGES = {
     "a missing shard": (lambda folder: (folder / "photos-000001.tar").unlink(), r"photos-000001\.tar: cannot be read"),
     "a cut shard": (
         lambda folder: os.truncate(folder / "photos-000001.tar", 5000),
-        r"photos-000001\.tar: is damaged \(5,000 bytes instead of [\d,]+\); copy it again, or write the shards anew",
+        r"photos-000001\.tar: is damaged \(5,000 bytes instead of [\d,]+\); copy it again, or remove the folder",
     ),
 }
 
@@ -355,14 +355,14 @@ def repeated(written, folder, count):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
-@pytest.mark.parametrize("store", STORES)
-def test_memory_is_that_of_a_few_photos_however_many_there_are(store, written, tmp_path):
-    """100,000 of them, decoded, would be 3 to 9 GB."""
-    folders = [repeated(written[store], tmp_path / str(count), count) for count in (1_000, 100_000)]
+def test_memory_is_that_of_a_few_photos_however_many_there_are(written, tmp_path):
+    """100,000 of them, decoded, would be 6 GB."""
+    counts = [(count, store) for count in (1_000, 100_000) for store in STORES]
+    folders = [repeated(written[store], tmp_path / f"{store}-{count}", count) for count, store in counts]
     command = [sys.executable, "-W", "ignore", "-c", SCRIPT, *map(str, folders)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    few, many = map(int, done.stdout.split())
+    _, few, _, many = map(int, done.stdout.split())  # each the highest so far
     assert many - few < MOST_GROWTH
 
 

@@ -1,7 +1,7 @@
 """Photos in shards: tar files, as WebDataset reads them, and an index by which any photo is read alone.
 
     DIR/shards.json          what is in the folder: written last, so what has it is whole
-    DIR/index.npy            an ENTRY for each photo, 36 bytes, mapped into memory
+    DIR/index.npy            an ENTRY for each photo, 32 bytes, mapped into memory
     DIR/photos-000000.tar    number/name.jpg of each photo, one after the other
 
 A photo's number is its place in the sorted tree that it comes from. Dots in the stem of its name became underscores:
@@ -39,7 +39,7 @@ ENTRY = np.dtype(
         ("bytes", "<i8"),
     ]
 )
-REMEDY = "copy it again, or write the shards anew with slimcodec shards"
+REMEDY = "copy it again, or remove the folder and write it anew with slimcodec shards"
 
 
 class Shard(NamedTuple):
