@@ -104,7 +104,8 @@ ALLOWED = {
     "pipeline/settings": {"pydantic", "pipeline/ranges", "pipeline/sections"},
     "pipeline/checks": {"codec/zoo", "codec/architecture", "evaluation/anchors", "evaluation/metrics"}
     | {"pipeline/results", "pipeline/run_directory", "pipeline/sections", "pipeline/settings"}
-    | {"training/inheritance", "training/names", "training/records", "training/shards", "training/started", "training/widths"},
+    | {"training/inheritance", "training/names", "training/records"}
+    | {"training/shards", "training/started", "training/widths"},
     "pipeline/run_directory": {"codec/atomic", "codec/json_files", "codec/zoo", "evaluation/locks", "training/records"},
     "pipeline/results": {"rich", "codec/atomic", "codec/json_files", "codec/zoo", "training/records"}
     | {"pipeline/run_directory", "pipeline/sections", "pipeline/settings"},

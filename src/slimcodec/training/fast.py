@@ -113,7 +113,7 @@ def _graph_of(work: Callable[[], None], noise: torch.Generator) -> Callable[[], 
     """Record what `work` does on the GPU; a call that does it again. Recording does nothing itself."""
     graph = torch.cuda.CUDAGraph()
     graph.register_generator_state(noise)  # a repetition goes on from where the generator then is
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads pin memory and write checkpoints
         work()
     return graph.replay
 
