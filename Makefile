@@ -5,8 +5,8 @@ BIN := .venv/bin
 # uv takes a fifth of pip's time. It does not read pip's own settings of an index: INSTALL=".venv/bin/pip install" does.
 INSTALL ?= $(BIN)/uv pip install --python $(BIN)/python
 
-# As many tests at a time as there are cores; each process takes about a gigabyte, so at most eight.
-WORKERS ?= logical
+# One test more at a time than there are cores, for some wait. Each process takes about a gigabyte, so at most eight.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 PARALLEL := -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
 .PHONY: demo test test-slow figures docs lint clean
