@@ -170,6 +170,7 @@ def follow(compose: Callable[[], dict[str, Any]], directory: RunDirectory) -> No
 
 def prepare_process() -> None:
     """Quieten the libraries, and let a GPU multiply in TF32."""
+    import lightning.pytorch  # noqa: F401 - now, for its import sets the level of its log
     import torch
 
     for message in QUIET:

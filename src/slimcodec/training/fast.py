@@ -1,6 +1,6 @@
 """The whole of a training step at once: crops, forward, backward, clipping, optimizer. On a GPU it is one CUDA graph.
 
-A step of a narrow network is a thousand small kernels, and launching them takes longer than they do. A graph launches
+A step of a narrow network is thousands of small kernels, and launching them takes longer than they do. A graph launches
 them together. What it may hold is tensors of fixed places and shapes: what changes from step to step is put into such
 tensors before it is repeated, and eigenbases are renewed outside of it.
 

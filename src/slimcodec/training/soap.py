@@ -74,15 +74,15 @@ class Soap(torch.optim.Optimizer):
         """Move all parameters that have a gradient. The same operations on the same tensors, step after step."""
         for group, size in zip(self.param_groups, self.sizes, strict=True):
             moved = [parameter for parameter in group["params"] if parameter.grad is not None]
-            if not moved:
-                continue
             for parameter in moved:
-                self._begin(parameter, group["largest_basis"])
-            begins = self.has_bases and group["count"] == 1
+                if parameter not in self.state:
+                    self._begin(parameter, group)
+            if not moved or (self.has_bases and group["count"] == 1):
+                continue
             if group["largest_basis"]:
                 for parameter in moved:
-                    self._move_in_basis(parameter, group["betas"], size, begins)
-            elif not begins:
+                    self._move_in_basis(parameter, group["betas"], size)
+            else:
                 self._move(moved, group["betas"], size)
 
     @torch.no_grad()
@@ -95,15 +95,16 @@ class Soap(torch.optim.Optimizer):
                     if state := self.state.get(parameter):
                         _rotate(state)
 
-    def _begin(self, parameter: Tensor, largest_basis: int) -> None:
+    def _begin(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        """The state of a parameter with its first gradient, whose eigenvectors are its first bases."""
         state = self.state[parameter]
-        if state:
-            return
         state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-        if largest_basis:
-            sides = [length if 1 < length <= largest_basis else 0 for length in parameter.shape]
-            state["L"] = [parameter.new_zeros(side, side) for side in sides]
-            state["Q"] = [torch.eye(side, out=parameter.new_zeros(side, side)) for side in sides]
+        if not group["largest_basis"]:
+            return
+        sides = [length if 1 < length <= group["largest_basis"] else 0 for length in parameter.shape]
+        state["L"] = [parameter.new_zeros(side, side) for side in sides]
+        _add_products(state["L"], parameter.grad, group["betas"][1])
+        state["Q"] = [torch.linalg.eigh(product)[1].flip(1).contiguous() for product in state["L"]]
 
     def _move(self, parameters: list[Tensor], betas: tuple[float, float], size: Tensor) -> None:
         gradients = [parameter.grad for parameter in parameters]
@@ -117,22 +118,22 @@ class Soap(torch.optim.Optimizer):
         torch._foreach_mul_(steps, size)
         torch._foreach_sub_(parameters, steps)
 
-    def _move_in_basis(self, parameter: Tensor, betas: tuple[float, float], size: Tensor, begins: bool) -> None:
+    def _move_in_basis(self, parameter: Tensor, betas: tuple[float, float], size: Tensor) -> None:
         state, gradient = self.state[parameter], parameter.grad
         mean, square, bases = state["exp_avg"], state["exp_avg_sq"], state["Q"]
-        if not begins:
-            mean.lerp_(gradient, 1 - betas[0])
-            square.lerp_(_projected(gradient, bases).square(), 1 - betas[1])
-            step = _projected(mean, bases) / (square.sqrt() + EPSILON)
-            parameter.sub_(_projected(step, bases, back=True) * size)
-        for dimension, product in enumerate(state["L"]):
-            if len(product):
-                rows = gradient.movedim(dimension, 0).flatten(1)
-                product.lerp_(rows @ rows.T, 1 - betas[1])
-        if begins:
-            for product, basis in zip(state["L"], bases, strict=True):
-                if len(product):
-                    basis.copy_(torch.linalg.eigh(product)[1].flip(1))
+        mean.lerp_(gradient, 1 - betas[0])
+        square.lerp_(_projected(gradient, bases).square(), 1 - betas[1])
+        step = _projected(mean, bases) / (square.sqrt() + EPSILON)
+        parameter.sub_(_projected(step, bases, back=True) * size)
+        _add_products(state["L"], gradient, betas[1])
+
+
+def _add_products(means: list[Tensor], gradient: Tensor, beta: float) -> None:
+    """Move the running means of the gradient's products with itself, in place."""
+    for dimension, mean in enumerate(means):
+        if len(mean):
+            rows = gradient.movedim(dimension, 0).flatten(1)
+            mean.lerp_(rows @ rows.T, 1 - beta)
 
 
 def _projected(tensor: Tensor, bases: list[Tensor], *, back: bool = False) -> Tensor:
