@@ -132,7 +132,7 @@ class Run:
     commit: str | None = field(default_factory=provenance.commit)  # now: the checkout may be another at the end
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False)
+        self.console.print(text, markup=False, soft_wrap=True)  # a line of a log stays one
 
     @property
     def teacher(self) -> Path:
