@@ -73,15 +73,9 @@ def _options() -> argparse.Namespace:
     receiving.add_argument("results", type=Path)
     receiving.add_argument("--into", type=Path, default=HERE, help="the folder that holds runs/")
     receiving.set_defaults(verb=receive)
-    arguments, _, overrides = _split(sys.argv[1:])
-    return parser.parse_args(arguments, argparse.Namespace(overrides=overrides))
-
-
-def _split(arguments: list[str]) -> tuple[list[str], str, list[str]]:
-    if "--" not in arguments:
-        return arguments, "", []
-    at = arguments.index("--")
-    return arguments[:at], "--", arguments[at + 1 :]
+    arguments = sys.argv[1:]
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return parser.parse_args(arguments[:end], argparse.Namespace(overrides=arguments[end + 1 :]))
 
 
 # ------------------------------------------------------------------------------------------------------------ here

@@ -116,16 +116,21 @@ def test_a_signal_stops_after_the_step(tmp_path, number):
     assert_equal(weights(last), weights(whole))
 
 
+class Seen(lightning.Callback):
+    """The steps of the checkpoints that are there when a step begins."""
+
+    def __init__(self, directory):
+        self.path, self.steps = directory / LAST, []
+
+    def on_train_batch_start(self, trainer, *_):
+        if self.path.is_file():
+            self.steps.append(torch.load(self.path, weights_only=True)["global_step"])
+
+
 def test_checkpoints_are_kept_by_the_clock_and_at_the_end_of_epochs(tmp_path):
-    steps = []
-
-    class Seen(lightning.Callback):
-        def on_train_batch_start(self, trainer, *_):
-            if (tmp_path / LAST).is_file():
-                steps.append(torch.load(tmp_path / LAST, weights_only=True)["global_step"])
-
-    train(teaching(steps=STEPS), tmp_path, Seen(), checkpoint_minutes=0)
-    assert steps == list(range(1, STEPS))
+    seen = Seen(tmp_path)
+    train(teaching(steps=STEPS), tmp_path, seen, checkpoint_minutes=0)
+    assert seen.steps == list(range(1, STEPS))
     assert torch.load(tmp_path / PREVIOUS, weights_only=True)["global_step"] == STEPS - 1
     losses = {
         int(row["step"]) + 1: float(row["val/log_loss"]) for row in logged(tmp_path / "log") if "val/log_loss" in row
@@ -141,15 +146,9 @@ def test_written_in_the_background_they_are_those_of_their_step(tmp_path, monkey
     at_once, meanwhile = tmp_path / "at once", tmp_path / "meanwhile"
     train(teaching(steps=STEPS), at_once, checkpoint_minutes=0)
     monkeypatch.setattr("slimcodec.training.checkpoints.IN_BACKGROUND", ("cpu",))
-    seen = []
-
-    class Seen(lightning.Callback):
-        def on_train_batch_start(self, trainer, *_):
-            if (meanwhile / LAST).is_file():
-                seen.append(torch.load(meanwhile / LAST, weights_only=True)["global_step"])
-
-    train(teaching(steps=STEPS), meanwhile, Seen(), checkpoint_minutes=0)
-    assert seen == sorted(seen) and seen[-1] >= PER_EPOCH
+    seen = Seen(meanwhile)
+    train(teaching(steps=STEPS), meanwhile, seen, checkpoint_minutes=0)
+    assert seen.steps == sorted(seen.steps) and seen.steps[-1] >= PER_EPOCH
     assert_equal(stored(meanwhile), stored(at_once))
     previous = [torch.load(folder / PREVIOUS, weights_only=True) for folder in (meanwhile, at_once)]
     assert_equal(*(dict(flat(state["state_dict"])) for state in previous))

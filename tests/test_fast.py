@@ -2,10 +2,9 @@
 
 import contextlib
 
-import lightning
 import pytest
 import torch
-from test_teach import KillAt, Killed, assert_equal, distilling, teaching, weights
+from test_teach import Break, KillAt, Killed, assert_equal, distilling, teaching, weights
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from training_parts import photo_data, trainer_factory
@@ -129,11 +128,6 @@ def test_what_a_graph_cannot_hold_is_seen():
 
 
 def test_a_whole_step_that_is_not_a_number_stops_and_leaves_no_checkpoint(tmp_path):
-    class Break(lightning.Callback):
-        def on_train_batch_start(self, trainer, module, *_):
-            if trainer.global_step == 2:
-                module.codec.g_s.head.conv.weight.data[0, 0] = float("nan")
-
     with pytest.raises(TrainingStopped, match=r"not finite at step 2 \(rate_distortion nan\)"):
         module = teaching(steps=4, whole_step=True)
         fit(module, photo_data(4), tmp_path, trainer_factory(Break()), checkpoint_minutes=0)

@@ -58,6 +58,11 @@ BAD = [
     (["evaluate.efforts=[11]"], "evaluate.efforts=11: must be a whole number from 1 to 10"),
     (["teacher.load=nobody"], "teacher.load: nobody: no model directory"),
     (["finish.start=nobody"], "finish.start: nobody: no model directory"),
+    (["finish.encoder_blocks=[[8]]"], "finish.encoder_blocks: new blocks have to be trained, and finish.training is"),
+    (
+        ["trainer=ddp_cpu", "+teacher.training.late={share:0.1,batch:3,crop:64}"],
+        "teacher.training.late.batch=3: must be a multiple of the 2 processes",
+    ),
     (["finish.tables=3"], "finish.tables=3: must be a section of settings"),
     (["finish.tables={photos:null,side:100,corrections:8}"], "finish.tables.side=100: must be a multiple of 64"),
     (["finish.tables={photos:0,side:64,corrections:8}"], "finish.tables.photos=0: must be a whole number, 1 or more"),

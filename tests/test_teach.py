@@ -267,12 +267,15 @@ def test_time_is_up_and_the_same_command_continues(tmp_path):
     assert_equal(weights(resumed), weights(whole))
 
 
-def test_a_loss_that_is_not_a_number_stops_and_names_the_step(tmp_path):
-    class Break(lightning.Callback):
-        def on_train_batch_start(self, trainer, module, *_):
-            if trainer.global_step == 2:
-                module.codec.g_s.head.conv.weight.data[0, 0] = float("nan")
+class Break(lightning.Callback):
+    """Spoils a weight before the third step."""
 
+    def on_train_batch_start(self, trainer, module, *_):
+        if trainer.global_step == 2:
+            module.codec.g_s.head.conv.weight.data[0, 0] = float("nan")
+
+
+def test_a_loss_that_is_not_a_number_stops_and_names_the_step(tmp_path):
     with pytest.raises(TrainingStopped, match=r"not finite at step 2 \(rate_distortion nan\)"):
         fit(teaching(steps=4), photo_data(4), tmp_path, trainer_factory(Break()))
 

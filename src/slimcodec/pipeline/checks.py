@@ -98,6 +98,8 @@ def _of_training(settings: Settings) -> Problems:
     for field, weights in terms.items():
         if unknown := set(weights or {}) - set(DISTILLATION_TERMS):
             yield f"{field}.{min(unknown)}", f"there is no such term; known are {', '.join(DISTILLATION_TERMS)}"
+    if settings.finish.encoder_blocks is not None and settings.finish.training is None:
+        yield "finish.encoder_blocks", "new blocks have to be trained, and finish.training is null"
     yield from _of_processes(settings)
 
 
@@ -105,10 +107,10 @@ def _of_processes(settings: Settings) -> Problems:
     devices = settings.trainer.devices
     for stage in settings.stages:
         training = settings.training(stage)
-        for batch in training.batches if training else ():
+        for name, batch in (training.batches if training else {}).items():
             if devices != "auto" and batch % devices:
                 section = "student" if stage == "distill" else stage
-                yield f"{section}.training.batch={batch}", f"must be a multiple of the {devices} processes"
+                yield f"{section}.training.{name}={batch}", f"must be a multiple of the {devices} processes"
     if settings.trainer.whole_step and devices != 1:
         yield "trainer.whole_step", f"is for one process, not {devices}; take trainer=ddp, or trainer.devices=1"
     if settings.trainer.whole_step and settings.trainer.precision == "16-mixed":

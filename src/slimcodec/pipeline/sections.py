@@ -78,14 +78,14 @@ class Training:
         return {name: getattr(self, name) for name in names} | {"late": self.late and schedule.Late(**vars(self.late))}
 
     @property
+    def batches(self) -> dict[str, int]:
+        """All sizes of batches, by their fields."""
+        return {"batch": self.batch} | ({} if self.late is None else {"late.batch": self.late.batch})
+
+    @property
     def crops(self) -> tuple[int, ...]:
         """All sizes of crops."""
         return (self.crop,) if self.late is None else (self.crop, self.late.crop)
-
-    @property
-    def batches(self) -> tuple[int, ...]:
-        """All sizes of batches."""
-        return (self.batch,) if self.late is None else (self.batch, self.late.batch)
 
 
 @dataclass(frozen=True, kw_only=True, config=FORMAT)

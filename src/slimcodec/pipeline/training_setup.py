@@ -27,7 +27,7 @@ from slimcodec.pipeline.sections import Scope, Tables, Training
 from slimcodec.pipeline.settings import Settings, Stage
 from slimcodec.pipeline.tracking import Tracker
 from slimcodec.training import parallel, photos, started
-from slimcodec.training.crops import CropSource, PhotoCache, ShardCache
+from slimcodec.training.crops import Crops, PhotoCache, ShardCache
 from slimcodec.training.data import PhotoData
 from slimcodec.training.distill import Distill
 from slimcodec.training.grow import with_encoder_blocks
@@ -85,13 +85,13 @@ class Photos:
         return parallel.device() if self.settings.trainer.accelerator == "gpu" else torch.device("cpu")
 
     @cached_property
-    def cache(self) -> CropSource | PhotoPyramid:
+    def cache(self) -> Crops:
         """What crops are cut from. Raises InvalidInput where a stage's crops fit into no photo."""
         cores = max(1, (os.cpu_count() or 1) // started.place().local_count)
         workers = min(self.settings.trainer.crop_workers, cores)
         how: dict[str, Any] = {"device": self.device, "saturated": self.settings.data.saturated}
         train = self.all[0]
-        cache: CropSource | PhotoPyramid
+        cache: Crops
         if isinstance(train, Shards):
             cache = ShardCache(train, workers=workers, **how)
         elif self.settings.trainer.whole_step and not workers:

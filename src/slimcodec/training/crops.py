@@ -10,6 +10,7 @@ any, cut the crops of the next steps meanwhile.
 
 import itertools
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -47,8 +48,46 @@ class _Request(NamedTuple):
     count: int
 
 
-class CropSource:
-    """The crops of any training step, wherever the photos are: a subclass has them.
+class Crops(ABC):
+    """The crops of any training step, in two parts: what is drawn for a step, and the pictures that are cut of it."""
+
+    device: torch.device  # of the pictures
+
+    def crops(
+        self, *, seed: int, step: int, batch: int, size: int, first: int = 0, count: int | None = None
+    ) -> torch.Tensor:
+        """Pictures first … first + count of the global batch of `batch` pictures at this step (default: all of them).
+
+        Returns float32 [count, 3, size, size] in [0, 1], on `device`. Picture i depends on (seed, step, i)
+        and on nothing else. Raises InvalidInput when every photo is smaller than `size` or a shard is damaged,
+        ValueError when the slice is not inside the batch.
+        """
+        count = batch - first if count is None else count
+        if not 0 <= first <= first + count <= batch:
+            raise ValueError(f"pictures {first} to {first + count} are not inside a batch of {batch}")
+        drawn = self.draw(seed=seed, step=step, batch=batch, size=size, first=first, count=count)
+        return self.cut(drawn.to(self.device, non_blocking=True), size)
+
+    def require(self, sizes: Iterable[int]) -> None:
+        """Raises InvalidInput unless there are photos for crops of all these sizes; warns of those that are smaller."""
+        for size in sorted(set(sizes)):
+            self._cumulative_shares(size)
+
+    @abstractmethod
+    def draw(self, *, seed: int, step: int, batch: int, size: int, first: int, count: int) -> torch.Tensor:
+        """What `cut` makes pictures of; on the CPU or on `device`."""
+
+    @abstractmethod
+    def cut(self, drawn: torch.Tensor, size: int) -> torch.Tensor:
+        """What was drawn, on `device`, as float32 [count, 3, size, size] in [0, 1]. A CUDA graph can hold it."""
+
+    @abstractmethod
+    def _cumulative_shares(self, size: int) -> np.ndarray:
+        """The probability that a crop of this size comes from each picture, summed up to it; the last entry is 1."""
+
+
+class CropSource(Crops):
+    """Crops of any size, cut one by one, wherever the photos are: a subclass has them.
 
     A photo is drawn in proportion to its pixels, so that every pixel is seen about equally often. A photo smaller than
     the crop is never drawn, and a warning names those: padding would teach the codec unreal pictures.
@@ -69,43 +108,22 @@ class CropSource:
         self._ahead = _Ahead(self._cut_all, workers, pin_memory=self.device.type == "cuda") if workers else None
         self._shares: dict[int, np.ndarray] = {}
 
+    @abstractmethod
     def _window(self, crop: Crop) -> torch.Tensor:
         """The pixels that a crop is made of: uint8 [3, side, side], a view of [side, side, 3]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _photos_at(self, indices: np.ndarray) -> Sequence[Photo]:
         """The photos of these numbers."""
-        raise NotImplementedError
-
-    def crops(
-        self, *, seed: int, step: int, batch: int, size: int, first: int = 0, count: int | None = None
-    ) -> torch.Tensor:
-        """Pictures first … first + count of the global batch of `batch` pictures at this step (default: all of them).
-
-        Returns float32 [count, 3, size, size] in [0, 1], on `device`. Picture i depends on (seed, step, i)
-        and on nothing else. Raises InvalidInput when every photo is smaller than `size` or a shard is damaged,
-        ValueError when the slice is not inside the batch.
-        """
-        count = batch - first if count is None else count
-        drawn = self.draw(seed=seed, step=step, batch=batch, size=size, first=first, count=count)
-        return self.cut(drawn.to(self.device, non_blocking=True), size)
 
     def draw(self, *, seed: int, step: int, batch: int, size: int, first: int, count: int) -> torch.Tensor:
-        """The same as uint8 [count, 3, size, size], wherever it was cut: what `cut` makes pictures of."""
-        require_inside(batch, first, count)
+        """The crops as uint8 [count, 3, size, size], wherever they were cut."""
         self._cumulative_shares(size)  # warns here, not in every worker
         request = _Request(seed, size, first, count)
         return self._ahead(step, request) if self._ahead else self._cut_all(step, request)
 
-    @staticmethod
-    def cut(drawn: torch.Tensor, size: int) -> torch.Tensor:
-        """What was drawn, on the device it is on, as float32 [count, 3, size, size] in [0, 1]."""
+    def cut(self, drawn: torch.Tensor, size: int) -> torch.Tensor:
         return drawn.float().div_(255)
-
-    def require(self, sizes: Iterable[int]) -> None:
-        """Raises InvalidInput unless there are photos for crops of all these sizes; warns of those that are smaller."""
-        for size in sorted(set(sizes)):
-            self._cumulative_shares(size)
 
     def _cut_all(self, step: int, request: _Request) -> torch.Tensor:
         """A step's crops as uint8 [count, 3, size, size]."""
@@ -142,19 +160,12 @@ class CropSource:
         return window.flip(-1) if crop.flip else window
 
     def _cumulative_shares(self, size: int) -> np.ndarray:
-        """The probability that a crop of this size comes from each photo, summed up to it; the last entry is 1."""
         if size not in self._shares:
             large = np.minimum(self._heights, self._widths) >= size
             warn_of_small(self._photos_at(np.flatnonzero(~large)), len(large), size)
             pixels = np.where(large, self._heights.astype(np.int64) * self._widths, 0)
             self._shares[size] = np.cumsum(pixels) / pixels.sum()
         return self._shares[size]
-
-
-def require_inside(batch: int, first: int, count: int) -> None:
-    """Raises ValueError for a slice that is not inside the batch."""
-    if not 0 <= first <= first + count <= batch:
-        raise ValueError(f"pictures {first} to {first + count} are not inside a batch of {batch}")
 
 
 def warn_of_small(unused: Sequence[Photo], count: int, size: int) -> None:

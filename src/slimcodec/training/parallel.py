@@ -12,18 +12,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from lightning.fabric.plugins.environments import (
-    ClusterEnvironment,
-    LightningEnvironment,
-    SLURMEnvironment,
-    TorchElasticEnvironment,
-)
 from torch import distributed
 
 from slimcodec.training import started
+
+if TYPE_CHECKING:
+    from lightning.fabric.plugins.environments import ClusterEnvironment
 
 TIMEOUT = timedelta(hours=2)  # the others wait while rank zero prunes and measures
 ADDRESS = "127.0.0.1"
@@ -71,8 +68,11 @@ def wait_for_rank_zero_to_end() -> None:
         barrier()
 
 
-def environment() -> ClusterEnvironment:
+def environment() -> "ClusterEnvironment":
     """Who started the processes, for Lightning."""
+    # Late: a command that starts processes and waits for them need not import it.
+    from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
+
     if started.by_torchrun():
         return TorchElasticEnvironment()
     return SLURMEnvironment(auto_requeue=False) if started.place().count > 1 else LightningEnvironment()

@@ -5,13 +5,13 @@ of five sizes down to a half. What is drawn, a few numbers a picture, is drawn o
 that a crop is the same one on every device; the pixels never leave the GPU.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from slimcodec import InvalidInput
-from slimcodec.training.crops import CROP_KEY, MOST_SATURATED, downscale, require_inside, warn_of_small
+from slimcodec.training.crops import CROP_KEY, MOST_SATURATED, Crops, downscale, warn_of_small
 from slimcodec.training.photos import Photo
 
 SHRINKING = (1.0, 2**0.25, 2**0.5, 2**0.75, 2.0)  # how many times smaller each of the sizes is
@@ -20,8 +20,8 @@ MOST_OF_THE_MEMORY = 0.6  # what training itself needs is not known beforehand
 SATURATION_UNIT = 2**16
 
 
-class PhotoPyramid:
-    """Decoded photos on a device, and the crops of any training step; the same face as `PhotoCache`.
+class PhotoPyramid(Crops):
+    """Decoded photos on a device, and the crops of any training step.
 
     saturated  share of the crops whose colours are made stronger, up to MOST_SATURATED times
 
@@ -51,21 +51,8 @@ class PhotoPyramid:
             shrunk = photo if picture == first else downscale(photo.permute(2, 0, 1), size).permute(1, 2, 0)
             self.pixels[self._starts[picture] : self._starts[picture + 1]] = shrunk.flatten()
 
-    def crops(
-        self, *, seed: int, step: int, batch: int, size: int, first: int = 0, count: int | None = None
-    ) -> torch.Tensor:
-        """Pictures first … first + count of the global batch of `batch` pictures at this step (default: all of them).
-
-        Returns float32 [count, 3, size, size] in [0, 1] in channels-last memory. Raises InvalidInput when every photo
-        is smaller than `size`, ValueError when the slice is not inside the batch.
-        """
-        count = batch - first if count is None else count
-        drawn = self.draw(seed=seed, step=step, batch=batch, size=size, first=first, count=count)
-        return self.cut(drawn.to(self.device, non_blocking=True), size)
-
     def draw(self, *, seed: int, step: int, batch: int, size: int, first: int, count: int) -> torch.Tensor:
         """int64 [count, 4] on the CPU: where each crop starts in `pixels`, its picture's width, flip, saturation."""
-        require_inside(batch, first, count)
         chances = np.random.default_rng((CROP_KEY, seed, step)).random((batch, 6))[first : first + count]
         which, top, left, flip, saturates, saturation = chances.T
         picture = np.searchsorted(self._cumulative_shares(size), which, side="right")
@@ -77,7 +64,7 @@ class PhotoPyramid:
         return torch.from_numpy(drawn.astype(np.int64))
 
     def cut(self, drawn: torch.Tensor, size: int) -> torch.Tensor:
-        """What was drawn, on the pyramid's device, as float32 [count, 3, size, size] in [0, 1], channels-last."""
+        """float32 [count, 3, size, size] in [0, 1], in channels-last memory."""
         start, width, flip, saturation = (column[:, None] for column in drawn.unbind(1))
         side = torch.arange(size, device=self.device)
         rows = start + 3 * width * side
@@ -89,16 +76,8 @@ class PhotoPyramid:
         # Where the saturation is 1, rounding gives back the very bytes.
         return grey.lerp(pictures, times).round_().clamp_(0, 255).div_(255).permute(0, 3, 1, 2)
 
-    def require(self, sizes: Iterable[int]) -> None:
-        """Raises InvalidInput unless there are photos for crops of all these sizes."""
-        for size in sizes:
-            self._cumulative_shares(size)
-
     def _cumulative_shares(self, size: int) -> np.ndarray:
-        """The probability that a crop comes from each picture, summed up to it.
-
-        A size of a photo that is too small for the crop leaves its share to the photo as it is.
-        """
+        """A size of a photo that is too small for the crop leaves its share to the photo as it is."""
         if size not in self._shares:
             fits = (self._shapes.min(axis=1) >= size).reshape(-1, len(SHRINKING))
             warn_of_small([self._named[photo] for photo in np.flatnonzero(~fits[:, 0])], len(fits), size)

@@ -7,7 +7,7 @@ data-parallel run draws the same. `training/distill` adds terms to this step and
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import lightning
 import torch
@@ -50,14 +50,6 @@ class CodedBatch(NamedTuple):
     measured: RateDistortion
 
 
-class Crops(Protocol):
-    """Where crops are from: `PhotoCache`, `PhotoPyramid`."""
-
-    def draw(self, *, seed: int, step: int, batch: int, size: int, first: int, count: int) -> Tensor: ...
-
-    def cut(self, drawn: Tensor, size: int) -> Tensor: ...
-
-
 class Teach(lightning.LightningModule):
     """Trains `codec` and `prior` together with one optimizer.
 
@@ -88,7 +80,7 @@ class Teach(lightning.LightningModule):
         optimizer: str = "adam",
         basis_every: int = 10,
         seed: int = 0,
-        cache: Crops | None = None,
+        cache: crops.Crops | None = None,
         quantiser: Quantiser | None = None,
         compiler: Callable[[Callable[..., Coded]], Callable[..., Coded]] | None = None,
         whole_step: bool = False,
