@@ -86,10 +86,14 @@ class Analysis(nn.Module):
         self.head = conv2d(channels, architecture.latents, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the head sees: [B, C, H/16, W/16]."""
         x = x - MID_GREY
         for level in self.levels:
             x = level(x)
-        return self.head(x)
+        return x
 
 
 class Synthesis(nn.Module):
@@ -280,10 +284,13 @@ class HyperpriorCodec(nn.Module):
 
         quantise(exact, index) may take rounding's place: `Quantiser.straight_through`.
         """
+        # Mixed precision stops here: bfloat16 cannot hold the integers that rounding makes.
+        return self.coded(self.g_a(x).float(), quality, quantise)
+
+    def coded(self, y: Tensor, quality: Tensor, quantise: Callable[[Tensor, Tensor], Tensor] | None = None) -> Coded:
+        """`forward` from the latent y [B, M, H/16, W/16] on."""
         shift = self.gain_shift(quality)
         gain = self.gain(shift)
-        # Mixed precision stops here: bfloat16 cannot hold the integers that rounding makes.
-        y = self.g_a(x).float()
         z = self.h_a(y * gain[:, :, None, None]).float()
         z_hat = round_z(z)
         planes = to_planes(y)

@@ -187,11 +187,17 @@ class Teach(lightning.LightningModule):
         )
 
     def rate_distortion(
-        self, x: Tensor, quality: Tensor, coded: Coded, noise_r: Tensor, noise_z: Tensor
+        self,
+        x: Tensor,
+        quality: Tensor,
+        coded: Coded,
+        noise_r: Tensor,
+        noise_z: Tensor,
+        prior: FactorizedPrior | None = None,
     ) -> RateDistortion:
         pixels = x.shape[-1] * x.shape[-2]
         bpp_r = losses.bits_per_pixel(losses.residual_bits(coded.residual, coded.index, noise_r), pixels)
-        bpp_z = losses.bits_per_pixel(self.prior.bits(coded.z.float() + noise_z, quality), pixels)
+        bpp_z = losses.bits_per_pixel((prior or self.prior).bits(coded.z.float() + noise_z, quality), pixels)
         mse = losses.mse(coded.x_hat.float(), x)
         lmbda = self.lmbda[quality // QUALITY_ONE - 1]
         return RateDistortion(bpp_r, bpp_z, mse, losses.rate_distortion(mse, bpp_r + bpp_z, lmbda))
