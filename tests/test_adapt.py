@@ -18,7 +18,6 @@ from slimcodec.codec.grid import whole
 from slimcodec.codec.layers import packed_order
 from slimcodec.codec.rate import INDEX_STEP, SCALE_COUNT, SCALE_MIN
 from slimcodec.codec.symbols import CORRECTION_TABLES, SymbolCoder
-from slimcodec.codec.transforms import Transforms
 from slimcodec.training.prior import FactorizedPrior, export_tables
 
 QUALITY = 2 * QUALITY_ONE
@@ -49,7 +48,7 @@ def model(architecture):
 
 @pytest.fixture(scope="module")
 def transforms(model):
-    return Transforms(model)
+    return model.transforms()
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +134,7 @@ def test_a_correction_comes_back_at_every_quality(corrections, shift):
 def test_the_tables_are_those_of_the_nearest_rung_moved_by_the_step(architectures):
     architecture = architectures["four stages"]
     scales = torch.arange(40, dtype=torch.int16).view(8, 5)
-    corrections = Transforms(model_of(architecture, **{SCALES: scales})).corrections
+    corrections = model_of(architecture, **{SCALES: scales}).transforms().corrections
     q = np.array([3, -2, 0, 7, 1], np.int16)
     for quality, rung in ((256, 0), (383, 0), (384, 1), (1024, 3), (1919, 6), (1920, 7), (2048, 7)):
         for shift in (0, 9, 60):
@@ -148,7 +147,7 @@ def test_the_tables_are_those_of_the_nearest_rung_moved_by_the_step(architecture
 def test_the_most_extreme_scales_overflow_nothing(architectures, extreme):
     architecture = architectures["one stage"]
     scales = torch.full((1, 5), extreme, dtype=torch.int16)
-    corrections = Transforms(model_of(architecture, **{SCALES: scales})).corrections
+    corrections = model_of(architecture, **{SCALES: scales}).transforms().corrections
     correction = Correction(MAX_SHIFT, np.array([0, 5, -31, 2000, 1], np.int16))
     assert np.array_equal(corrections.read(corrections.write(correction, QUALITY), QUALITY).q, correction.q)
 
@@ -360,7 +359,7 @@ def test_where_the_step_is_small_for_what_is_wrong_it_is_made_coarser(transforms
 def test_where_every_table_is_skipped_nothing_is_corrected(architectures):
     architecture = architectures["one stage"]
     skipping = {"r_skip": torch.tensor([SCALE_COUNT], dtype=torch.int32)}
-    transforms = Transforms(model_of(architecture, **skipping))
+    transforms = model_of(architecture, **skipping).transforms()
     pixels = np.full((64, 64, 3), 255, np.uint8)
     fit = fitted(transforms, pixels, torch.zeros(1, architecture.latents, 4, 4))
     assert transforms.corrections.best(fit, QUALITY_ONE, 1000.0) is None
@@ -371,7 +370,7 @@ def test_a_correction_that_no_file_can_hold_is_not_made(architectures):
     architecture = architectures["four stages"]
     tiny = torch.full((architecture.rungs, MAX_CORRECTIONS), -(2**15), dtype=torch.int16)
     many = correction_tables(architecture, count=MAX_CORRECTIONS) | {SCALES: tiny}
-    corrections = Transforms(model_of(architecture, **many)).corrections
+    corrections = model_of(architecture, **many).transforms().corrections
     flat, fit = corrections.basis.double(), corrections.start()
     fit.inner = torch.eye(flat.shape[2], dtype=torch.float64)
     fit.outer = flat.sum(0).T  # all coefficients should be 1
@@ -379,12 +378,12 @@ def test_a_correction_that_no_file_can_hold_is_not_made(architectures):
     assert len(corrections.write(escapes, QUALITY_ONE)) > MAX_CORRECTION_BYTES
     assert corrections.best(fit, QUALITY_ONE, 1e9) is None
     right = many | {SCALES: torch.full_like(tiny, round(math.log(1 / SCALE_MIN) / INDEX_STEP))}
-    found = Transforms(model_of(architecture, **right)).corrections.best(fit, QUALITY_ONE, 1e9)
+    found = model_of(architecture, **right).transforms().corrections.best(fit, QUALITY_ONE, 1e9)
     assert found.coefficients == pytest.approx(np.ones(MAX_CORRECTIONS), abs=0.3)
 
 
 def test_a_picture_smaller_than_a_block_is_not_corrected(architectures):
-    transforms = Transforms(model_of(architectures["four stages"]))  # whose head makes blocks of 4 x 4 pixels
+    transforms = model_of(architectures["four stages"]).transforms()  # whose head makes blocks of 4 x 4 pixels
     pixels = np.full((3, 64, 3), 255, np.uint8)
     fit = fitted(transforms, pixels, coded(transforms, pixels))
     assert fit.squared_error == 0 and transforms.corrections.best(fit, QUALITY_ONE, 1e4) is None
@@ -395,7 +394,7 @@ def test_a_picture_smaller_than_a_block_is_not_corrected(architectures):
 
 def refusal(model, **tables):
     with pytest.raises(InvalidModel) as caught:
-        SymbolCoder(model.codec, model.tables | tables)
+        SymbolCoder(model.codec.scales(), model.tables | tables)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -408,7 +407,7 @@ def test_a_basis_of_another_shape_is_named(model):
     for wrong in (basis[:, :-1], basis[:, :, :-1], basis[:0], basis.transpose(1, 2), many):
         assert refusal(model, **{BASIS: wrong}) == expected
     scales = torch.zeros(model.codec.architecture.rungs, MAX_CORRECTIONS, dtype=torch.int16)
-    SymbolCoder(model.codec, model.tables | {BASIS: many[1:], SCALES: scales})
+    SymbolCoder(model.codec.scales(), model.tables | {BASIS: many[1:], SCALES: scales})
 
 
 def test_scales_of_another_shape_are_named(model):
@@ -423,7 +422,7 @@ def test_a_basis_has_scales_and_no_table_is_of_another_kind(model, name):
     without = {key: value for key, value in model.tables.items() if key != name}
     for damaged in (without, *(model.tables | {name: other} for other in (table.double(), table.int(), table[None]))):
         with pytest.raises(InvalidModel, match=rf"^tables\.{name} is missing or not torch\.") as caught:
-            SymbolCoder(model.codec, damaged)
+            SymbolCoder(model.codec.scales(), damaged)
         assert "\n" not in str(caught.value)
 
 

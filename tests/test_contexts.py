@@ -52,7 +52,7 @@ def tables(plain, photos):
 
 @pytest.fixture(scope="module")
 def coder(network, tables):
-    return SymbolCoder(network, tables)
+    return SymbolCoder(network.scales(), tables)
 
 
 def random_symbols(coder, cells, tile=0, *, wild=False):
@@ -107,7 +107,7 @@ def test_a_stream_is_z_position_by_position_and_then_the_stages(coder):
 
 def test_the_largest_z_and_weights_overflow_nothing(network, tables):
     heavy = tables | {"z_weights": torch.full_like(tables["z_weights"], 2**31 - 1)}
-    coder = SymbolCoder(network, heavy)
+    coder = SymbolCoder(network.scales(), heavy)
     z = np.full((8, 2, 3), -128, np.int8)
     encoder = entropy.Encoder()
     coder.banks.put(encoder, z, 0)
@@ -160,16 +160,16 @@ def test_a_table_that_is_missing_or_of_another_kind_is_named(network, tables, na
     without = {key: value for key, value in tables.items() if key != name}
     for damaged in (without, *(tables | other for other in others)):
         with pytest.raises(InvalidModel, match=rf"tables\.{name}|tables\.z_banks|probability tables"):
-            SymbolCoder(network, damaged)
+            SymbolCoder(network.scales(), damaged)
 
 
 def test_a_bank_that_does_not_exist_is_refused(network, tables):
     few = tables | {"z_bank_frequencies": tables["z_bank_frequencies"][:3].clone()}
     with pytest.raises(InvalidModel, match=r"z_banks: names a bank beyond the 3"):
-        SymbolCoder(network, few)
+        SymbolCoder(network.scales(), few)
     none = tables | {"z_banks": tables["z_banks"][..., :0], "z_activity_edges": tables["z_activity_edges"][..., :0]}
     with pytest.raises(InvalidModel, match=r"tables\.z_"):
-        SymbolCoder(network, none)
+        SymbolCoder(network.scales(), none)
 
 
 def test_counted_banks_are_cheaper_on_other_photos(plain, tables, photos):
@@ -192,8 +192,8 @@ def test_a_context_that_no_photo_had_keeps_about_its_channels_table(plain, netwo
     hypers, rungs = network.architecture.hypers, network.architecture.rungs
     silent = [[np.zeros((hypers, 1, 1), np.int8)] for _ in range(rungs)]
     coder = BankCoder(banks.with_banks(plain, silent), rungs, hypers)
-    z = random_symbols(SymbolCoder(network, plain), (6, 6)).z
-    bits = SymbolCoder(network, plain).z_bits(z, 256 * (RUNG + 1))
+    z = random_symbols(SymbolCoder(network.scales(), plain), (6, 6)).z
+    bits = SymbolCoder(network.scales(), plain).z_bits(z, 256 * (RUNG + 1))
     assert coder.information_bits(z, RUNG) < 1.1 * bits
 
 

@@ -84,7 +84,7 @@ def test_learned_tables_are_those_of_the_format(model, tables):
     assert all(torch.equal(tables[name], table) for name, table in model.tables.items())
     assert tables[SCALES].dtype == torch.int16 and tables[SCALES].shape == (architecture.rungs, COUNT)
     assert tables[BASIS].dtype == torch.float32 and torch.equal(tables[BASIS], tables[BASIS].half().float())
-    SymbolCoder(model.codec, tables)
+    SymbolCoder(model.codec.scales(), tables)
 
 
 def test_learning_leaves_the_model_as_it_was_and_is_the_same_again(architectures, photos, tmp_path):
@@ -107,7 +107,7 @@ def test_fewer_photos_than_corrections_give_twice_as_many_as_photos(architecture
     tables = learned(model, photos[:count], 50)
     assert len(tables[BASIS]) == 2 * count and tables[SCALES].shape == (8, 2 * count)
     assert tables[BASIS].isfinite().all()
-    SymbolCoder(model.codec, tables)
+    SymbolCoder(model.codec.scales(), tables)
 
 
 def test_photos_are_looked_at_at_other_rungs_in_turn(architectures, photos, tmp_path):

@@ -28,7 +28,7 @@ def tables(network):
 
 @pytest.fixture(scope="module", params=[0, 20, SCALE_COUNT])
 def coder(request, network, tables):
-    return SymbolCoder(network, tables | {"r_skip": torch.tensor([request.param], dtype=torch.int32)})
+    return SymbolCoder(network.scales(), tables | {"r_skip": torch.tensor([request.param], dtype=torch.int32)})
 
 
 def random_symbols(coder, cells, tile=0, *, seed=0):
@@ -119,7 +119,7 @@ def test_a_table_that_is_missing_or_of_another_kind_is_named(tables, name):
 
 def test_tables_of_another_architecture_are_refused(architectures, tables):
     with pytest.raises(InvalidModel, match=r"tables\.z_frequencies must begin with \(3, 3\)"):
-        SymbolCoder(lively(architectures["two stages"]), tables)
+        SymbolCoder(lively(architectures["two stages"]).scales(), tables)
 
 
 def test_tables_that_are_none_are_refused(tables):

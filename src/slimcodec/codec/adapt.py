@@ -9,13 +9,10 @@ of their own (training/corrections); the encoder finds the c_k of a picture in c
 """
 
 import math
-from copy import copy
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from slimcodec import InvalidModel
 from slimcodec.codec import handful
@@ -23,9 +20,8 @@ from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.bitstream import MAX_CORRECTION_BYTES, MAX_CORRECTIONS, QUALITY_ONE
 from slimcodec.codec.entropy import Tables
 from slimcodec.codec.grid import Window
-from slimcodec.codec.layers import PackedSubPixelConv, packed_order
-from slimcodec.codec.network import Synthesis
-from slimcodec.codec.rate import INDEX_STEP, SCALE_COUNT
+from slimcodec.codec.networks import Head
+from slimcodec.codec.units import INDEX_STEP, SCALE_COUNT
 
 BASIS, SCALES = "head_basis", "head_scales"  # names of the tables
 LARGEST = 31  # of the integers q: nearly all are smaller
@@ -53,49 +49,43 @@ class Fit:
     """What the best correction of a picture follows from: sums over its blocks of ratio² pixels."""
 
     def __init__(self, inputs: int, outputs: int):
-        self.inner = torch.zeros(inputs, inputs, dtype=torch.float64, device="cpu")  # features by features
-        self.outer = torch.zeros(inputs, outputs, dtype=torch.float64, device="cpu")  # features by errors
+        self.inner = np.zeros((inputs, inputs))  # features by features
+        self.outer = np.zeros((inputs, outputs))  # features by errors
         self.squared_error = 0.0  # of all colours of all pixels
 
-    def add(self, features: Tensor, target: Tensor, head: Tensor) -> None:
+    def add(self, features: np.ndarray, target: np.ndarray, head: np.ndarray) -> None:
         """features [I, n], with ones last; target [O, n], what the head [O, I] should make of them."""
-        inner, head = (features @ features.T).double(), head.double()
-        outer = (features @ target.T).double() - inner @ head.T
-        self.inner += inner.cpu()
-        self.outer += outer.cpu()
+        inner = (features @ features.T).astype(np.float64)
+        head = head.astype(np.float64)
+        outer = (features @ target.T).astype(np.float64) - inner @ head.T
+        self.inner += inner
+        self.outer += outer
         # Of target - head·features, from the same sums.
-        made = head @ (2 * outer + inner @ head.T)
-        self.squared_error += float(target.double().square().sum() - made.diagonal().sum())
+        made = np.einsum("oi,io->", head, 2 * outer + inner @ head.T)
+        self.squared_error += float(np.square(target, dtype=np.float64).sum() - made)
 
 
 class Corrections:
-    """A model's basis, for its packed head, and how the integers of a correction are coded.
+    """A model's basis, for its head, and how the integers of a correction are coded.
 
     `tables`: head_basis float [K, O, I] in the order of g_s.head's outputs, each row a flat kernel and then the bias;
     head_scales int16 [Q, K], the scale index of c at every rung and shift 0. `r_tables`, `r_bits`: those of residuals,
     as codec/entropy needs them and in bits by magnitude, [64, 32].
     """
 
-    def __init__(self, g_s: Synthesis, tables: dict[str, Tensor], r_tables: Tables, r_bits: Tensor):
-        self.g_s, self.head = g_s, g_s.head
-        assert isinstance(self.head, PackedSubPixelConv)  # as in every network that is packed
-        self.order = packed_order(self.head.conv.out_channels, self.head.ratio).to(self.head.conv.weight.device)
-        self.basis = tables[BASIS].to(self.order.device, torch.float32)[:, self.order]
-        self.scales, self.r_tables = tables[SCALES].numpy().astype(np.int32), r_tables
-        self.bits = r_bits.cpu().double().numpy()
+    def __init__(
+        self, head: Head, ratio: int, tables: Mapping[str, np.ndarray], r_tables: Tables, r_bits: np.ndarray
+    ):
+        self.head, self.ratio = head, ratio
+        self.basis = np.asarray(tables[BASIS], np.float32)
+        self.scales, self.r_tables = np.asarray(tables[SCALES], np.int32), r_tables
+        self.bits = r_bits.astype(np.float64)
 
-    def applied(self, correction: Correction) -> Synthesis:
-        """g_s with a corrected head."""
-        conv, c = copy(self.head.conv), torch.from_numpy(correction.coefficients).to(self.basis)
-        change = torch.tensordot(c, self.basis, dims=1)
-        conv._parameters = {
-            "weight": torch.nn.Parameter(conv.weight + change[:, :-1].view_as(conv.weight), requires_grad=False),
-            "bias": torch.nn.Parameter(conv.bias + change[:, -1], requires_grad=False),
-        }
-        head, g_s = copy(self.head), copy(self.g_s)
-        head._modules = self.head._modules | {"conv": conv}
-        g_s._modules = self.g_s._modules | {"head": head}
-        return g_s
+    def applied(self, correction: Correction) -> Head:
+        """The head, corrected."""
+        change = np.tensordot(correction.coefficients.astype(np.float32), self.basis, axes=1)
+        weight, bias = self.head
+        return Head(weight + change[:, :-1].reshape(weight.shape), bias + change[:, -1])
 
     def write(self, correction: Correction, fixed_quality: int) -> bytes:
         index = self._index(correction.shift, fixed_quality)
@@ -116,27 +106,26 @@ class Corrections:
     def start(self) -> Fit:
         return Fit(self.basis.shape[2], self.basis.shape[1])
 
-    def add(self, fit: Fit, features: Tensor, inner: Window, pixels: Tensor) -> None:
+    def add(self, fit: Fit, features: np.ndarray, inner: Window, pixels: np.ndarray) -> None:
         """features [1, C, h, w] of g_s before its head; pixels of the window `inner` of them alone,
         [1, 3, ratio·h', ratio·w'], less the middle grey. What is around is seen by the head."""
-        conv, ratio = self.head.conv, self.head.ratio
-        kernel = conv.kernel_size[0]
-        if kernel > 1:
-            features = F.unfold(features, kernel, padding=kernel // 2).unflatten(2, features.shape[2:])
-        seen = features[0, :, *inner.slices].flatten(1)
-        target = F.pixel_unshuffle(pixels, ratio)[0].flatten(1)[self.order]
-        assert conv.bias is not None
-        weights = torch.cat([conv.weight.flatten(1), conv.bias[:, None]], dim=1)
-        fit.add(torch.cat([seen, torch.ones_like(seen[:1])]), target, weights)
+        kernel = self.head.weight.shape[-1]
+        seen = _unfolded(features[0], kernel)[:, *inner.slices]
+        seen = seen.reshape(len(seen), -1)
+        _, colours, height, width = pixels.shape
+        blocks = pixels.reshape(colours, height // self.ratio, self.ratio, width // self.ratio, self.ratio)
+        target = blocks.transpose(0, 2, 4, 1, 3).reshape(colours * self.ratio**2, -1)
+        weights = np.concatenate([self.head.weight.reshape(len(target), -1), self.head.bias[:, None]], axis=1)
+        fit.add(np.concatenate([seen, np.ones_like(seen[:1])]), target, weights)
 
     def best(self, fit: Fit, fixed_quality: int, error_bits: float) -> Correction | None:
         """The correction that costs the fewest bits and errors together; None where none pays.
 
         error_bits  what a squared error of 1, in one colour of one pixel, counts for in bits
         """
-        flat = self.basis.cpu().double()
-        curvature = error_bits * np.einsum("koi,lio->kl", flat, (flat @ fit.inner).transpose(1, 2), optimize=True)
-        slope = error_bits * torch.einsum("koi,io->k", flat, fit.outer).numpy()
+        flat = self.basis.astype(np.float64)
+        curvature = error_bits * np.einsum("koi,loi->kl", flat, flat @ fit.inner, optimize=True)
+        slope = error_bits * np.einsum("koi,io->k", flat, fit.outer)
         step = math.sqrt(STEP_ERROR / max(float(curvature.diagonal().mean()), 1e-12))
         shift = min(max(0, round(-math.log(step) / INDEX_STEP)), MAX_SHIFT)
         best, most = self._at(shift, curvature, slope, fixed_quality)
@@ -177,7 +166,16 @@ def integers(curvature: np.ndarray, slope: np.ndarray, bits: np.ndarray) -> tupl
     return q.astype(np.int16), -float(cost)
 
 
-def check_tables(tables: dict[str, Tensor], architecture: Architecture) -> None:
+def _unfolded(features: np.ndarray, kernel: int) -> np.ndarray:
+    """[C, h, w] → what a convolution sees at each place, zeros beyond the edges: [C·k², h, w]."""
+    if kernel == 1:
+        return features
+    padded = np.pad(features, [(0, 0), (kernel // 2, kernel // 2), (kernel // 2, kernel // 2)])
+    seen = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), axis=(1, 2))
+    return seen.transpose(0, 3, 4, 1, 2).reshape(-1, *features.shape[1:])
+
+
+def check_tables(tables: Mapping[str, Any], architecture: Architecture) -> None:
     """Raises InvalidModel for a basis that does not fit the architecture."""
     if BASIS not in tables:
         return

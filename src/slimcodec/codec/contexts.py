@@ -13,10 +13,10 @@ The bank is one of K probability tables, which all channels and rungs share: whe
 one. Nothing is signalled.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from torch import Tensor
 
 from slimcodec import InvalidModel
 from slimcodec.codec import entropy
@@ -70,8 +70,8 @@ class BankCoder:
     Raises InvalidModel for tables that do not fit each other or the number of rungs and channels.
     """
 
-    def __init__(self, tables: dict[str, Tensor], rungs: int, hypers: int):
-        frequencies, banks = (tables[name].numpy() for name in ("z_bank_frequencies", "z_banks"))
+    def __init__(self, tables: Mapping[str, np.ndarray], rungs: int, hypers: int):
+        frequencies, banks = (tables[name] for name in ("z_bank_frequencies", "z_banks"))
         sums, activities = banks.shape[2:]
         expected = {"z_banks": (sums, activities), "z_weights": (), "z_sum_edges": (sums - 1,),
                     "z_activity_edges": (activities - 1,)}  # fmt: skip
@@ -84,7 +84,7 @@ class BankCoder:
             frequencies.ravel().astype(np.int32), *_bytes(len(frequencies)), escape=False
         )
         parts = (
-            np.ascontiguousarray(tables[name].numpy())
+            np.ascontiguousarray(tables[name])
             for name in ("z_weights", "z_sum_edges", "z_activity_edges", "z_banks")
         )
         self.rules = [Rule(*of_rung) for of_rung in zip(*parts, strict=True)]

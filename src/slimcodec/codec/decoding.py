@@ -73,7 +73,7 @@ class _Decoding:
     def __init__(self, transforms: Transforms, contents: bitstream.Contents, area: Window):
         self.transforms, self.header, self.area = transforms, contents.header, area
         self.grid = whole(self.header.cells)
-        self.g_s = transforms.g_s(transforms.read_correction(contents.correction, self.header.quality))
+        self.head = transforms.head(transforms.read_correction(contents.correction, self.header.quality))
         _, self.latent_margin, self.pixel_margin = transforms.margins
         self.reach = self.latent_margin + -(-self.pixel_margin // LATENTS)  # cells that a pixel depends on
 
@@ -97,7 +97,7 @@ class _Decoding:
             return self._flat(window)
         y_hat = self.transforms.latents(symbols, self.header.quality)
         heap.trim(is_big(self.grid))
-        return self.transforms.synthesise_area(y_hat, cells, window, self.grid, self.g_s, progress)
+        return self.transforms.synthesise_area(y_hat, cells, window, self.grid, self.head, progress)
 
     def cells_seen(self, area: Window) -> Window:
         """The cells whose symbols an area of pixels depends on."""
@@ -127,11 +127,11 @@ class _Decoding:
         for values in symbols:
             values.fill(0)
         y_hat = self.transforms.latents(symbols, self.header.quality)
-        return self.transforms.synthesise_area(y_hat, cells, cells.finer(CELL), cells, self.g_s)
+        return self.transforms.synthesise_area(y_hat, cells, cells.finer(CELL), cells, self.head)
 
     def bytes_needed(self, contents: bitstream.Contents) -> int:
         """What decoding takes beyond the library, the model and the file's own bytes, at most."""
-        architecture = self.transforms.network.architecture
+        architecture = self.transforms.architecture
         mode_bytes = 1 if self.header.grey and "alpha" not in contents.chunks else 4  # as Pillow keeps them
         return mode_bytes * math.prod(self.area.shape) + self._working_bytes(architecture)
 

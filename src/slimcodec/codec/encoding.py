@@ -11,11 +11,11 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
+from array_api_compat import array_namespace
 
 from slimcodec.codec import bitstream, decoding, heap, pictures
 from slimcodec.codec.adapt import Correction, Fit
+from slimcodec.codec.costs import STEPS, error_bits
 from slimcodec.codec.grid import (
     CELL,
     LATENTS,
@@ -28,9 +28,8 @@ from slimcodec.codec.grid import (
     is_big,
 )
 from slimcodec.codec.isolation import isolated
-from slimcodec.codec.network import join_planes
 from slimcodec.codec.progress import Progress, part_of, tell
-from slimcodec.codec.refine import STEPS, error_bits, refine
+from slimcodec.codec.rounding import Array
 from slimcodec.codec.symbols import SCALE_MARGIN, Symbols, copy_symbols, tile_number
 from slimcodec.codec.tiling import hyper_margin
 from slimcodec.codec.transforms import Transforms
@@ -57,7 +56,7 @@ class Encoding:
         alpha = None if picture.alpha is None else (rows.tobytes() for rows in in_strips(picture.alpha))
         profiles = {"icc": picture.icc, "exif": picture.exif, "xmp": picture.xmp}
         self.chunks = bitstream.compress_chunks(pixels=height * width, alpha=alpha, **profiles)
-        self._refined: tuple[tuple[int, int], Tensor] | None = None
+        self._refined: tuple[tuple[int, int], Array] | None = None
         self._latest: tuple[tuple[int, int], _Group] | None = None
 
     @property
@@ -72,7 +71,7 @@ class Encoding:
 
     @cached_property
     @isolated
-    def y(self) -> Tensor:
+    def y(self) -> Array:
         """All latents, [1, M, H'/16, W'/16]. They do not depend on the quality."""
         return self.transforms.analyse(self.picture.pixels, progress=None if self.effort else self.progress)
 
@@ -126,7 +125,7 @@ class Encoding:
     def _best(self, fit: Fit | None, fixed_quality: int) -> Correction | None:
         if fit is None or self.transforms.corrections is None:
             return None
-        ladder = self.transforms.network.architecture.quality_ladder
+        ladder = self.transforms.architecture.quality_ladder
         return self.transforms.corrections.best(fit, fixed_quality, error_bits(ladder, fixed_quality))
 
     def _groups(self, fixed_quality: int, effort: int | None, fit: Fit | None = None) -> Iterator["_Group"]:
@@ -174,24 +173,26 @@ class Encoding:
                 y.take(seen.finer(LATENTS)), z_hat, index, fixed_quality, refined=refined
             )
             copy_symbols(Symbols(z.integers[:, *seen.slices], index, r), seen, symbols, window, within=piece)
-            y_hat = None if big and not fit else join_planes(planes)
+            y_hat = None if big and not fit else self.transforms.join_planes(planes)
             del r, planes, index
             if y_hat is not None and fit:
                 self.transforms.add_to_fit(fit, y_hat, seen, piece, self.picture.pixels)
             heap.trim(big)
         return _Group(window, symbols, None if big else y_hat)
 
-    def _kept_y(self, strip: Window) -> Tensor:
+    def _kept_y(self, strip: Window) -> Array:
         return self.y[:, :, *strip.slices]
 
-    def _new_y(self, strip: Window) -> Tensor:
+    def _new_y(self, strip: Window) -> Array:
         along = self.grid.long_axis
         begin, end = (strip[edge] / self.grid.finer(LATENTS)[along + 2] for edge in (along, along + 2))
         report = part_of(self.progress, begin, end)
         return self.transforms.analyse(self.picture.pixels, strip, report)
 
-    def _refine(self, z: "_HyperLatents", fixed_quality: int, effort: int) -> Tensor:
+    def _refine(self, z: "_HyperLatents", fixed_quality: int, effort: int) -> Array:
         """All of y, refined; that of the latest quality is kept."""
+        from slimcodec.codec.refine import refine  # which needs PyTorch
+
         if self._refined is None or self._refined[0] != (fixed_quality, effort):
             self._refined = None
             refined = refine(
@@ -223,42 +224,42 @@ class _Group(NamedTuple):
 
     window: Window  # of cells
     symbols: Symbols
-    y_hat: Tensor | None  # [1, M, h, w]; of a big picture it is not kept
+    y_hat: Array | None  # [1, M, h, w]; of a big picture it is not kept
 
 
 class Band:
-    """A tensor [1, C, h, w] over a picture's grid, made in strips as far as it is asked for, dropped when told to be.
+    """An array [1, C, h, w] over a picture's grid, made in strips as far as it is asked for, dropped when told to be.
 
     make(strip) gives the next strip: all across, and along the axis (0: rows, 1: columns) what is missing.
     """
 
-    def __init__(self, make: Callable[[Window], Tensor], grid: Window, along: int):
+    def __init__(self, make: Callable[[Window], Array], grid: Window, along: int):
         self.make, self.grid, self.along = make, grid, along
-        self.strips: list[tuple[int, Tensor]] = []  # where each begins, and what it holds
+        self.strips: list[tuple[int, Array]] = []  # where each begins, and what it holds
         self.end = grid[along]
 
-    def take(self, window: Window) -> Tensor:
+    def take(self, window: Window) -> Array:
         if self.end < window[self.along + 2]:
             self.strips.append((self.end, self.make(self._strip(self.end, window[self.along + 2]))))
             self.end = window[self.along + 2]
         found = [strip[:, :, *part.slices] for strip, part in self._parts(window)]
-        return found[0] if len(found) == 1 else torch.cat(found, dim=2 + self.along)
+        return found[0] if len(found) == 1 else array_namespace(*found).concat(found, axis=2 + self.along)
 
     def forget(self, before: int) -> None:
         """Keep nothing that begins before this element of the axis."""
         window = self._strip(before, self.end)
         self.strips = [
-            (max(begin, before), strip if begin >= before else strip[:, :, *part.slices].clone())
+            (max(begin, before), strip if begin >= before else _copied(strip[:, :, *part.slices]))
             for (begin, _), (strip, part) in zip(self._touched(window), self._parts(window), strict=True)
         ]
 
-    def _parts(self, window: Window) -> Iterator[tuple[Tensor, Window]]:
+    def _parts(self, window: Window) -> Iterator[tuple[Array, Window]]:
         """The strips that the window touches, and which part of each, in its own coordinates, is in the window."""
         for begin, strip in self._touched(window):
             covered = self._strip(begin, begin + strip.shape[2 + self.along])
             yield strip, covered.grown(0, window).seen_from(covered)
 
-    def _touched(self, window: Window) -> list[tuple[int, Tensor]]:
+    def _touched(self, window: Window) -> list[tuple[int, Array]]:
         low, high = window[self.along], window[self.along + 2]
         return [(begin, strip) for begin, strip in self.strips
                 if begin < high and low < begin + strip.shape[2 + self.along]]  # fmt: skip
@@ -273,23 +274,27 @@ class _HyperLatents:
 
     def __init__(self, transforms: Transforms, y: Band, grid: Window, fixed_quality: int):
         self.transforms, self.y, self.grid, self.fixed_quality = transforms, y, grid, fixed_quality
-        self.margin = hyper_margin(transforms.network.architecture)
-        self.integers = np.zeros((transforms.network.architecture.hypers, *grid.shape), np.int8)
+        self.margin = hyper_margin(transforms.architecture)
+        self.integers = np.zeros((transforms.architecture.hypers, *grid.shape), np.int8)
         self.band = Band(self._make, grid, grid.long_axis)
 
-    def take(self, window: Window, tile: int) -> tuple[Tensor, np.ndarray]:
+    def take(self, window: Window, tile: int) -> tuple[Array, np.ndarray]:
         """z_hat [1, N, h, w] of a window of cells, and its scale indices in tiles of `tile` cells, [4, M, 2·h, 2·w]."""
         self.band.take(window.grown(SCALE_MARGIN, self.grid))
         return self.band.take(window), self.transforms.coder.scale_index(
             self.integers, self.fixed_quality, tile, window
         )
 
-    def _make(self, strip: Window) -> Tensor:
+    def _make(self, strip: Window) -> Array:
         seen = strip.grown(self.margin, self.grid)
         z_hat = self.transforms.hyper_latents(self.y.take(seen.finer(LATENTS)), self.fixed_quality)
         z_hat = z_hat[:, :, *strip.seen_from(seen).slices]
-        self.integers[:, *strip.slices] = z_hat[0].to("cpu", torch.int8).numpy()
+        self.integers[:, *strip.slices] = self.transforms.networks.numpy(z_hat)[0]
         return z_hat
+
+
+def _copied(values: Array) -> Array:
+    return array_namespace(values).asarray(values, copy=True)
 
 
 def in_strips(pixels: np.ndarray | pictures.LazyPixels) -> Iterator[np.ndarray]:

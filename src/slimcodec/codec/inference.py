@@ -8,27 +8,37 @@ it knows the decoder's picture. Big pictures pass the networks window by window 
 they take beyond their own pixels has a bound.
 """
 
+from functools import cached_property
+from importlib.util import find_spec
 from operator import index
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
 
 from slimcodec import InvalidFile, InvalidInput
-from slimcodec.codec import bitstream, decoding, models, pictures, targets
+from slimcodec.codec import bitstream, decoding, pictures, stored, targets, zoo
 from slimcodec.codec.bitstream import QUALITY_ONE
+from slimcodec.codec.costs import STEPS
 from slimcodec.codec.encoding import Encoding
 from slimcodec.codec.grid import Window, whole
 from slimcodec.codec.isolation import isolated
-from slimcodec.codec.network import HyperpriorCodec
 from slimcodec.codec.progress import Progress
-from slimcodec.codec.quantise import Quantiser
-from slimcodec.codec.refine import STEPS
 from slimcodec.codec.symbols import SymbolCoder
 from slimcodec.codec.targets import DEFAULT_QUALITY
-from slimcodec.codec.transforms import PRECISIONS, Transforms
+from slimcodec.codec.transforms import Transforms
+
+if TYPE_CHECKING:
+    import torch
+
+    from slimcodec.codec.models import Model
+    from slimcodec.codec.network import HyperpriorCodec
+    from slimcodec.codec.quantise import Quantiser
+    from slimcodec.codec.stored import Stored
+    from slimcodec.codec.torch_networks import TorchNetworks
+
+BACKENDS = "onnx", "torch"
 
 
 class Estimate(NamedTuple):
@@ -40,18 +50,18 @@ class Codec:
     """A loaded model. `device` and `precision` say how the networks run; the integers of a file depend on neither."""
 
     @isolated
-    def __init__(self, model: models.Model, device: str | torch.device = "cpu", precision: str = "float32"):
-        self.model, self.transforms = model, Transforms(model, device, precision)
+    def __init__(self, model: "Model | Stored", device: "str | torch.device" = "cpu", precision: str = "float32"):
+        self.model, self._how = model, (str(device), precision)
+        self.transforms: Transforms = model.transforms(*self._how)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy, also one by pickle in another process, is made of the model anew."""
-        precision = next(name for name, dtype in PRECISIONS.items() if dtype == self.precision)
-        return type(self), (self.model, str(self.device), precision)
+        return type(self), (self.model, *self._how)
 
     @property
-    def network(self) -> HyperpriorCodec:
-        """The networks, prepared for inference."""
-        return self.transforms.network
+    def network(self) -> "HyperpriorCodec":
+        """PyTorch's networks, prepared for inference."""
+        return self._torch.codec
 
     @property
     def coder(self) -> SymbolCoder:
@@ -59,17 +69,29 @@ class Codec:
         return self.transforms.coder
 
     @property
-    def quantiser(self) -> Quantiser:
-        return self.transforms.quantiser
+    def quantiser(self) -> "Quantiser":
+        return self._torch.rounding
 
     @property
-    def device(self) -> torch.device:
-        return self.transforms.device
+    def device(self) -> "torch.device":
+        return self._torch.device
 
     @property
-    def precision(self) -> torch.dtype | None:
+    def precision(self) -> "torch.dtype | None":
         """Of mixed precision; None for float32."""
-        return self.transforms.precision
+        return self._torch.precision
+
+    @property
+    def _torch(self) -> "TorchNetworks":
+        networks: Any = self._differentiable.networks
+        return networks
+
+    @cached_property
+    def _differentiable(self) -> Transforms:
+        """What effort needs: networks in PyTorch. They are loaded for that if others run this codec."""
+        if not isinstance(self.model, stored.Stored):
+            return self.transforms
+        return _in_pytorch(self.model.directory).transforms()
 
     @property
     def model_hash(self) -> bytes:
@@ -105,7 +127,7 @@ class Codec:
         """
         return targets.compress(
             self.encoding(picture, effort=effort, strip=strip, tile=tile, progress=progress),
-            self.network.architecture.rungs,
+            self.transforms.architecture.rungs,
             quality=quality,
             target_bpp=target_bpp,
             max_bytes=max_bytes,
@@ -156,27 +178,56 @@ class Codec:
         """A picture with its latents, which do not depend on the quality, ready to be written at any."""
         effort = _whole_number(effort, "effort", len(STEPS) - 1)
         tile = None if tile is None else _whole_number(tile, "tile", 255)
-        return Encoding(self.transforms, pictures.from_picture(picture, strip=strip), effort, tile, progress)
+        transforms = self._differentiable if effort else self.transforms
+        return Encoding(transforms, pictures.from_picture(picture, strip=strip), effort, tile, progress)
 
     def fixed_quality(self, quality: float) -> int:
         """Quality as 8.8 fixed point; InvalidInput outside 1…8 (the model's number of rungs)."""
-        return targets.fixed_quality(quality, self.network.architecture.rungs)
+        return targets.fixed_quality(quality, self.transforms.architecture.rungs)
 
     def _check(self, header: bitstream.Header) -> None:
         if header.model_hash != self.model_hash:
             raise InvalidFile(
                 f"made with model {header.model_hash.hex()}, this one is {self.model_hash.hex()}: load that model"
             )
-        if not QUALITY_ONE <= header.quality <= QUALITY_ONE * self.network.architecture.rungs:
+        if not QUALITY_ONE <= header.quality <= QUALITY_ONE * self.transforms.architecture.rungs:
             raise InvalidFile(f"quality {header.quality / QUALITY_ONE:g} is outside this model's range")
 
 
-def load(name_or_directory: str | Path, device: str | torch.device = "cpu", precision: str = "float32") -> Codec:
+def load(
+    name_or_directory: str | Path,
+    device: "str | torch.device" = "cpu",
+    precision: str = "float32",
+    *,
+    backend: str | None = None,
+) -> Codec:
     """Load a codec by its name in students/ or teachers/, or by its model directory. Raises InvalidModel.
 
-    precision "bfloat16" runs the float half of the networks in mixed precision; files stay readable either way.
+    precision  "bfloat16" runs the float half of the networks in mixed precision; files stay readable either way
+    backend    what runs the networks: "onnx" (ONNX Runtime: light, on the CPU in float32) or "torch" (PyTorch: any
+               device); None takes the first that can do what is asked for and is installed. Files are the same but
+               for rounding: each reads what the other wrote
     """
-    return Codec(models.load(name_or_directory), device, precision)
+    if backend not in (None, *BACKENDS):
+        raise InvalidInput(f"backend {backend!r}: must be one of {', '.join(BACKENDS)}")
+    plain = str(device) == "cpu" and precision == "float32"
+    if backend == "onnx" and not plain:
+        raise InvalidInput("backend onnx: runs on the CPU in float32; leave out device and precision, or take torch")
+    if backend == "onnx" or (backend is None and plain and _has_onnx(zoo.find(name_or_directory))):
+        return Codec(stored.load(name_or_directory))
+    return Codec(_in_pytorch(name_or_directory), device, precision)
+
+
+def _has_onnx(directory: Path) -> bool:
+    return find_spec("onnxruntime") is not None and stored.has_graphs(directory)
+
+
+def _in_pytorch(name_or_directory: str | Path) -> "Model":
+    try:
+        from slimcodec.codec import models
+    except ModuleNotFoundError as error:
+        raise InvalidInput(f"this needs {error.name}, which is not installed: pip install 'slimcodec[torch]'") from error
+    return models.load(name_or_directory)
 
 
 def _area(region: tuple[int, int, int, int] | None, header: bitstream.Header) -> Window:

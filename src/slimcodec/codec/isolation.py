@@ -7,12 +7,11 @@ default dtype and device are none of this module's business: everything in codec
 import contextlib
 import functools
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
-
-import torch
 
 import slimcodec
 
@@ -40,13 +39,24 @@ class _Setting(NamedTuple):
 class _MatmulPrecision:
     """`torch.set_float32_matmul_precision` as an attribute."""
 
-    precision = property(
-        lambda _: torch.get_float32_matmul_precision(), lambda _, value: torch.set_float32_matmul_precision(value)
-    )
+    @property
+    def precision(self) -> str:
+        import torch
+
+        return torch.get_float32_matmul_precision()
+
+    @precision.setter
+    def precision(self, value: str) -> None:
+        import torch
+
+        torch.set_float32_matmul_precision(value)
 
 
+@functools.cache
 def _settings() -> list[_Setting]:
     """oneDNN with real float32: in bfloat16, which some settings allow it, a picture has another file."""
+    import torch
+
     onednn: Any = torch.backends.mkldnn  # what is in it depends on the version
     settings = [_Setting(onednn, "enabled", (True,))] if onednn.is_available() else []
     if hasattr(onednn, "conv"):  # PyTorch 2.9
@@ -55,28 +65,38 @@ def _settings() -> list[_Setting]:
     return [*settings, _Setting(_MatmulPrecision(), "precision", ("highest",))]
 
 
-SETTINGS = _settings()
 _lock = threading.Lock()
 _calls = 0  # now in progress, in all threads
 _before: dict[int, Any] = {}  # number of a setting → what the first of them found
 
 
 def isolated(function: Callable) -> Callable:
-    """Run a function with gradients allowed, without autocast, and with `SETTINGS`; then all is as it was before."""
+    """Run a function with gradients allowed, without autocast, and with `_settings`; then all is as it was before.
+
+    Where nothing has imported PyTorch, there is nothing to set.
+    """
 
     @functools.wraps(function)
     def call(*arguments: Any, **keywords: Any) -> Any:
-        _go_on_after_fork()
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(_own_settings())
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.enable_grad())
-            for kind in ("cpu", "cuda"):
-                if torch.is_autocast_enabled(kind):
-                    stack.enter_context(torch.autocast(kind, enabled=False))
+        with _isolation() if "torch" in sys.modules else contextlib.nullcontext():
             return function(*arguments, **keywords)
 
     return call
+
+
+@contextlib.contextmanager
+def _isolation() -> Iterator[None]:
+    import torch
+
+    _go_on_after_fork()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_own_settings())
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
 
 
 @contextlib.contextmanager
@@ -87,7 +107,7 @@ def _own_settings() -> Iterator[None]:
         _calls += 1
     try:
         with _lock:
-            for number, setting in enumerate(SETTINGS):
+            for number, setting in enumerate(_settings()):
                 if (found := setting.get()) not in setting.wanted:
                     _before.setdefault(number, found)
                     setting.set(setting.wanted[0])
@@ -97,19 +117,21 @@ def _own_settings() -> Iterator[None]:
             _calls -= 1
             if not _calls:
                 for number, value in _before.items():
-                    SETTINGS[number].restore(value)
+                    _settings()[number].restore(value)
                 _before.clear()
 
 
 def _go_on_after_fork() -> None:
     """OpenMP's threads do not survive a fork, and PyTorch would wait for them for ever: one thread needs no others."""
+    import torch
+
     if slimcodec.forked and torch.get_num_threads() > 1:
         torch.set_num_threads(1)
         warnings.warn(
             "slimcodec: this process was forked, so it computes with one thread, as more would wait for each other "
             "for ever. To use more, start processes by multiprocessing's 'spawn' or 'forkserver'",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=5,  # of whoever calls what is isolated
         )
 
 

@@ -24,7 +24,11 @@ from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.atomic import write_text  # noqa: F401 - as what is imported from zoo
 from slimcodec.codec.complexity import decoder_macs_per_pixel, encoder_macs_per_pixel, macs_per_pixel
 from slimcodec.codec.isolation import isolated
-from slimcodec.codec.network import GAIN_UNIT, HyperpriorCodec
+from slimcodec.codec.network import HyperpriorCodec
+from slimcodec.codec.stored import read_checked
+from slimcodec.codec.torch_networks import TorchNetworks
+from slimcodec.codec.transforms import Transforms
+from slimcodec.codec.units import GAIN_UNIT
 from slimcodec.codec.zoo import (  # noqa: F401 - who needs tensors too has the rest of a directory through here
     CARD,
     DESCRIPTION,
@@ -56,6 +60,12 @@ class Model(NamedTuple):
     @property
     def sha256(self) -> str:
         return self.info["weights_sha256"]
+
+    def transforms(self, device: str | torch.device = "cpu", precision: str = "float32") -> Transforms:
+        """Raises InvalidInput for a device or precision that cannot be used, InvalidModel for tables that are none."""
+        tables = {name: table.numpy() for name, table in self.tables.items()}
+        networks = TorchNetworks(self.codec, tables, device, precision)
+        return Transforms(networks, self.codec.scales(), tables, self.directory, self.sha256)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For pickle, to which the tables' uint16 mean nothing."""
@@ -309,15 +319,7 @@ def _replace(partial: Path, directory: Path) -> None:
 
 def _read_tensors(path: Path, sha256: str | None = None, max_bytes: int | None = None) -> dict[str, Tensor]:
     """The tensors of a file, which must have that hash, if one is given, no more bytes, and no NaN."""
-    try:
-        size = path.stat().st_size
-        if max_bytes is not None and size > max_bytes:
-            raise InvalidModel(f"{path}: has {size:,} bytes, more than this architecture can need; copy it again")
-        data = path.read_bytes()
-    except OSError as error:
-        raise InvalidModel(f"{path}: cannot be read ({error.strerror}); copy the whole model directory") from error
-    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
-        raise InvalidModel(f"{path}: its sha256 is not the one in {DESCRIPTION}; the file is damaged or edited")
+    data = read_checked(path, sha256, max_bytes)
     try:
         tensors = parse_tensors(data)
     except (SafetensorError, KeyError, ValueError) as error:

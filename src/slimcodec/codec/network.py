@@ -41,10 +41,10 @@ from slimcodec.codec.layers import (
     round_ste,
     upsample,
 )
+from slimcodec.codec.scales import Scales
+from slimcodec.codec.units import GAIN_UNIT, INDEX_STEP, MID_GREY
 
-MID_GREY = 0.5  # pictures are centred around it: without, the first steps are spent on learning the mean
 INITIAL_GAIN = 8.0  # y starts with a standard deviation of about 1: 8 quantisation steps
-GAIN_UNIT = 16  # log_gain is stored in 1/16 of a scale-index step
 
 
 class Coded(NamedTuple):
@@ -241,7 +241,7 @@ class HyperpriorCodec(nn.Module):
 
     def gain(self, shift: Tensor) -> Tensor:
         """s [B, M] → the gain that multiplies the residual, [B, M]."""
-        return torch.exp(shift * (rate.INDEX_STEP / GAIN_UNIT))
+        return torch.exp(shift * (INDEX_STEP / GAIN_UNIT))
 
     def scale_index(self, z_hat: Tensor, shift: Tensor) -> Tensor:
         """z_hat [B, N, h, w], s [B, M] → index of every residual in planes, a multiple of 1/16, not clamped."""
@@ -274,6 +274,12 @@ class HyperpriorCodec(nn.Module):
             for position, plane in enumerate(planes)
         }
         return [found[plane] for plane in range(PLANES)]
+
+    @torch.no_grad()
+    def scales(self) -> Scales:
+        """What the scale index takes, in integers alone; of a codec that is not packed."""
+        layers = [[tensor.cpu().numpy() for tensor in layer.quantised()] for layer in self.h_scale.integer_layers]
+        return Scales(self.architecture, (self.log_gain * GAIN_UNIT).round().cpu().numpy(), layers)
 
     def pack(self) -> "HyperpriorCodec":
         """The same for inference, a new module; layers that have nothing to prepare are shared."""
@@ -349,7 +355,7 @@ def _initial_log_gain(architecture: Architecture, device: str | torch.device) ->
     """The quantisation step that suits lmbda goes with lmbda^-½ at high rate; the middle one starts at INITIAL_GAIN."""
     ladder = architecture.quality_ladder
     middle = ladder[len(ladder) // 2]
-    steps = [math.log(INITIAL_GAIN * (lmbda / middle) ** 0.5) / rate.INDEX_STEP for lmbda in ladder]
+    steps = [math.log(INITIAL_GAIN * (lmbda / middle) ** 0.5) / INDEX_STEP for lmbda in ladder]
     return torch.tensor([[step] * architecture.latents for step in steps], dtype=torch.float32, device=device)
 
 

@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from slimcodec.codec.layers import clamp_ste
+from slimcodec.codec.units import INDEX_STEP, SCALE_COUNT, SCALE_MIN
 
-SCALE_COUNT = 64
-SCALE_MIN, SCALE_MAX = 0.11, 256.0
-INDEX_STEP = math.log(SCALE_MAX / SCALE_MIN) / (SCALE_COUNT - 1)  # natural logarithm per index step
 LIKELIHOOD_MIN = 2.0**-16  # a file's tables give no symbol less; an escaped one costs 16 bits on top of the escape
 
 

@@ -17,22 +17,16 @@ from torch.optim.adam import adam
 
 import slimcodec
 from slimcodec import InvalidInput
-from slimcodec.codec.bitstream import QUALITY_ONE
+from slimcodec.codec.costs import error_bits
 from slimcodec.codec.grid import CELL, LATENTS, PLANE_CELLS, Window, whole
 from slimcodec.codec.network import from_planes, to_planes
+from slimcodec.codec.torch_networks import TorchNetworks
 from slimcodec.codec.pictures import LazyPixels
 from slimcodec.codec.quantise import Quantiser
 from slimcodec.codec.transforms import Transforms
 
-# Gradient steps for effort 0…10. On 256² crops of four pictures of cid22-validation, qualities 1, 3, 5 and 7, the
-# BD-rate against effort 0 is -1.1 % after 3, -1.7 % after 10, -1.8 % after 20, -1.9 % after 30, and the same after 100.
-# 90 steps with noise and a falling temperature gained 1.5 %, 20 nothing; constants found on the same crops.
-STEPS = (0, 3, 5, 7, 10, 14, 20, 26, 32, 40, 50)
 LEARNING_RATE = 0.1  # quantisation steps; divided by √steps
 FREE = 0.2  # of the steps: none is decided before
-# What a squared error costs, in the ladder's lmbda: along the curve of bits over squared error it is 1.1 to 1.5. At 1,
-# the same gain in cost lowered the qualities further and the BD-rate less.
-ERROR_WEIGHT = 1.3
 # Cells: a big picture is refined in pieces, each with its surroundings. The g_s of slim-2k sees 48 pixels around, less
 # than a cell.
 TILE, MARGIN = 16, 1
@@ -53,8 +47,8 @@ def refine(
     tell(done, of) is called after every step. A piece that does not gain stays as it was. Its residuals
     are to be chosen as `refined` ones.
     """
-    z = z_hat[0].to("cpu", torch.int8).numpy()
-    index = torch.from_numpy(transforms.coder.scale_index(z, fixed_quality, tile))[None].to(transforms.device)
+    z = transforms.networks.numpy(z_hat)[0].astype(np.int8)
+    index = transforms.networks.native(transforms.coder.scale_index(z, fixed_quality, tile))[None]
     refined = y.clone()
     grid = whole(z.shape[1:])
     pieces = grid.even_tiles(TILE)
@@ -84,13 +78,14 @@ class _Piece:
         fixed_quality: int,
         window: Window,
     ):
-        self.transforms, self.network = transforms, transforms.network
+        assert isinstance(transforms.networks, TorchNetworks)  # no others have gradients
+        self.network, self.quantiser = transforms.networks.codec, transforms.networks.rounding
         at_16, at_32 = window.finer(LATENTS), window.finer(PLANE_CELLS)
         # Clones, because tensors made in inference mode cannot take part in differentiation.
         self.y = y[:, :, *at_16.slices].clone()
         self.z_hat = z_hat[:, :, *window.slices].clone()
         self.index = index[:, :, :, *at_32.slices].clone()
-        self.gain = transforms.gain(fixed_quality)[:, None, :, None, None].clone()
+        self.gain = transforms.gain(fixed_quality)[:, None].clone()
         area = window.finer(CELL).grown(0, whole(pixels.shape[:2]))  # what is padding costs nothing
         self.x = transforms.padded(pixels, area).clone()
         self.error_bits = error_bits(self.network.architecture.quality_ladder, fixed_quality)
@@ -113,7 +108,7 @@ class _Piece:
 
     def x_hat(self, stages: list["_Stage"], decided: float) -> Tensor:
         """The picture of latents on their way, of whose residuals that share is decided."""
-        with _mixed_precision(self.transforms.device):
+        with _mixed_precision(self.y.device):
             features, y_hat = [self.network.h_mean(self.z_hat)], []
             for stage, _ in self.network.stages():
                 mu = self.network.means(stage, features)
@@ -129,7 +124,7 @@ class _Piece:
     @torch.no_grad()
     def cost(self, u: Tensor) -> float:
         """Bits plus what the squared error counts for, of the whole piece, as a file has it. u: y·gain in planes."""
-        quantiser = self.transforms.quantiser
+        quantiser = self.quantiser
         features, y_hat, bits = [self.network.h_mean(self.z_hat)], [], []
         for stage, planes in self.network.stages():
             mu, index = self.network.means(stage, features), self.index[:, planes]
@@ -179,7 +174,7 @@ class _Stage:
     """The latents of one stage's planes, u = y·gain [1, n, M, h, w], in the memory order that convolutions like."""
 
     def __init__(self, piece: _Piece, planes: list[int], u: Tensor, generator: torch.Generator):
-        self.quantiser, self.gain = piece.transforms.quantiser, piece.gain
+        self.quantiser, self.gain = piece.quantiser, piece.gain
         self.u = _channels_last(u[:, planes]).requires_grad_(True)
         self.index = _channels_last(piece.index[:, planes].long())
         self.turn = _channels_last(torch.rand(self.u.shape, generator=generator, dtype=u.dtype, device=u.device))
@@ -236,14 +231,3 @@ def _mixed_precision(device: torch.device) -> torch.autocast:
     """bfloat16 where a CPU multiplies it in hardware: steps are a third faster, and gain the same."""
     enabled = device.type == "cpu" and getattr(torch.cpu, "_is_amx_tile_supported", bool)()
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
-
-
-def error_bits(ladder: tuple[float, ...], fixed_quality: int) -> float:
-    """What a squared error of 1 in one colour of one pixel, which go from 0 to 1, counts for in bits."""
-    return ERROR_WEIGHT * 255**2 / 3 * lmbda_at(ladder, fixed_quality)
-
-
-def lmbda_at(ladder: tuple[float, ...], fixed_quality: int) -> float:
-    """The ladder's lmbda at a quality (8.8), geometrically between its rungs."""
-    logs = np.log(np.asarray(ladder))
-    return float(np.exp(np.interp(fixed_quality / QUALITY_ONE - 1, np.arange(len(ladder)), logs)))

@@ -3,44 +3,43 @@
 Everything that decides how bits are parsed is here, and all of it is integers.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from slimcodec import InvalidModel
-from slimcodec.codec import adapt, bitstream, entropy, quantise
+from slimcodec.codec import adapt, bitstream, entropy, rounding
 from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.contexts import BankCoder
 from slimcodec.codec.grid import PLANE_CELLS, PLANES, Window, whole
-from slimcodec.codec.network import GAIN_UNIT, HyperpriorCodec
-from slimcodec.codec.rate import SCALE_COUNT
+from slimcodec.codec.scales import Scales
+from slimcodec.codec.units import SCALE_COUNT
 
 Z_MINIMUM = -128
 SCALE_TILE = 32  # cells: h_scale, whose float64 is large, takes pieces of at most so many a side
 SCALE_MARGIN = 2  # cells around its own that a scale index depends on: a 3x3 convolution at 1/64 and one at 1/32
 CHUNK_SYMBOLS = 1 << 20  # residuals that are decoded at a time
-Shapes = dict[str, tuple[tuple[int | str, ...], torch.dtype]]
+Shapes = dict[str, tuple[tuple[int | str, ...], type]]
 TABLES: Shapes = {
-    "z_frequencies": (("Q", "N", 256), torch.uint16),
-    "r_frequencies": (("S",), torch.uint16),
-    "r_sizes": ((SCALE_COUNT,), torch.int32),
-    "r_offsets": ((SCALE_COUNT,), torch.int16),
-    "r_skip": ((1,), torch.int32),
+    "z_frequencies": (("Q", "N", 256), np.uint16),
+    "r_frequencies": (("S",), np.uint16),
+    "r_sizes": ((SCALE_COUNT,), np.int32),
+    "r_offsets": ((SCALE_COUNT,), np.int16),
+    "r_skip": ((1,), np.int32),
 }
 # A model has all of a group or none.
-COST_TABLES: Shapes = {"r_error_bits": ((1,), torch.int16)}  # which only encoders look at; see codec/quantise
+COST_TABLES: Shapes = {"r_error_bits": ((1,), np.int16)}  # which only encoders look at; see codec/quantise
 BANK_TABLES: Shapes = {  # they take z_frequencies' place; see codec/contexts
-    "z_bank_frequencies": (("K", 256), torch.uint16),
-    "z_banks": (("Q", "N", "S", "A"), torch.uint8),
-    "z_weights": (("Q", "N"), torch.int32),
-    "z_sum_edges": (("Q", "N", "S - 1"), torch.int32),
-    "z_activity_edges": (("Q", "N", "A - 1"), torch.int32),
+    "z_bank_frequencies": (("K", 256), np.uint16),
+    "z_banks": (("Q", "N", "S", "A"), np.uint8),
+    "z_weights": (("Q", "N"), np.int32),
+    "z_sum_edges": (("Q", "N", "S - 1"), np.int32),
+    "z_activity_edges": (("Q", "N", "A - 1"), np.int32),
 }
 CORRECTION_TABLES: Shapes = {  # see codec/adapt
-    adapt.BASIS: (("K", "O", "I"), torch.float32),
-    adapt.SCALES: (("Q", "K"), torch.int16),
+    adapt.BASIS: (("K", "O", "I"), np.float32),
+    adapt.SCALES: (("Q", "K"), np.int16),
 }
 GROUPS = COST_TABLES, BANK_TABLES, CORRECTION_TABLES
 
@@ -54,16 +53,17 @@ class Symbols(NamedTuple):
 
 
 class SymbolCoder:
-    """Symbols ↔ streams with a model's tables. `network` gives the scale indices.
+    """Symbols ↔ streams with a model's tables, arrays or tensors. `scales` gives the scale indices.
 
     Raises InvalidModel when a table is missing, of the wrong shape or type, or no probability table.
     """
 
-    def __init__(self, network: HyperpriorCodec, tables: dict[str, Tensor]):
-        self.network = network
+    def __init__(self, scales: Scales, tables: Mapping[str, Any]):
+        self.scales, self.architecture = scales, scales.architecture
+        tables = {name: np.asarray(table) for name, table in tables.items()}
         self.z_tables, self.r_tables = entropy_tables(tables)
-        adapt.check_tables(tables, network.architecture)
-        expected = network.architecture.rungs, network.architecture.hypers
+        adapt.check_tables(tables, self.architecture)
+        expected = self.architecture.rungs, self.architecture.hypers
         if tables["z_frequencies"].shape[:2] != expected:
             raise InvalidModel(f"tables.z_frequencies must begin with {expected}, rungs and channels")
         self.banks = BankCoder(tables, *expected) if "z_banks" in tables else None
@@ -76,25 +76,15 @@ class SymbolCoder:
         """
         grid = whole(z.shape[1:])
         window = window or grid
-        shape = PLANES, self.network.architecture.latents, *window.finer(PLANE_CELLS).shape
+        shape = PLANES, self.architecture.latents, *window.finer(PLANE_CELLS).shape
         index = np.empty(shape, np.uint8)
         for coded in grid.tiles_meeting(tile, window):
             for piece in coded.grown(0, window).tiles(SCALE_TILE):
                 seen = piece.grown(SCALE_MARGIN, coded)
-                found = self._scale_index(z[:, *seen.slices], fixed_quality)
+                found = self.scales.index(z[:, *seen.slices], fixed_quality)
                 inner, place = piece.seen_from(seen).finer(PLANE_CELLS), piece.seen_from(window).finer(PLANE_CELLS)
                 index[:, :, *place.slices] = found[:, :, *inner.slices]
         return index
-
-    @torch.inference_mode()
-    def _scale_index(self, z: np.ndarray, fixed_quality: int) -> np.ndarray:
-        """Of a window without anything around it: `HyperpriorCodec.scale_index`, rounded, in place."""
-        device = self.network.log_gain.device
-        shift = self.network.gain_shift(torch.tensor([fixed_quality], dtype=torch.int64, device=device))
-        at_gain_one = self.network.h_scale(torch.from_numpy(np.ascontiguousarray(z)).to(device)[None])
-        index = at_gain_one.unflatten(1, (PLANES, -1)).add_(shift[:, None, :, None, None])
-        index.div_(GAIN_UNIT).add_(0.5).floor_().clamp_(0, SCALE_COUNT - 1)
-        return index[0].to("cpu", torch.uint8).numpy()
 
     def write(self, symbols: Symbols, header: bitstream.Header) -> list[bytes]:
         """The stream of every tile of a whole picture."""
@@ -105,7 +95,7 @@ class SymbolCoder:
         encoder = entropy.Encoder()
         self._put_z(encoder, symbols.z[:, *tile.slices], fixed_quality)
         rows, columns = tile.finer(PLANE_CELLS).slices
-        for stage in self.network.architecture.stages:
+        for stage in self.architecture.stages:
             planes = list(stage)
             encoder.put(symbols.r[planes, :, rows, columns], symbols.index[planes, :, rows, columns], self.r_tables)
         return encoder.finish()
@@ -124,7 +114,7 @@ class SymbolCoder:
         Residuals of a partial stream that ends before them are 0, and then their scale indices are 0 too.
         """
         decoder = entropy.Decoder(stream, partial=partial)
-        architecture = self.network.architecture
+        architecture = self.architecture
         z = self._get_z(decoder, (architecture.hypers, *tile.shape), fixed_quality)
         inner = wanted.seen_from(tile)
         if decoder.exhausted:
@@ -141,14 +131,14 @@ class SymbolCoder:
         rows, columns = inner.finer(PLANE_CELLS).slices
         symbols.index[:] = index[:, :, rows, columns]
         channels = max(1, CHUNK_SYMBOLS // index[0, 0].size)
-        for plane in (plane for stage in self.network.architecture.stages for plane in stage):
+        for plane in (plane for stage in self.architecture.stages for plane in stage):
             for first in range(0, index.shape[1], channels):
                 chunk = slice(first, first + channels)
                 symbols.r[plane, chunk] = decoder.get(index[plane, chunk], self.r_tables)[:, rows, columns]
 
     def empty(self, shape: tuple[int, int]) -> Symbols:
         """Room for the symbols of so many rows and columns of cells."""
-        architecture = self.network.architecture
+        architecture = self.architecture
         planes = PLANES, architecture.latents, *(PLANE_CELLS * side for side in shape)
         return Symbols(np.empty((architecture.hypers, *shape), np.int8), np.empty(planes, np.uint8),
                        np.empty(planes, np.int16))  # fmt: skip
@@ -185,7 +175,7 @@ class SymbolCoder:
 
     def _rung(self, fixed_quality: int) -> int:
         """The nearest, from 0."""
-        return min((fixed_quality + QUALITY_ONE // 2) // QUALITY_ONE, self.network.architecture.rungs) - 1
+        return min((fixed_quality + QUALITY_ONE // 2) // QUALITY_ONE, self.architecture.rungs) - 1
 
 
 class SymbolReader:
@@ -259,7 +249,7 @@ def copy_symbols(
         getattr(target, planes)[:, :, *place.slices] = getattr(source, planes)[:, :, *inner.slices]
 
 
-def entropy_tables(tables: dict[str, Tensor]) -> tuple[entropy.Tables, entropy.Tables]:
+def entropy_tables(tables: Mapping[str, Any]) -> tuple[entropy.Tables, entropy.Tables]:
     """The tables of a model directory → (those of z, one a rung and channel; those of r, one a scale).
 
     Raises InvalidModel when one is missing, of the wrong shape or type, or no probability table.
@@ -267,19 +257,20 @@ def entropy_tables(tables: dict[str, Tensor]) -> tuple[entropy.Tables, entropy.T
     if unknown := sorted(set(tables).difference(TABLES, *GROUPS)):
         raise InvalidModel(f"tables.{unknown[0]} is not a table of this format")
     needed = [TABLES, *(group for group in GROUPS if not tables.keys().isdisjoint(group))]
+    tables = {name: np.asarray(table) for name, table in tables.items()}
     for name, (shape, dtype) in (item for group in needed for item in group.items()):
         if name not in tables or tables[name].dtype != dtype or not _fits(tables[name].shape, shape):
-            raise InvalidModel(f"tables.{name} is missing or not {dtype} of shape {shape}")
+            raise InvalidModel(f"tables.{name} is missing or not {dtype.__name__} of shape {shape}")
     if (tables["r_sizes"] < 2).any() or (tables["r_sizes"] % 2).any():
         raise InvalidModel("tables.r_sizes: every table of r holds an odd number of values and the escape")
-    quantise.check_tables(tables)
-    z, r, sizes = (tables[name].to(torch.int32).numpy() for name in ("z_frequencies", "r_frequencies", "r_sizes"))
+    rounding.check_tables(tables)
+    z, r, sizes = (tables[name].astype(np.int32) for name in ("z_frequencies", "r_frequencies", "r_sizes"))
     channels = z.shape[0] * z.shape[1]
     z_tables = entropy.build_tables(
         z.ravel(), np.full(channels, z.shape[2]), np.full(channels, Z_MINIMUM), escape=False
     )
     # A table of r holds -R…R and the escape.
-    minima, skip = -((sizes - 2) // 2), int(tables["r_skip"])
+    minima, skip = -((sizes - 2) // 2), int(tables["r_skip"][0])
     return z_tables, entropy.build_tables(r, sizes, minima, escape=True, skip=skip)
 
 

@@ -116,7 +116,7 @@ def _largest(encoding: Encoding, holds: Callable[[int], bool]) -> int | None:
 
 
 def _highest(encoding: Encoding) -> int:
-    return QUALITY_ONE * encoding.transforms.network.architecture.rungs
+    return QUALITY_ONE * encoding.transforms.architecture.rungs
 
 
 def _reach(encoding: Encoding) -> str:

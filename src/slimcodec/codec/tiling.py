@@ -4,15 +4,11 @@ Big pictures pass g_a and g_s piece by piece. A piece is run together with its s
 the margin, and the margin is cut off again: where the picture ends, the network pads with zeros as it always does.
 """
 
-from collections.abc import Callable
 from itertools import pairwise
-
-from torch import Tensor
 
 from slimcodec.codec import blocks
 from slimcodec.codec.architecture import Architecture, Level
-from slimcodec.codec.grid import LATENT_SCALE, LATENTS, PLANE_CELLS, Window
-from slimcodec.codec.network import Synthesis
+from slimcodec.codec.grid import LATENT_SCALE, LATENTS, PLANE_CELLS
 
 
 def hyper_margin(architecture: Architecture) -> int:
@@ -43,45 +39,6 @@ def level_margins(architecture: Architecture) -> list[int]:
     for coarse, fine in list(pairwise(architecture.g_s))[::-1]:
         margins.append(-(-(margins[-1] + _blocks_reach(fine)) // (coarse.scale // fine.scale)) + enter)
     return margins[::-1]
-
-
-class Trimmed:
-    """Runs g_s on a piece of the latents and cuts each level's margin off as soon as it has served.
-
-    `grid`: all latents of the picture.
-    """
-
-    def __init__(self, g_s: Synthesis, architecture: Architecture, grid: Window):
-        self.g_s, self.grid = g_s, grid
-        self.factors = [LATENT_SCALE // level.scale for level in architecture.g_s]
-        self.margins = level_margins(architecture)
-
-    def __call__(self, y_hat: Tensor, seen: Window, piece: Window) -> Tensor:
-        """y_hat [1, M, h, w] of the window `seen` → x_hat [1, 3, 16·h', 16·w'] of the piece within."""
-        x_hat, at = self.g_s(y_hat, self._trim(seen, piece)), self._left(piece, -1)
-        scale = LATENT_SCALE // self.factors[-1]
-        return x_hat[:, :, *piece.finer(LATENT_SCALE).seen_from(at.finer(scale)).slices]
-
-    def features(self, y_hat: Tensor, seen: Window, piece: Window) -> tuple[Tensor, Window]:
-        """What the head sees of a piece, and which window of its grid that is."""
-        return self.g_s.features(y_hat, self._trim(seen, piece)), self._left(piece, -1)
-
-    def _trim(self, seen: Window, piece: Window) -> Callable[[int, Tensor], Tensor]:
-        at = seen  # what x covers, on the grid of the level before
-
-        def trim(number: int, x: Tensor) -> Tensor:
-            nonlocal at
-            factor, before = self.factors[number], self.factors[max(0, number - 1)]
-            found = at.finer(factor // before)
-            at = self._left(piece, number)
-            return x[:, :, *at.seen_from(found).slices]
-
-        return trim
-
-    def _left(self, piece: Window, number: int) -> Window:
-        """What of a level's result is kept for a piece."""
-        factor = self.factors[number]
-        return piece.finer(factor).grown(self.margins[number], self.grid.finer(factor))
 
 
 def latent_margin(architecture: Architecture) -> int:

@@ -16,8 +16,7 @@ from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.grid import whole
 from slimcodec.codec.layers import packed_order
 from slimcodec.codec.models import Model
-from slimcodec.codec.rate import INDEX_STEP, SCALE_MIN
-from slimcodec.codec.transforms import Transforms
+from slimcodec.codec.units import INDEX_STEP, SCALE_MIN
 
 TURNS = 3
 RIDGE = 0.02  # of the mean of all photos, in a photo's own sums: it has few blocks for so many numbers
@@ -47,7 +46,7 @@ def learned(model: Model, photos: Iterable[np.ndarray], count: int) -> dict[str,
 
 def gathered(model: Model, photos: Iterable[np.ndarray]) -> Examples:
     """Photos at every fourth rung from the best one down, or the second best: one photo so, the next one otherwise."""
-    transforms, fits, rungs = Transforms(_with_empty_basis(model)), [], []
+    transforms, fits, rungs = _with_empty_basis(model).transforms(), [], []
     assert transforms.corrections is not None
     best = model.codec.architecture.rungs
     for number, pixels in enumerate(photos):
@@ -61,7 +60,7 @@ def gathered(model: Model, photos: Iterable[np.ndarray]) -> Examples:
             rungs.append(rung - 1)
     errors = torch.tensor([fit.squared_error for fit in fits], dtype=torch.float64)
     blocks = torch.tensor([fit.inner[-1, -1] for fit in fits], dtype=torch.float64)
-    inner, outer = (torch.stack([getattr(fit, name) / fit.squared_error for fit in fits]).float()
+    inner, outer = (torch.from_numpy(np.stack([getattr(fit, name) / fit.squared_error for fit in fits])).float()
                     for name in ("inner", "outer"))  # fmt: skip
     return Examples(inner, outer, torch.tensor(rungs), errors / blocks)
 

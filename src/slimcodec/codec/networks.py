@@ -1,0 +1,61 @@
+"""What runs a model's networks: PyTorch (codec/torch_networks) or ONNX Runtime (codec/onnx_networks).
+
+Arrays are the backend's own. Everything else about a file is the same for both, integers above all.
+"""
+
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from slimcodec.codec.architecture import Architecture
+from slimcodec.codec.grid import Window
+from slimcodec.codec.rounding import Array, Rounding
+
+
+class Head(NamedTuple):
+    """g_s's last layer, in the order in which models hold it: outputs c·ratio² … make colour c."""
+
+    weight: np.ndarray  # float32 [3·ratio², C, k, k]
+    bias: np.ndarray  # float32 [3·ratio²]
+
+
+class Networks(Protocol):
+    """Networks take and give float32 arrays [1, C, h, w]."""
+
+    architecture: Architecture
+    head: Head
+    rounding: Rounding
+
+    def inference(self) -> AbstractContextManager[object]:
+        """Around everything that is not to be differentiated."""
+
+    def native(self, values: np.ndarray) -> Array:
+        """An array of the backend's own."""
+
+    def numpy(self, values: Array) -> np.ndarray:
+        """The inverse of `native`."""
+
+    def picture(self, pixels: np.ndarray) -> Array:
+        """uint8 [h, w, 3] → [1, 3, h, w] in [0, 1]."""
+
+    def empty(self, channels: int, height: int, width: int) -> Array:
+        """Room for [1, C, h, w], in the memory order that the networks like."""
+
+    def g_a(self, x: Array) -> Array: ...
+
+    def h_a(self, y: Array) -> Array: ...
+
+    def h_mean(self, z_hat: Array) -> Array: ...
+
+    def context(self, stage: int, features: list[Array]) -> Array:
+        """p and the planes before, [1, …, h, w] each → mu of the stage's planes, [1, n·M, h, w]."""
+
+    def features(self, y_hat: Array, seen: Window, piece: Window, grid: Window) -> tuple[Array, Window]:
+        """What g_s's head sees of a piece, and which window of its own grid that is.
+
+        y_hat is of the window `seen`; all windows are of latents, `grid` the whole picture's.
+        """
+
+    def g_s(self, y_hat: Array, seen: Window, piece: Window, grid: Window, head: Head | None) -> Array:
+        """y_hat of the window `seen` → x_hat [1, 3, 16·h', 16·w'] of the piece within. `head`: in place of its own."""

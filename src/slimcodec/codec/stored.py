@@ -1,0 +1,129 @@
+"""A model directory as plain arrays, for ONNX Runtime: no PyTorch is needed to read it or to run it.
+
+    g_a.onnx …  one graph a network, whose weights are those in weights.safetensors beside it: it says where in the file
+
+model.json has the SHA-256 of the weights and of every graph. A model without graphs needs PyTorch (codec/models).
+"""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as parse_arrays
+
+from slimcodec import InvalidModel
+from slimcodec.codec.architecture import Architecture
+from slimcodec.codec.networks import Head
+from slimcodec.codec.scales import RATIOS, Scales
+from slimcodec.codec.transforms import Transforms
+from slimcodec.codec.zoo import DESCRIPTION, WEIGHTS, architecture_of, find, read_description
+
+GRAPHS = "graphs"  # in model.json: name → SHA-256
+TABLES = "tables."  # prefix of tensor names
+
+
+class Stored(NamedTuple):
+    """A model whose graphs and tensors have the hashes that its description says."""
+
+    architecture: Architecture
+    tensors: dict[str, np.ndarray]  # all but the tables
+    tables: dict[str, np.ndarray]
+    info: dict[str, Any]  # model.json
+    directory: Path
+
+    @property
+    def sha256(self) -> str:
+        return self.info["weights_sha256"]
+
+    def transforms(self, device: str = "cpu", precision: str = "float32") -> Transforms:
+        from slimcodec.codec.onnx_networks import OnnxNetworks
+
+        scales = Scales(self.architecture, self.tensors["log_gain"], list(_scale_layers(self.tensors)))
+        head = Head(*(self.tensors[f"g_s.head.conv.{name}"].astype(np.float32) for name in ("weight", "bias")))
+        networks = OnnxNetworks(self.directory, self.architecture, head, self.tables)
+        return Transforms(networks, scales, self.tables, self.directory, self.sha256)
+
+
+def has_graphs(directory: Path) -> bool:
+    """Whether a model can be run without PyTorch."""
+    return GRAPHS in read_description(directory, count=False)
+
+
+def load(name_or_directory: str | Path) -> Stored:
+    """Load a model by its name in students/ or teachers/, or by its directory. Raises InvalidModel."""
+    directory = find(name_or_directory)
+    info = read_description(directory, count=False)
+    architecture = architecture_of(directory / DESCRIPTION, info)
+    _check_graphs(directory, info, architecture)
+    path = directory / WEIGHTS
+    data = read_checked(path, info["weights_sha256"])
+    try:
+        tensors = parse_arrays(data)
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise InvalidModel(f"{path}: is no safetensors file ({str(error).splitlines()[0]}); it is damaged") from error
+    tables = {name.removeprefix(TABLES): tensors.pop(name) for name in list(tensors) if name.startswith(TABLES)}
+    floats = {name: table.astype(np.float32) for name, table in tables.items() if table.dtype == np.float16}
+    _check_tensors(path, tensors, architecture)
+    return Stored(architecture, tensors, tables | floats, info, directory)
+
+
+def graph_names(architecture: Architecture) -> list[str]:
+    contexts = [f"context.{stage}" for stage in range(len(architecture.stages))]
+    return ["g_a", "h_a", "h_mean", *contexts, "g_s"]
+
+
+def graph_file(name: str) -> str:
+    return f"{name}.onnx"
+
+
+def read_checked(path: Path, sha256: str | None = None, max_bytes: int | None = None) -> bytes:
+    """A file of a model, which must have that hash, if one is given, and no more bytes. Raises InvalidModel."""
+    try:
+        size = path.stat().st_size
+        if max_bytes is not None and size > max_bytes:
+            raise InvalidModel(f"{path}: has {size:,} bytes, more than this architecture can need; copy it again")
+        data = path.read_bytes()
+    except OSError as error:
+        raise InvalidModel(f"{path}: cannot be read ({error.strerror}); copy the whole model directory") from error
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise InvalidModel(f"{path}: its sha256 is not the one in {DESCRIPTION}; the file is damaged or edited")
+    return data
+
+
+def _check_graphs(directory: Path, info: dict[str, Any], architecture: Architecture) -> None:
+    hashes = info.get(GRAPHS)
+    if not isinstance(hashes, dict):
+        raise InvalidModel(f"{directory}: has no graphs for ONNX Runtime; PyTorch can run it")
+    for name in graph_names(architecture):
+        if not isinstance(hashes.get(name), str):
+            raise InvalidModel(f"{directory / DESCRIPTION}: {GRAPHS}.{name} is missing; the file was edited")
+        read_checked(directory / graph_file(name), hashes[name])
+
+
+def _check_tensors(path: Path, tensors: dict[str, np.ndarray], architecture: Architecture) -> None:
+    """What is read here, not by a graph."""
+    last = architecture.g_s[-1]
+    outputs, kernel = 3 * last.scale**2, architecture.head_kernel
+    expected = {
+        "log_gain": (architecture.rungs, architecture.latents),
+        "g_s.head.conv.weight": (outputs, last.channels, kernel, kernel),
+        "g_s.head.conv.bias": (outputs,),
+    }
+    widths = [architecture.hypers, *architecture.h_scale, 4 * architecture.latents]
+    for layer, ratio in enumerate(RATIOS):
+        kernel = 3 if layer % 2 == 0 else 1
+        expected[f"h_scale.layers.{layer}.weight"] = (widths[layer + 1] * ratio**2, widths[layer], kernel, kernel)
+        expected[f"h_scale.layers.{layer}.bias"] = (widths[layer + 1] * ratio**2,)
+        expected[f"h_scale.layers.{layer}.exponent"] = ()
+    for name, shape in expected.items():
+        if name not in tensors or tensors[name].shape != shape:
+            raise InvalidModel(f"{path}: tensor {name} is missing or not of shape {shape}")
+
+
+def _scale_layers(tensors: dict[str, np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+    for layer in range(len(RATIOS)):
+        weight, bias, exponent = (tensors[f"h_scale.layers.{layer}.{part}"] for part in ("weight", "bias", "exponent"))
+        yield weight, bias, int(exponent)

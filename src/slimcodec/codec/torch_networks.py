@@ -1,0 +1,152 @@
+"""The networks in PyTorch: on any device, in mixed precision too, and differentiable for `codec/refine`."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from copy import copy, deepcopy
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slimcodec import InvalidInput
+from slimcodec.codec.architecture import Architecture
+from slimcodec.codec.grid import LATENT_SCALE, Window
+from slimcodec.codec.layers import packed_order
+from slimcodec.codec.network import HyperpriorCodec, Synthesis
+from slimcodec.codec.networks import Head
+from slimcodec.codec.quantise import Quantiser
+from slimcodec.codec.tiling import level_margins
+
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
+
+
+class TorchNetworks:
+    """Of a codec, which stays as it is. Raises InvalidInput for a device or precision that cannot be used."""
+
+    def __init__(
+        self,
+        codec: HyperpriorCodec,
+        tables: dict[str, np.ndarray],
+        device: str | torch.device = "cpu",
+        precision: str = "float32",
+    ):
+        if precision not in PRECISIONS:
+            raise InvalidInput(f"precision {precision!r}: must be one of {', '.join(PRECISIONS)}")
+        self.precision, self.architecture = PRECISIONS[precision], codec.architecture
+        try:
+            self.device = torch.device(device)
+            network = deepcopy(codec).eval().to(self.device).to(memory_format=torch.channels_last)
+        except (RuntimeError, AssertionError) as error:
+            raise InvalidInput(f"device {device}: cannot be used here ({str(error).splitlines()[0]})") from error
+        conv = codec.g_s.head.conv
+        self.head = Head(*(tensor.detach().cpu().numpy() for tensor in (conv.weight, conv.bias)))
+        self.codec = network.requires_grad_(False).pack()
+        self.rounding = Quantiser(tables, self.device)
+
+    def inference(self) -> AbstractContextManager[object]:
+        return torch.inference_mode()
+
+    def native(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(self.device)
+
+    def numpy(self, values: Tensor) -> np.ndarray:
+        return values.cpu().numpy()
+
+    def picture(self, pixels: np.ndarray) -> Tensor:
+        # A picture's layout in memory is channels-last already.
+        return torch.from_numpy(pixels).to(self.device).permute(2, 0, 1)[None].float().div_(255)
+
+    def empty(self, channels: int, height: int, width: int) -> Tensor:
+        shape = 1, channels, height, width
+        return torch.empty(shape, dtype=torch.float32, device=self.device, memory_format=torch.channels_last)
+
+    def g_a(self, x: Tensor) -> Tensor:
+        with self.autocast():
+            return self.codec.g_a(x)
+
+    def h_a(self, y: Tensor) -> Tensor:
+        with self.autocast():
+            return self.codec.h_a(y).float()
+
+    def h_mean(self, z_hat: Tensor) -> Tensor:
+        with self.autocast():
+            return self.codec.h_mean(z_hat)
+
+    def context(self, stage: int, features: list[Tensor]) -> Tensor:
+        with self.autocast():
+            return self.codec.context[stage](torch.cat(features, dim=1)).float()
+
+    def features(self, y_hat: Tensor, seen: Window, piece: Window, grid: Window) -> tuple[Tensor, Window]:
+        with self.autocast():
+            features, at = self._trimmed(self.codec.g_s, grid).features(_contiguous(y_hat), seen, piece)
+        return features.float(), at
+
+    def g_s(self, y_hat: Tensor, seen: Window, piece: Window, grid: Window, head: Head | None) -> Tensor:
+        with self.autocast():
+            return self._trimmed(self.with_head(head), grid)(_contiguous(y_hat), seen, piece).float()
+
+    def _trimmed(self, g_s: Synthesis, grid: Window) -> "Trimmed":
+        return Trimmed(g_s, self.architecture, grid)
+
+    def with_head(self, head: Head | None) -> Synthesis:
+        """g_s with another last layer."""
+        own = self.codec.g_s
+        if head is None:
+            return own
+        conv = copy(own.head.conv)
+        order = packed_order(conv.out_channels, own.head.ratio)
+        conv._parameters = {
+            name: torch.nn.Parameter(torch.from_numpy(values)[order].to(self.device), requires_grad=False)
+            for name, values in head._asdict().items()
+        }
+        layer, g_s = copy(own.head), copy(own)
+        layer._modules = own.head._modules | {"conv": conv}
+        g_s._modules = own._modules | {"head": layer}
+        return g_s
+
+    def autocast(self) -> torch.autocast:
+        enabled = self.precision is not None
+        return torch.autocast(self.device.type, dtype=self.precision or torch.bfloat16, enabled=enabled)
+
+
+def _contiguous(y_hat: Tensor) -> Tensor:
+    return y_hat.contiguous(memory_format=torch.channels_last)
+
+
+class Trimmed:
+    """Runs g_s on a piece of the latents and cuts each level's margin off as soon as it has served.
+
+    `grid`: all latents of the picture.
+    """
+
+    def __init__(self, g_s: Synthesis, architecture: Architecture, grid: Window):
+        self.g_s, self.grid = g_s, grid
+        self.factors = [LATENT_SCALE // level.scale for level in architecture.g_s]
+        self.margins = level_margins(architecture)
+
+    def __call__(self, y_hat: Tensor, seen: Window, piece: Window) -> Tensor:
+        """y_hat [1, M, h, w] of the window `seen` → x_hat [1, 3, 16·h', 16·w'] of the piece within."""
+        x_hat, at = self.g_s(y_hat, self._trim(seen, piece)), self._left(piece, -1)
+        scale = LATENT_SCALE // self.factors[-1]
+        return x_hat[:, :, *piece.finer(LATENT_SCALE).seen_from(at.finer(scale)).slices]
+
+    def features(self, y_hat: Tensor, seen: Window, piece: Window) -> tuple[Tensor, Window]:
+        """What the head sees of a piece, and which window of its grid that is."""
+        return self.g_s.features(y_hat, self._trim(seen, piece)), self._left(piece, -1)
+
+    def _trim(self, seen: Window, piece: Window) -> Callable[[int, Tensor], Tensor]:
+        at = seen  # what x covers, on the grid of the level before
+
+        def trim(number: int, x: Tensor) -> Tensor:
+            nonlocal at
+            factor, before = self.factors[number], self.factors[max(0, number - 1)]
+            found = at.finer(factor // before)
+            at = self._left(piece, number)
+            return x[:, :, *at.seen_from(found).slices]
+
+        return trim
+
+    def _left(self, piece: Window, number: int) -> Window:
+        """What of a level's result is kept for a piece."""
+        factor = self.factors[number]
+        return piece.finer(factor).grown(self.margins[number], self.grid.finer(factor))
