@@ -3,9 +3,9 @@
     g_a.onnx        x [1, 3, H, W] in [0, 1]            → y [1, M, H/16, W/16]
     h_a.onnx        y·gain                              → z [1, N, H/64, W/64], not rounded
     h_mean.onnx     z_hat                               → p [1, P, H/32, W/32]
-    context.k.onnx  p and the planes of stages before k → mu of stage k, [1, planes·M, H/32, W/32], planes in its order
+    context.k.onnx  p and the planes of stages before k → mu of the stage's planes, [1, n·M, H/32, W/32]
     g_s.onnx        y_hat, head_weight, head_bias       → x_hat [1, 3, H, W]
-    tables.safetensors  every other tensor of weights.safetensors, as it is there: log_gain, h_scale, the tables, g_s's head
+    tables.safetensors  all other tensors of weights.safetensors, unchanged: log_gain, h_scale, the tables, g_s's head
     manifest.json   the model, its architecture, and every file with its size and SHA-256
 
 H and W are any multiples of 64. g_s's last layer is an input, for files may correct it (codec/adapt).
@@ -13,7 +13,7 @@ H and W are any multiples of 64. g_s's last layer is an input, for files may cor
 h_scale is no network file: it must be exact, and integer convolutions of ONNX runtimes need not be. On x86 without
 VNNI those of uint8 by int8 saturate in 16 bits. It is four small layers of integers; docs/format.md describes them.
 
-Weights that 16 bits hold exactly, as those of shipped models, are stored in 16 bits and cast to 32 when they are loaded.
+Weights that 16 bits hold exactly, as those of shipped models, are stored in 16 bits, with a cast to 32.
 """
 
 import hashlib
@@ -36,6 +36,7 @@ from slimcodec.codec import atomic
 from slimcodec.codec.grid import CELL
 from slimcodec.codec.models import Model
 from slimcodec.codec.network import MID_GREY, HyperpriorCodec, Synthesis, from_planes, round_z, to_planes
+from slimcodec.codec.tiling import analysis_margin, synthesis_margin
 from slimcodec.codec.zoo import WEIGHTS
 
 OPSET = 18
@@ -70,6 +71,7 @@ class OpenSynthesis(nn.Module):
 def export(model: Model, directory: Path) -> dict[str, Any]:
     """Write the files of a model, and return the manifest."""
     directory.mkdir(parents=True, exist_ok=True)
+    architecture = model.codec.architecture
     files = {TENSORS: save(_tensors(model.directory / WEIGHTS))}
     files |= {f"{network.name}.onnx": traced(network) for network in networks(model.codec)}
     manifest = {
@@ -78,7 +80,9 @@ def export(model: Model, directory: Path) -> dict[str, Any]:
         "model": model.directory.resolve().name,
         "weights_sha256": model.sha256,
         "opset": OPSET,
-        "architecture": model.codec.architecture.to_dict(),
+        "architecture": architecture.to_dict(),
+        # Latents around its own that an element of y, or a pixel, depends on: what pieces of a big picture take along.
+        "margins": {"g_a": analysis_margin(architecture), "g_s": synthesis_margin(architecture)},
         "files": {
             name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()
         },
