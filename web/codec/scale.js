@@ -10,7 +10,7 @@ export function buildScaleNetwork(tensors) {
     const [weight, bias, exponent] = ["weight", "bias", "exponent"].map((part) => tensors[`h_scale.layers.${number}.${part}`]);
     const [outputs, inputs] = weight.shape;
     const taps = kernel * kernel;
-    const turned = new Int32Array(weight.data.length);
+    const turned = new Int8Array(weight.data.length);
     for (let o = 0; o < outputs; o++)
       for (let i = 0; i < inputs; i++)
         for (let t = 0; t < taps; t++) turned[(t * inputs + i) * outputs + o] = weight.data[(o * inputs + i) * taps + t];
@@ -37,21 +37,12 @@ function positionsFirst(planes, channels, area) {
 function layer({ kernel, inputs, outputs, shift, weight, bias }, x, rows, columns, activation) {
   const found = new Int32Array(rows * columns * outputs);
   const sums = new Int32Array(outputs);
-  const reach = kernel >> 1;
+  const terms = new Int32Array(2 * (kernel * kernel * inputs + 4)); // where the weights of an input are, and its value
   for (let row = 0; row < rows; row++) {
     for (let column = 0; column < columns; column++) {
+      const count = collect(terms, x, row, column, rows, columns, inputs, outputs, kernel);
       sums.set(bias);
-      for (let dy = -reach; dy <= reach; dy++) {
-        if (row + dy < 0 || row + dy >= rows) continue;
-        for (let dx = -reach; dx <= reach; dx++) {
-          if (column + dx < 0 || column + dx >= columns) continue;
-          const from = ((row + dy) * columns + column + dx) * inputs;
-          const tap = ((dy + reach) * kernel + dx + reach) * inputs;
-          for (let i = 0; i < inputs; i++) {
-            if (x[from + i]) addTo(sums, weight, (tap + i) * outputs, x[from + i]);
-          }
-        }
-      }
+      for (let term = 0; term < count; term += 8) addFour(sums, weight, terms, term);
       const to = (row * columns + column) * outputs;
       for (let o = 0; o < outputs; o++) {
         const value = sums[o] >> shift;
@@ -62,8 +53,35 @@ function layer({ kernel, inputs, outputs, shift, weight, bias }, x, rows, column
   return found;
 }
 
-function addTo(sums, weight, from, factor) {
-  for (let o = 0; o < sums.length; o++) sums[o] += Math.imul(weight[from + o], factor);
+/** The inputs of a position that are not 0, into `terms`, with zeros behind. → twice as many as there are. */
+function collect(terms, x, row, column, rows, columns, inputs, outputs, kernel) {
+  const reach = kernel >> 1;
+  let count = 0;
+  for (let r = Math.max(row - reach, 0); r <= Math.min(row + reach, rows - 1); r++) {
+    for (let c = Math.max(column - reach, 0); c <= Math.min(column + reach, columns - 1); c++) {
+      const from = (r * columns + c) * inputs;
+      const tap = ((r - row + reach) * kernel + c - column + reach) * inputs;
+      for (let i = 0; i < inputs; i++) {
+        const value = x[from + i];
+        if (value === 0) continue;
+        terms[count++] = (tap + i) * outputs;
+        terms[count++] = value;
+      }
+    }
+  }
+  terms.fill(0, count, count + 8);
+  return count;
+}
+
+/** Four inputs at a time: the sums are read and written a quarter as often. */
+function addFour(sums, weight, terms, at) {
+  const a = terms[at], x = terms[at + 1], b = terms[at + 2], y = terms[at + 3];
+  const c = terms[at + 4], z = terms[at + 5], d = terms[at + 6], w = terms[at + 7];
+  const count = sums.length;
+  for (let o = 0; o < count; o++) {
+    sums[o] +=
+      Math.imul(weight[a + o], x) + Math.imul(weight[b + o], y) + Math.imul(weight[c + o], z) + Math.imul(weight[d + o], w);
+  }
 }
 
 /** A pixel shuffle by 2, [rows, columns, 4·C] → [2·rows, 2·columns, C]: channel 4·c + 2·dy + dx goes to row dy, column dx. */
