@@ -18,7 +18,7 @@ Weights that 16 bits hold exactly, as those of shipped models, are stored in 16 
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,12 +68,13 @@ class OpenSynthesis(nn.Module):
         return F.pixel_shuffle(x_hat, head.ratio) + MID_GREY
 
 
-def export(model: Model, directory: Path) -> dict[str, Any]:
-    """Write the files of a model, and return the manifest."""
+def export(model: Model, directory: Path, *, only: Collection[str] | None = None) -> dict[str, Any]:
+    """Write the files of a model, and return the manifest. only: the networks to write; None: all."""
     directory.mkdir(parents=True, exist_ok=True)
     architecture = model.codec.architecture
     files = {TENSORS: save(_tensors(model.directory / WEIGHTS))}
-    files |= {f"{network.name}.onnx": traced(network) for network in networks(model.codec)}
+    wanted = [network for network in networks(model.codec) if only is None or network.name in only]
+    files |= {f"{network.name}.onnx": traced(network) for network in wanted}
     manifest = {
         "format_version": FORMAT_VERSION,
         "slimcodec_version": slimcodec.__version__,
