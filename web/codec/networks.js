@@ -162,15 +162,10 @@ function paint(x, seen, piece, pixels, width, height, grey) {
     let to = 4 * (row * width + LATENT * piece.left);
     for (let column = LATENT * piece.left; column < Math.min(LATENT * piece.right, width); column++, from++, to += 4) {
       for (let colour = 0; colour < 3; colour++) pixels[to + colour] = 255 * x[colour * size + from];
-      if (grey) pixels.fill(greyOf(pixels[to], pixels[to + 1], pixels[to + 2]), to, to + 3);
+      if (grey) pixels.fill(Math.floor((pixels[to] + pixels[to + 1] + pixels[to + 2] + 1) / 3), to, to + 3);
       pixels[to + 3] = 255;
     }
   }
-}
-
-/** As Pillow has it. */
-export function greyOf(red, green, blue) {
-  return (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16;
 }
 
 function padded(pixels, width, height, seen) {
