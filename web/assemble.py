@@ -15,7 +15,11 @@ from slimcodec.training import onnx_export
 WEB = Path(__file__).resolve().parent
 PAGE = "index.html", "page.css", "page.js", "client.js", "compare.js", "png.js", "rival.js", "worker.js", "codec"
 RUNTIME = WEB / "node_modules/onnxruntime-web"
-RUNTIME_FILES = "ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"
+# For WebAssembly alone, and for GPUs. A browser loads one of the two.
+RUNTIME_FILES = [
+    *("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"),
+    *("ort.jspi.min.mjs", "ort-wasm-simd-threaded.jspi.mjs", "ort-wasm-simd-threaded.jspi.wasm"),
+]
 
 
 def assemble(out: Path, names: list[str]) -> None:

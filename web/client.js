@@ -23,7 +23,7 @@ export function stop(reason = "Stopped.") {
 }
 
 function start() {
-  const made = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+  const made = new Worker(new URL(`./worker.js${location.search}`, import.meta.url), { type: "module" });
   made.onmessage = ({ data: { id, share, result, error } }) => {
     const waiting = calls.get(id);
     if (!waiting) return;

@@ -5,10 +5,15 @@ const [compare, frame, stack, divider, split] = ["compare", "frame", "stack", "d
 export const left = part("left");
 export const right = part("right");
 
-/** Draw a picture, anything that a canvas draws, or leave the canvas empty. */
+/** Draw a picture, anything that a canvas draws. */
 export function draw(canvas, picture) {
   [canvas.width, canvas.height] = [picture.width, picture.height];
-  canvas.getContext("2d").drawImage(picture, 0, 0);
+  contextOf(canvas).drawImage(picture, 0, 0);
+}
+
+/** All canvases here are read: PSNR is measured on them. */
+export function contextOf(canvas) {
+  return canvas.getContext("2d", { willReadFrequently: true });
 }
 
 /** The size at which pictures are shown: "fit", or so many pixels of the window for one of theirs. */

@@ -1,6 +1,6 @@
 // What happens on the page: a file comes in, a picture and its numbers are shown.
 import { call, stop } from "./client.js";
-import { draw, left, resize, right } from "./compare.js";
+import { contextOf, draw, left, resize, right } from "./compare.js";
 import { pngOf } from "./png.js";
 import { ofSize } from "./rival.js";
 
@@ -26,7 +26,11 @@ for (const name of ["dragover", "dragleave", "drop"]) {
   });
 }
 window.addEventListener("paste", (event) => open([...event.clipboardData.files]));
-part("stop").addEventListener("click", () => stop());
+part("stop").addEventListener("click", () => {
+  turn++;
+  stop();
+  finish("Stopped.");
+});
 
 /** Files that were dropped: one is a .slim file or a photo; of two one may be the other's original. */
 function open(files) {
@@ -36,7 +40,7 @@ function open(files) {
     const file = files[kinds.indexOf(true)];
     const photo = files[kinds.indexOf(false)];
     const original = photo && (await canvasOf(photo));
-    if (current()) await (file ? openFile(file, original, current) : openPhoto(photo, original, current));
+    return current() && (file ? openFile(file, original, current) : openPhoto(photo, original, current));
   });
 }
 
@@ -49,7 +53,7 @@ async function canvasOf(photo) {
     throw new Error(`${photo.name}: neither a .slim file nor a picture that this browser reads.`);
   });
   const canvas = newCanvas(bitmap.width, bitmap.height);
-  const context = canvas.getContext("2d", { willReadFrequently: true });
+  const context = contextOf(canvas);
   context.fillStyle = "#fff"; // what is transparent is shown on white
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.drawImage(bitmap, 0, 0);
@@ -66,15 +70,15 @@ async function openFile(file, original, current) {
   const bytes = new Uint8Array(await file.arrayBuffer());
   say("Decoding …");
   const result = await call("decode", { bytes }, progress);
-  if (!current()) return;
+  if (!current()) return "";
   if (original && (original.width !== result.width || original.height !== result.height)) original = null;
-  await show({ name: file.name.replace(/\.slim$/, ""), original, photo: false, result, file: bytes }, current);
+  return show({ name: file.name.replace(/\.slim$/, ""), original, photo: false, result, file: bytes }, current);
 }
 
 async function openPhoto(photo, original, current) {
   await listModels();
-  const pixels = original.getContext("2d").getImageData(0, 0, original.width, original.height).data;
-  await compress({ name: photo.name.replace(/\.[^.]*$/, ""), original, key: turn }, pixels, current);
+  const pixels = contextOf(original).getImageData(0, 0, original.width, original.height).data;
+  return compress({ name: photo.name.replace(/\.[^.]*$/, ""), original, key: turn }, pixels, current);
 }
 
 async function listModels() {
@@ -88,7 +92,7 @@ async function compress({ name, original, key }, pixels, current) {
   const { width, height } = original;
   const input = { key, pixels, width, height, quality: Number(part("quality").value), model: part("model").value };
   const result = await call("encode", input, progress);
-  if (current()) await show({ name, original, key, photo: true, result, file: result.file }, current);
+  return current() && show({ name, original, key, photo: true, result, file: result.file }, current);
 }
 
 // --- and are shown ---------------------------------------------------------------------------------------------------
@@ -96,16 +100,16 @@ async function compress({ name, original, key }, pixels, current) {
 async function show(next, current) {
   const { result, photo } = next;
   const decoded = newCanvas(result.width, result.height);
-  decoded.getContext("2d").putImageData(new ImageData(result.pixels, result.width), 0, 0);
+  contextOf(decoded).putImageData(new ImageData(result.pixels, result.width), 0, 0);
   const png = await pngOf(decoded, result.icc);
   draw(left, result.icc ? await createImageBitmap(png).catch(() => decoded) : decoded); // in its own colours
-  if (!current()) return;
+  if (!current()) return "";
   shown = { ...next, decoded };
   part("result").hidden = false;
   for (const id of ["quality-control", "model-control"]) part(id).hidden = !photo;
   link("save-slim", photo && new Blob([next.file]), `${next.name}.slim`);
   link("save-png", png, `${next.name}.png`);
-  await compareWith(part("rival").value, current);
+  return compareWith(part("rival").value, current);
 }
 
 function link(id, blob, name) {
@@ -119,12 +123,13 @@ function link(id, blob, name) {
 async function compareWith(kind, current) {
   const { original, decoded, result } = shown;
   const other = kind === "original" ? { picture: original ?? decoded } : await rivalOf(kind, original ?? decoded, result);
-  if (!current()) return;
+  if (!current()) return "";
   draw(right, other.picture);
   resize(part("zoom").value);
   const title = kind === "original" && !original ? "the same" : NAMES[kind];
   part("right-name").textContent = part("rival-title").textContent = title;
   tell(other);
+  return `${shown.name}: ${result.width} × ${result.height} pixels, model ${result.model}.`;
 }
 
 async function rivalOf(type, source, { bytes }) {
@@ -149,7 +154,6 @@ function tell(other) {
     other.blob && !original ? `The ${NAMES[part("rival").value]} was made of the decoded picture, for the original is not here.` : "",
     other.reached === false ? "Even at its lowest quality it needs more bytes." : "",
   ].join(" ");
-  say(`${shown.name}: ${result.width} × ${result.height} pixels, model ${result.model}.`);
 }
 
 function rowOf([title, ...values]) {
@@ -160,7 +164,7 @@ function rowOf([title, ...values]) {
 }
 
 function psnrDb(one, other) {
-  const [a, b] = [one, other].map((canvas) => canvas.getContext("2d").getImageData(0, 0, one.width, one.height).data);
+  const [a, b] = [one, other].map((canvas) => contextOf(canvas).getImageData(0, 0, one.width, one.height).data);
   let error = 0;
   for (let i = 0; i < a.length; i += 4) for (let c = i; c < i + 3; c++) error += (a[c] - b[c]) ** 2;
   return 10 * Math.log10((255 ** 2 * 0.75 * a.length) / error);
@@ -179,11 +183,11 @@ function again() {
   if (!shown?.photo) return;
   const { original } = shown;
   work("Compressing …", (current) =>
-    compress(shown, original.getContext("2d").getImageData(0, 0, original.width, original.height).data, current),
+    compress(shown, contextOf(original).getImageData(0, 0, original.width, original.height).data, current),
   );
 }
 
-/** Run a task; a later one takes its place. What goes wrong is said in one line. */
+/** Run a task, which returns what is to be said; a later one takes its place. What goes wrong is said in one line. */
 async function work(line, task) {
   if (!part("stop").hidden) stop();
   const own = ++turn;
@@ -191,11 +195,17 @@ async function work(line, task) {
   say(line);
   part("stop").hidden = false;
   try {
-    await task(current);
+    finish(await task(current), false, current);
   } catch (error) {
-    if (current()) say(error.message, true);
+    finish(error.message, true, current);
   }
-  if (current()) part("stop").hidden = part("progress").hidden = true;
+}
+
+/** Say what came of it, unless something else was begun. */
+function finish(text, wrong = false, current = () => true) {
+  if (!current()) return;
+  part("stop").hidden = part("progress").hidden = true;
+  say(text, wrong);
 }
 
 function say(text, wrong = false) {

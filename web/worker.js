@@ -1,6 +1,5 @@
 // Decodes and encodes beside the page, so that the page stays alive. One message in, {id, share} while it works, and
 // {id, result} or {id, error} out.
-import * as ort from "./ort/ort.wasm.min.mjs";
 import { inflated, pack, unpack } from "./codec/container.js";
 import { headOf } from "./codec/correction.js";
 import { BadFile } from "./codec/errors.js";
@@ -10,10 +9,7 @@ import { readSymbols, scaleIndex, writeTile } from "./codec/symbols.js";
 
 const MAX_PIXELS = 40e6;
 const MAX_THREADS = 4;
-ort.env.wasm.wasmPaths = new URL("./ort/", import.meta.url).href;
-// Threads share memory, which browsers allow where the server says that the page is isolated.
-ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(MAX_THREADS, navigator.hardwareConcurrency) : 1;
-
+const asked = new URLSearchParams(self.location.search).get("runtime"); // webgpu or wasm, whatever there is
 const loaded = new Map(); // address → promise of what is there
 let analysed = null; // {key, name, y} of the latest picture: another quality needs no g_a
 
@@ -24,9 +20,16 @@ self.onmessage = async ({ data: { id, task, input } }) => {
     self.postMessage({ id, result }, transferable(result));
   } catch (error) {
     if (!(error instanceof BadFile)) console.info(error);
-    self.postMessage({ id, error: error instanceof BadFile ? error.message : `The page failed: ${error.message ?? error}` });
+    self.postMessage({ id, error: error instanceof BadFile ? error.message : await failure(error) });
   }
 };
+
+async function failure(error) {
+  const runtime = loaded.has("runtime") ? await loaded.get("runtime").catch(() => null) : null;
+  const hint = runtime?.provider === "webgpu" ? " Without the GPU: add ?runtime=wasm to the address." : "";
+  const [line] = String(error.message ?? error).split("\n");
+  return `The page failed: ${line.replace(/\.$/, "")}.${hint}`;
+}
 
 const TASKS = { models: modelList, decode, encode, symbols };
 
@@ -45,7 +48,7 @@ async function decode({ bytes }, report) {
   const { width, height, quality, grey, chunks } = file;
   if (chunks.alpha) await addAlpha(found, chunks.alpha, width * height);
   const icc = chunks.icc ? chunks.icc.slice() : null;
-  return { pixels: found, width, height, quality: quality / 256, grey, icc, seconds, model: model.name, bytes: bytes.length };
+  return { pixels: found, width, height, quality: quality / 256, grey, icc, seconds, model: model.name, bytes: bytes.length, runtime: (await runtime()).provider };
 }
 
 async function pixelsOf(model, file, symbols, report) {
@@ -109,23 +112,45 @@ function contexts({ architecture }) {
   return architecture.stages.map((_, stage) => `context.${stage}`);
 }
 
-function sessionsFor(model, names) {
-  return Promise.all(names.map((name) => session(model, name)));
+/** One after the other: ONNX Runtime makes a GPU's no other way. */
+async function sessionsFor(model, names) {
+  for (const name of names) await session(model, name);
 }
 
 function session(model, name) {
-  return once(`session ${model.name} ${name}`, async () =>
-    ort.InferenceSession.create(await fetched(`models/${model.name}/${name}.onnx`), { executionProviders: ["wasm"] }),
-  );
+  return once(`session ${model.name} ${name}`, async () => {
+    const { ort, provider } = await runtime();
+    return ort.InferenceSession.create(await fetched(`models/${model.name}/${name}.onnx`), { executionProviders: [provider] });
+  });
 }
 
 function runner(model) {
   return async (name, feeds) => {
     const found = await session(model, name);
+    const { ort } = await runtime();
     const tensors = Object.entries(feeds).map(([input, { data, dims }]) => [input, new ort.Tensor("float32", data, dims)]);
     const [result] = Object.values(await found.run(Object.fromEntries(tensors)));
     return result;
   };
+}
+
+/** ONNX Runtime, and what it computes with: the GPU where there is one, else WebAssembly. */
+function runtime() {
+  return once("runtime", async () => {
+    const provider = (await hasGpu()) ? "webgpu" : "wasm";
+    const ort = await import(provider === "webgpu" ? "./ort/ort.jspi.min.mjs" : "./ort/ort.wasm.min.mjs");
+    ort.env.wasm.wasmPaths = new URL("./ort/", import.meta.url).href;
+    // Threads share memory, which browsers allow where the server says that the page is isolated.
+    ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(MAX_THREADS, navigator.hardwareConcurrency) : 1;
+    return { ort, provider };
+  });
+}
+
+/** Whether a GPU can be used. One that the processor stands in for is slower than WebAssembly. */
+async function hasGpu() {
+  if (asked === "wasm" || !navigator.gpu || !("Suspending" in WebAssembly)) return false;
+  const adapter = await navigator.gpu.requestAdapter().catch(() => null);
+  return Boolean(adapter) && (asked === "webgpu" || !adapter.info.isFallbackAdapter);
 }
 
 function once(key, make) {
