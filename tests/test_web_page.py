@@ -275,18 +275,15 @@ def test_nothing_is_wider_than_the_window(browser, address, screenshots, width, 
         page.screenshot(path=screenshots / f"web-{width}-{scheme}.png", full_page=True)
 
 
-def test_a_gpu_gives_the_same_pixels(address):
+def test_a_gpu_gives_the_same_pixels(browser, address):  # noqa: F811
     """One that the processor stands in for: there is no other here."""
-    from playwright.sync_api import sync_playwright
-
     stand_in = ("--use-webgpu-adapter=swiftshader", "--use-vulkan=swiftshader", "--enable-features=Vulkan,WebGPU")
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--enable-unsafe-webgpu", "--ignore-gpu-blocklist", *stand_in]
-        with_gpu = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=arguments)
-        page = with_gpu.new_page()
-        page.goto(f"{address}?runtime=webgpu")
-        found = call(page, "decode", (GOLDEN / "corrected.slim").read_bytes())
-        with_gpu.close()
+    arguments = ["--no-sandbox", "--enable-unsafe-webgpu", "--ignore-gpu-blocklist", *stand_in]
+    with_gpu = browser.browser_type.launch(executable_path=shutil.which("chromium"), args=arguments)
+    page = with_gpu.new_page()
+    page.goto(f"{address}?runtime=webgpu")
+    found = call(page, "decode", (GOLDEN / "corrected.slim").read_bytes())
+    with_gpu.close()
     assert found["runtime"] == "webgpu"
     pixels = array(found["pixels"]).reshape(160, 230, 4)[::5, ::5, :3].astype(int)
     assert np.abs(pixels - np.load(GOLDEN / "corrected.npz")["pixels"]).max() <= 1
