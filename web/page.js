@@ -62,7 +62,8 @@ async function canvasOf(photo) {
 }
 
 function newCanvas(width, height) {
-  if (Math.max(width, height) > MAX_SIDE) throw new Error(`The picture has ${width} × ${height} pixels. This page takes sides of up to ${MAX_SIDE}.`);
+  if (Math.max(width, height) > MAX_SIDE)
+    throw new Error(`The picture has ${width} × ${height} pixels. This page takes sides of up to ${MAX_SIDE}.`);
   return Object.assign(document.createElement("canvas"), { width, height });
 }
 
@@ -122,14 +123,16 @@ function link(id, blob, name) {
 /** Put the original, or the browser's own file of as many bytes, on the other side. */
 async function compareWith(kind, current) {
   const { original, decoded, result } = shown;
-  const other = kind === "original" ? { picture: original ?? decoded } : await rivalOf(kind, original ?? decoded, result);
+  const other =
+    kind === "original" ? { picture: original ?? decoded } : await rivalOf(kind, original ?? decoded, result);
   if (!current()) return "";
   draw(right, other.picture);
   resize(part("zoom").value);
   const title = kind === "original" && !original ? "the same" : NAMES[kind];
   part("right-name").textContent = part("rival-title").textContent = title;
   tell(other);
-  return `${shown.name}: ${result.width} × ${result.height} pixels, model ${result.model}.`;
+  const where = result.runtime === "webgpu" ? ", on the GPU" : "";
+  return `${shown.name}: ${result.width} × ${result.height} pixels, model ${result.model}${where}.`;
 }
 
 async function rivalOf(type, source, { bytes }) {
@@ -141,17 +144,23 @@ async function rivalOf(type, source, { bytes }) {
 function tell(other) {
   const { original, photo, result } = shown;
   const pixels = result.width * result.height;
-  const psnr = (canvas) => (original ? `${psnrDb(original, canvas).toFixed(2)} dB` : "–");
+  const psnr = (canvas) => original && `${psnrDb(original, canvas).toFixed(2)} dB`;
   const rows = [
     ["Bytes", result.bytes.toLocaleString("en"), other.blob ? other.blob.size.toLocaleString("en") : "–"],
-    ["Bits a pixel", ((8 * result.bytes) / pixels).toFixed(3), other.blob ? ((8 * other.blob.size) / pixels).toFixed(3) : "–"],
+    [
+      "Bits a pixel",
+      ((8 * result.bytes) / pixels).toFixed(3),
+      other.blob ? ((8 * other.blob.size) / pixels).toFixed(3) : "–",
+    ],
     ["Quality", `${result.quality}`, other.blob ? `${other.quality} of 100` : "–"],
     ["PSNR", psnr(shown.decoded), other.blob ? psnr(right) : "–"],
     [photo ? "Encoded in" : "Decoded in", `${result.seconds.toFixed(2)} s`, "–"],
   ];
-  part("facts-rows").replaceChildren(...rows.map(rowOf));
+  part("facts-rows").replaceChildren(...rows.filter(([title]) => original || title !== "PSNR").map(rowOf));
   part("note").textContent = [
-    other.blob && !original ? `The ${NAMES[part("rival").value]} was made of the decoded picture, for the original is not here.` : "",
+    other.blob && !original
+      ? `The ${NAMES[part("rival").value]} was made of the decoded picture, for the original is not here.`
+      : "",
     other.reached === false ? "Even at its lowest quality it needs more bytes." : "",
   ].join(" ");
 }
@@ -175,7 +184,9 @@ function psnrDb(one, other) {
 part("quality").addEventListener("input", () => (part("quality-value").textContent = part("quality").value));
 part("quality").addEventListener("change", again);
 part("model").addEventListener("change", again);
-part("rival").addEventListener("change", () => work("Comparing …", (current) => compareWith(part("rival").value, current)));
+part("rival").addEventListener("change", () =>
+  work("Comparing …", (current) => compareWith(part("rival").value, current)),
+);
 part("zoom").addEventListener("change", () => resize(part("zoom").value));
 
 /** Compress the photo anew. */

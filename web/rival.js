@@ -4,7 +4,7 @@
  *  null where the browser does not write that type. */
 export async function ofSize(canvas, type, bytes) {
   let best = null;
-  for (let low = 0, high = 100; low <= high; ) {
+  for (let low = 0, high = 100; low <= high;) {
     const quality = (low + high) >> 1;
     const blob = await written(canvas, type, quality);
     if (!blob) return null;

@@ -34,7 +34,9 @@ async function failure(error) {
 const TASKS = { models: modelList, decode, encode, symbols };
 
 function transferable(result) {
-  return Object.values(result).filter((value) => ArrayBuffer.isView(value)).map((value) => value.buffer);
+  return Object.values(result)
+    .filter((value) => ArrayBuffer.isView(value))
+    .map((value) => value.buffer);
 }
 
 /** The bytes of a file → its pixels [height, width, 4], what it says of itself, and the seconds that it took. */
@@ -48,7 +50,18 @@ async function decode({ bytes }, report) {
   const { width, height, quality, grey, chunks } = file;
   if (chunks.alpha) await addAlpha(found, chunks.alpha, width * height);
   const icc = chunks.icc ? chunks.icc.slice() : null;
-  return { pixels: found, width, height, quality: quality / 256, grey, icc, seconds, model: model.name, bytes: bytes.length, runtime: (await runtime()).provider };
+  return {
+    pixels: found,
+    width,
+    height,
+    quality: quality / 256,
+    grey,
+    icc,
+    seconds,
+    model: model.name,
+    bytes: bytes.length,
+    runtime: (await runtime()).provider,
+  };
 }
 
 async function pixelsOf(model, file, symbols, report) {
@@ -59,21 +72,47 @@ async function pixelsOf(model, file, symbols, report) {
 
 /** Pixels → a file of the model, at a quality from 1, and the picture that it decodes to. key: which picture it is. */
 async function encode({ key, pixels, width, height, quality, model: name }, report) {
-  if (width * height > MAX_PIXELS) throw new BadFile(`The picture has ${width} × ${height} pixels. This page takes at most ${MAX_PIXELS / 1e6} million.`);
+  if (width * height > MAX_PIXELS)
+    throw new BadFile(
+      `The picture has ${width} × ${height} pixels. This page takes at most ${MAX_PIXELS / 1e6} million.`,
+    );
   const model = await modelNamed(name);
   await sessionsFor(model, ["g_a", "h_a", "h_mean", ...contexts(model), "g_s"]);
   const start = performance.now();
   const [rows, columns] = [Math.ceil(height / 64), Math.ceil(width / 64)];
   const cells = { top: 0, left: 0, rows, columns };
-  const file = { modelHash: model.modelHash, width, height, quality: Math.round(256 * quality), tile: 0, grey: false, rows, columns };
+  const file = {
+    modelHash: model.modelHash,
+    width,
+    height,
+    quality: Math.round(256 * quality),
+    tile: 0,
+    grey: false,
+    rows,
+    columns,
+  };
   if (analysed?.key !== key || analysed.name !== name) {
     analysed = { key, name, y: await analyse(runner(model), model, pixels, file, (share) => report(0.8 * share)) };
   }
-  const { symbols, y_hat } = await quantise(runner(model), model, analysed.y, file, (z) => scaleIndex(model, z, cells, file.quality));
+  const { symbols, y_hat } = await quantise(runner(model), model, analysed.y, file, (z) =>
+    scaleIndex(model, z, cells, file.quality),
+  );
   const bytes = pack(file, [writeTile(model, symbols, cells, file.quality)]);
   const seconds = (performance.now() - start) / 1000;
-  const decoded = await synthesise(runner(model), model, y_hat, headOf(model, file), file, (share) => report(0.8 + 0.2 * share));
-  return { file: bytes, pixels: decoded, width, height, quality: file.quality / 256, seconds, model: name, bytes: bytes.length };
+  const decoded = await synthesise(runner(model), model, y_hat, headOf(model, file), file, (share) =>
+    report(0.8 + 0.2 * share),
+  );
+  return {
+    file: bytes,
+    pixels: decoded,
+    width,
+    height,
+    quality: file.quality / 256,
+    seconds,
+    model: name,
+    bytes: bytes.length,
+    runtime: (await runtime()).provider,
+  };
 }
 
 /** The integers of a file: what every decoder must find. */
@@ -84,7 +123,8 @@ async function symbols({ bytes }) {
 
 async function addAlpha(pixels, chunk, count) {
   const alpha = await inflated(chunk, "alpha", count);
-  if (alpha.length !== count) throw new BadFile(`The file's alpha chunk has ${alpha.length} bytes for ${count} pixels.`);
+  if (alpha.length !== count)
+    throw new BadFile(`The file's alpha chunk has ${alpha.length} bytes for ${count} pixels.`);
   alpha.forEach((value, i) => (pixels[4 * i + 3] = value));
 }
 
@@ -97,7 +137,8 @@ async function modelOf({ modelHash, quality }) {
   const entry = models.find(({ hash }) => hash === modelHash);
   if (!entry) throw new BadFile(`The file was made with model ${modelHash}, which this page does not have.`);
   const model = await modelNamed(entry.name);
-  if (quality < 256 || quality > 256 * model.rungs) throw new BadFile(`The file is damaged: quality ${quality / 256} is outside its model's range.`);
+  if (quality < 256 || quality > 256 * model.rungs)
+    throw new BadFile(`The file is damaged: quality ${quality / 256} is outside its model's range.`);
   return model;
 }
 
@@ -120,7 +161,9 @@ async function sessionsFor(model, names) {
 function session(model, name) {
   return once(`session ${model.name} ${name}`, async () => {
     const { ort, provider } = await runtime();
-    return ort.InferenceSession.create(await fetched(`models/${model.name}/${name}.onnx`), { executionProviders: [provider] });
+    return ort.InferenceSession.create(await fetched(`models/${model.name}/${name}.onnx`), {
+      executionProviders: [provider],
+    });
   });
 }
 
@@ -128,7 +171,10 @@ function runner(model) {
   return async (name, feeds) => {
     const found = await session(model, name);
     const { ort } = await runtime();
-    const tensors = Object.entries(feeds).map(([input, { data, dims }]) => [input, new ort.Tensor("float32", data, dims)]);
+    const tensors = Object.entries(feeds).map(([input, { data, dims }]) => [
+      input,
+      new ort.Tensor("float32", data, dims),
+    ]);
     const [result] = Object.values(await found.run(Object.fromEntries(tensors)));
     return result;
   };

@@ -8,7 +8,10 @@ import { readSymbols } from "../../web/codec/symbols.js";
 
 const [directory, name] = process.argv.slice(2);
 const bytes = (path) => new Uint8Array(readFileSync(path));
-const model = buildModel(JSON.parse(readFileSync(`${directory}/manifest.json`)), bytes(`${directory}/tables.safetensors`));
+const model = buildModel(
+  JSON.parse(readFileSync(`${directory}/manifest.json`)),
+  bytes(`${directory}/tables.safetensors`),
+);
 const intact = bytes(name);
 const report = { refused: 0, decoded: 0, others: [] };
 
@@ -36,7 +39,7 @@ for (let length = 0; length < intact.length; length++) await attempt(intact.slic
 await attempt(Uint8Array.from([...intact, 0]), "one more byte");
 for (let at = 0; at < intact.length; at++) {
   const flipped = intact.slice();
-  flipped[at] ^= 1 << at % 8;
+  flipped[at] ^= 1 << (at % 8);
   await attempt(flipped, `byte ${at}`);
   await attempt(withChecksum(flipped.slice()), `byte ${at}, right checksum`);
 }

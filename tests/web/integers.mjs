@@ -8,11 +8,19 @@ import { readSymbols, writeTile } from "../../web/codec/symbols.js";
 
 const [directory, name, out] = process.argv.slice(2);
 const bytes = (path) => new Uint8Array(readFileSync(path));
-const model = buildModel(JSON.parse(readFileSync(`${directory}/manifest.json`)), bytes(`${directory}/tables.safetensors`));
+const model = buildModel(
+  JSON.parse(readFileSync(`${directory}/manifest.json`)),
+  bytes(`${directory}/tables.safetensors`),
+);
 const file = unpack(bytes(name), 1e8);
 const { z, index, r } = readSymbols(model, file);
 writeFileSync(out, Buffer.concat([z, index, r].map((array) => Buffer.from(array.buffer))));
 const whole = { rows: file.rows, columns: file.columns };
-const rewritten = file.tiles.length === 1 && Buffer.compare(Buffer.from(writeTile(model, { z, index, r }, whole, file.quality)), Buffer.from(file.streams[0])) === 0;
+const rewritten =
+  file.tiles.length === 1 &&
+  Buffer.compare(Buffer.from(writeTile(model, { z, index, r }, whole, file.quality)), Buffer.from(file.streams[0])) ===
+    0;
 const correction = file.correction ? readCorrection(model, file) : null;
-console.log(JSON.stringify({ modelHash: model.modelHash, width: file.width, height: file.height, rewritten, correction }));
+console.log(
+  JSON.stringify({ modelHash: model.modelHash, width: file.width, height: file.height, rewritten, correction }),
+);

@@ -9,7 +9,12 @@ const frequencies = sizes.flatMap((size, table) => {
   found[random(size)] += 65536 - found.reduce((sum, value) => sum + value);
   return found;
 });
-const tables = buildTables(frequencies, sizes, sizes.map((size) => -(size - 2) / 2), { escape: true, skip: 1 });
+const tables = buildTables(
+  frequencies,
+  sizes,
+  sizes.map((size) => -(size - 2) / 2),
+  { escape: true, skip: 1 },
+);
 const index = Uint8Array.from({ length: 200000 }, () => random(5));
 const symbols = Int16Array.from(index, (table) => (table < 1 ? 0 : random(20) ? random(5) - 2 : random(65536) - 32768));
 const encoder = new Encoder();

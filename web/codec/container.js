@@ -72,17 +72,20 @@ export function tilesOf({ tile, rows, columns }) {
 
 function readSizes(data, view, count) {
   const end = HEADER_BYTES + 4 * count;
-  if (data.length < end) throw new BadFile(`The file is truncated: ${data.length} bytes, its table of sizes ends at ${end}.`);
+  if (data.length < end)
+    throw new BadFile(`The file is truncated: ${data.length} bytes, its table of sizes ends at ${end}.`);
   const sizes = Array.from({ length: count }, (_, number) => view.getUint32(HEADER_BYTES + 4 * number, true));
   const expected = sizes.reduce((sum, size) => sum + size, end);
   if (data.length < expected) throw new BadFile(`The file is truncated: ${data.length} of ${expected} bytes.`);
-  if (data.length > expected) throw new BadFile(`The file is damaged: it has ${data.length - expected} bytes too many.`);
+  if (data.length > expected)
+    throw new BadFile(`The file is damaged: it has ${data.length - expected} bytes too many.`);
   return sizes;
 }
 
 function requireChecksum(data, view) {
   const found = crc32(data.subarray(CHECKSUM_AT + 4), crc32(data.subarray(0, CHECKSUM_AT)));
-  if (found !== view.getUint32(CHECKSUM_AT, true)) throw new BadFile("The file is damaged: its checksum does not match.");
+  if (found !== view.getUint32(CHECKSUM_AT, true))
+    throw new BadFile("The file is damaged: its checksum does not match.");
 }
 
 function split(data, begin, sizes) {
@@ -103,7 +106,10 @@ export function pack({ modelHash, width, height, quality, tile, grey }, streams)
   data.set([..."SLIM"].map((letter) => letter.charCodeAt(0)));
   data[4] = VERSION;
   data[5] = grey ? 1 : 0;
-  data.set(modelHash.match(/../g).map((byte) => parseInt(byte, 16)), 6);
+  data.set(
+    modelHash.match(/../g).map((byte) => parseInt(byte, 16)),
+    6,
+  );
   [width, height, quality].forEach((value, number) => view.setUint16(14 + 2 * number, value, true));
   data[20] = tile;
   let at = HEADER_BYTES;
@@ -120,7 +126,7 @@ export async function inflated(chunk, name, limit) {
   const parts = [];
   let length = 0;
   try {
-    for (const reader = stream.getReader(); ; ) {
+    for (const reader = stream.getReader(); ;) {
       const { done, value } = await reader.read();
       if (done) break;
       parts.push(value);

@@ -8,7 +8,8 @@ const MANIFEST_VERSION = 1;
 
 /** manifest: manifest.json; bytes: tables.safetensors. */
 export function buildModel(manifest, bytes) {
-  if (manifest.format_version !== MANIFEST_VERSION) throw new Error("the model's files are of another version; make web");
+  if (manifest.format_version !== MANIFEST_VERSION)
+    throw new Error("the model's files are of another version; make web");
   const tensors = parseTensors(bytes);
   const { architecture } = manifest;
   const table = (name) => tensors[`tables.${name}`]?.data;
@@ -55,7 +56,10 @@ export function gainShift({ logGain, M, rungs }, quality) {
   const fraction = quality & 255;
   const lower = M * ((quality >> 8) - 1);
   const upper = M * Math.min(quality >> 8, rungs - 1);
-  return Int32Array.from({ length: M }, (_, c) => (logGain[lower + c] * (256 - fraction) + logGain[upper + c] * fraction + 128) >> 8);
+  return Int32Array.from(
+    { length: M },
+    (_, c) => (logGain[lower + c] * (256 - fraction) + logGain[upper + c] * fraction + 128) >> 8,
+  );
 }
 
 /** What multiplies the residuals of each latent channel. */

@@ -114,7 +114,10 @@ function sides({ top, left, bottom, right }) {
 function evenTiles(rows, columns) {
   const parts = (length) => {
     const count = Math.ceil(length / TILE);
-    return Array.from({ length: count }, (_, i) => [Math.floor((length * i) / count), Math.floor((length * (i + 1)) / count)]);
+    return Array.from({ length: count }, (_, i) => [
+      Math.floor((length * i) / count),
+      Math.floor((length * (i + 1)) / count),
+    ]);
   };
   return parts(rows).flatMap(([top, bottom]) => parts(columns).map(([left, right]) => ({ top, left, bottom, right })));
 }

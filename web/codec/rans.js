@@ -32,12 +32,17 @@ export function buildTables(frequencies, sizes, minima, { escape, skip = 0 }) {
 export class Decoder {
   /** Raises BadFile for what cannot be a stream. */
   constructor(bytes) {
-    if (bytes.length < 16 || bytes.length % 4) throw new BadFile("The file is damaged: a stream has an impossible length.");
+    if (bytes.length < 16 || bytes.length % 4)
+      throw new BadFile("The file is damaged: a stream has an impossible length.");
     this.words = new Uint32Array(bytes.slice().buffer); // little endian, as every machine that runs a browser
     [this.low, this.high, this.otherLow, this.otherHigh] = this.words;
     this.position = 4;
-    for (const [low, high] of [[this.low, this.high], [this.otherLow, this.otherHigh]]) {
-      if (high >= LOWEST || (high === 0 && low < LOWEST)) throw new BadFile("The file is damaged: a stream begins with an impossible state.");
+    for (const [low, high] of [
+      [this.low, this.high],
+      [this.otherLow, this.otherHigh],
+    ]) {
+      if (high >= LOWEST || (high === 0 && low < LOWEST))
+        throw new BadFile("The file is damaged: a stream begins with an impossible state.");
     }
   }
 
@@ -66,11 +71,12 @@ export class Decoder {
 
   /** Take a symbol out of the state, and let the other lane be next. */
   take(frequency, offset) {
-    const product = frequency * ((this.high << 16 | this.low >>> 16) >>> 0) + offset;
+    const product = frequency * (((this.high << 16) | (this.low >>> 16)) >>> 0) + offset;
     let low = product >>> 0;
     let high = frequency * (this.high >>> 16) + (product - low) / WORD;
     if (high === 0 && low < LOWEST) {
-      if (this.position >= this.words.length) throw new BadFile("The file is damaged: a stream ends before its last symbol.");
+      if (this.position >= this.words.length)
+        throw new BadFile("The file is damaged: a stream ends before its last symbol.");
       high = low;
       low = this.words[this.position++];
     }

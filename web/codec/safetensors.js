@@ -7,11 +7,20 @@ export function parseTensors(bytes) {
   const header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + length)));
   delete header.__metadata__;
   return Object.fromEntries(
-    Object.entries(header).map(([name, { dtype, shape, data_offsets: [begin, end] }]) => {
-      const raw = bytes.slice(8 + length + begin, 8 + length + end).buffer; // a copy is aligned
-      const data = dtype === "F16" ? toFloat32(new Uint16Array(raw)) : new TYPES[dtype](raw);
-      return [name, { shape, data }];
-    }),
+    Object.entries(header).map(
+      ([
+        name,
+        {
+          dtype,
+          shape,
+          data_offsets: [begin, end],
+        },
+      ]) => {
+        const raw = bytes.slice(8 + length + begin, 8 + length + end).buffer; // a copy is aligned
+        const data = dtype === "F16" ? toFloat32(new Uint16Array(raw)) : new TYPES[dtype](raw);
+        return [name, { shape, data }];
+      },
+    ),
   );
 }
 

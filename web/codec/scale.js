@@ -7,13 +7,16 @@ const KERNELS = [3, 1, 3, 1];
 /** The layers, ready to run: weights in the order [tap, input, output]. */
 export function buildScaleNetwork(tensors) {
   return KERNELS.map((kernel, number) => {
-    const [weight, bias, exponent] = ["weight", "bias", "exponent"].map((part) => tensors[`h_scale.layers.${number}.${part}`]);
+    const [weight, bias, exponent] = ["weight", "bias", "exponent"].map(
+      (part) => tensors[`h_scale.layers.${number}.${part}`],
+    );
     const [outputs, inputs] = weight.shape;
     const taps = kernel * kernel;
     const turned = new Int8Array(weight.data.length);
     for (let o = 0; o < outputs; o++)
       for (let i = 0; i < inputs; i++)
-        for (let t = 0; t < taps; t++) turned[(t * inputs + i) * outputs + o] = weight.data[(o * inputs + i) * taps + t];
+        for (let t = 0; t < taps; t++)
+          turned[(t * inputs + i) * outputs + o] = weight.data[(o * inputs + i) * taps + t];
     const shift = exponent.data[0] + (number ? ACTIVATION_BITS : 0) - ACTIVATION_BITS;
     return { kernel, inputs, outputs, shift, weight: turned, bias: bias.data };
   });
@@ -75,12 +78,21 @@ function collect(terms, x, row, column, rows, columns, inputs, outputs, kernel) 
 
 /** Four inputs at a time: the sums are read and written a quarter as often. */
 function addFour(sums, weight, terms, at) {
-  const a = terms[at], x = terms[at + 1], b = terms[at + 2], y = terms[at + 3];
-  const c = terms[at + 4], z = terms[at + 5], d = terms[at + 6], w = terms[at + 7];
+  const a = terms[at],
+    x = terms[at + 1],
+    b = terms[at + 2],
+    y = terms[at + 3];
+  const c = terms[at + 4],
+    z = terms[at + 5],
+    d = terms[at + 6],
+    w = terms[at + 7];
   const count = sums.length;
   for (let o = 0; o < count; o++) {
     sums[o] +=
-      Math.imul(weight[a + o], x) + Math.imul(weight[b + o], y) + Math.imul(weight[c + o], z) + Math.imul(weight[d + o], w);
+      Math.imul(weight[a + o], x) +
+      Math.imul(weight[b + o], y) +
+      Math.imul(weight[c + o], z) +
+      Math.imul(weight[d + o], w);
   }
 }
 

@@ -8,7 +8,11 @@ export function readSymbols(model, file) {
   const found = emptySymbols(model, file);
   file.tiles.forEach((tile, number) => {
     const part = readTile(model, file.streams[number], tile, file.quality);
-    for (const [name, scale] of [["z", 1], ["index", 2], ["r", 2]]) {
+    for (const [name, scale] of [
+      ["z", 1],
+      ["index", 2],
+      ["r", 2],
+    ]) {
       paste(part[name], found[name], tile, file, scale);
     }
   });
@@ -25,7 +29,8 @@ function readTile(model, stream, tile, quality) {
   const z = model.banks ? readBankedZ(model, decoder, tile, quality) : readZ(model, decoder, tile, quality);
   const index = scaleIndex(model, z, tile, quality);
   const r = new Int16Array(index.length);
-  for (const span of planeSpans(model, index.length)) decoder.fill(r.subarray(...span), index.subarray(...span), model.rTables);
+  for (const span of planeSpans(model, index.length))
+    decoder.fill(r.subarray(...span), index.subarray(...span), model.rTables);
   decoder.finish();
   return { z, index, r };
 }
@@ -35,7 +40,8 @@ export function writeTile(model, { z, index, r }, tile, quality) {
   const encoder = new Encoder();
   if (model.banks) writeBankedZ(model, encoder, z, tile, quality);
   else writeZ(model, encoder, z, tile, quality);
-  for (const span of planeSpans(model, index.length)) encoder.putAll(r.subarray(...span), index.subarray(...span), model.rTables);
+  for (const span of planeSpans(model, index.length))
+    encoder.putAll(r.subarray(...span), index.subarray(...span), model.rTables);
   return encoder.finish();
 }
 
