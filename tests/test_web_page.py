@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
-from test_browser import browser, until  # noqa: F401 - a fixture
+from test_browser import browser  # noqa: F401 - a fixture
 
 from slimcodec.codec import bitstream, inference
 
