@@ -9,7 +9,7 @@ INSTALL ?= $(BIN)/uv pip install --python $(BIN)/python
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 PARALLEL := -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test test-slow figures docs lint clean
+.PHONY: demo test test-slow web figures docs lint clean
 
 demo: .venv/.installed
 	$(BIN)/python run.py experiment=demo
@@ -19,9 +19,18 @@ demo: .venv/.installed
 test: lint
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest $(PARALLEL)
 
-# The page is opened in a real Chromium: apt install chromium (or any that is called chromium on the PATH).
-test-slow: .venv/.installed
+# Pages are opened in a real Chromium: apt install chromium (or any that is called chromium on the PATH).
+test-slow: .venv/.installed web/node_modules
 	$(BIN)/python -m pytest -m slow -s
+
+# The page that runs slimcodec in a browser, in build/web, for any web server. It asks for nothing but its own files:
+# ONNX Runtime Web, which they need, is fetched here.
+web: .venv/.installed web/node_modules
+	$(BIN)/python web/assemble.py build/web slim-2k slim-2k-fast-encoder
+
+web/node_modules: web/package-lock.json
+	npm ci --prefix web --ignore-scripts
+	touch $@
 
 # The figures of README and docs/evaluation.md, from the stored results.
 figures: .venv/.installed

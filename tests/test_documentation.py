@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tomllib
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,8 @@ def check(words, monkeypatch):
             check_configuration(arguments)
         case [".venv/bin/python", "-m", "pytest", path]:
             assert (ROOT / path).is_file(), words
+        case ["python", "-m", module, *_]:
+            assert find_spec(module), words
         case ["python", script, *arguments]:
             source = (ROOT / script).read_text(encoding="utf-8")
             assert all(f'"{word}"' in source for word in arguments if word.startswith("--")), words

@@ -1,4 +1,4 @@
-"""The command line: slimcodec compress | decompress | info | models | evaluate | anchors | report | shards.
+"""The command line: slimcodec compress | decompress | info | models | evaluate | anchors | report | shards | export.
 
 Exit codes: 0 done, 1 our fault, 2 bad input, 130 stopped by Ctrl-C, 141 nobody read to the end of what was written.
 """
@@ -8,7 +8,7 @@ import sys
 import warnings
 
 from slimcodec import SlimcodecError, __version__
-from slimcodec.cli import anchors, compress, decompress, evaluate, info, models, report, shards
+from slimcodec.cli import anchors, compress, decompress, evaluate, export, info, models, report, shards
 from slimcodec.cli.streams import (
     BAD_INPUT,
     NOBODY_READS,
@@ -23,7 +23,7 @@ from slimcodec.cli.streams import (
     show_warning,
 )
 
-VERBS = compress, decompress, info, models, evaluate, anchors, report, shards
+VERBS = compress, decompress, info, models, evaluate, anchors, report, shards, export
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,0 +1,200 @@
+"""A model as ONNX networks and plain tensors: what running it without PyTorch takes.
+
+    g_a.onnx        x [1, 3, H, W] in [0, 1]            → y [1, M, H/16, W/16]
+    h_a.onnx        y·gain                              → z [1, N, H/64, W/64], not rounded
+    h_mean.onnx     z_hat                               → p [1, P, H/32, W/32]
+    context.k.onnx  p and the planes of stages before k → mu of the stage's planes, [1, n·M, H/32, W/32]
+    g_s.onnx        y_hat, head_weight, head_bias       → x_hat [1, 3, H, W]
+    tables.safetensors  all other tensors of weights.safetensors, unchanged: log_gain, h_scale, the tables, g_s's head
+    manifest.json   the model, its architecture, and every file with its size and SHA-256
+
+H and W are any multiples of 64. g_s's last layer is an input, for files may correct it (codec/adapt).
+
+h_scale is no network file: it must be exact, and integer convolutions of ONNX runtimes need not be. On x86 without
+VNNI those of uint8 by int8 saturate in 16 bits. It is four small layers of integers; docs/format.md describes them.
+
+Weights that 16 bits hold exactly, as those of shipped models, are stored in 16 bits, with a cast to 32.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import numpy_helper
+from safetensors.numpy import load_file, save
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import slimcodec
+from slimcodec.codec import atomic
+from slimcodec.codec.grid import CELL
+from slimcodec.codec.models import Model
+from slimcodec.codec.network import MID_GREY, HyperpriorCodec, Synthesis, from_planes, round_z, to_planes
+from slimcodec.codec.tiling import analysis_margin, synthesis_margin
+from slimcodec.codec.zoo import WEIGHTS
+
+OPSET = 18
+FORMAT_VERSION = 1
+MANIFEST, TENSORS = "manifest.json", "tables.safetensors"
+KEPT = "log_gain", "h_scale.", "tables.", "g_s.head."  # prefixes of what no network file holds
+TRACED_CELLS = 3, 4  # rows and columns while a network is traced: any size but 1 will do
+
+
+class Network(NamedTuple):
+    """One ONNX file: a module, what stands for its inputs while it is traced, and their names."""
+
+    name: str
+    module: nn.Module
+    inputs: dict[str, Tensor]
+    output: str
+
+
+class OpenSynthesis(nn.Module):
+    """g_s with its last layer as an input."""
+
+    def __init__(self, g_s: Synthesis):
+        super().__init__()
+        self.g_s = g_s
+
+    def forward(self, y_hat: Tensor, head_weight: Tensor, head_bias: Tensor) -> Tensor:
+        head = self.g_s.head
+        x_hat = F.conv2d(self.g_s.features(y_hat), head_weight, head_bias, padding=head.conv.padding)
+        return F.pixel_shuffle(x_hat, head.ratio) + MID_GREY
+
+
+def export(model: Model, directory: Path, *, only: Collection[str] | None = None) -> dict[str, Any]:
+    """Write the files of a model, and return the manifest. only: the networks to write; None: all."""
+    directory.mkdir(parents=True, exist_ok=True)
+    architecture = model.codec.architecture
+    files = {TENSORS: save(_tensors(model.directory / WEIGHTS))}
+    wanted = [network for network in networks(model.codec) if only is None or network.name in only]
+    files |= {f"{network.name}.onnx": traced(network) for network in wanted}
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "slimcodec_version": slimcodec.__version__,
+        "model": model.directory.resolve().name,
+        "weights_sha256": model.sha256,
+        "opset": OPSET,
+        "architecture": architecture.to_dict(),
+        # Latents around its own that an element of y, or a pixel, depends on: what pieces of a big picture take along.
+        "margins": {"g_a": analysis_margin(architecture), "g_s": synthesis_margin(architecture)},
+        "files": {
+            name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()
+        },
+    }
+    for name, data in files.items():
+        atomic.write_bytes(directory / name, data)
+    atomic.write_text(directory / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    return manifest
+
+
+def networks(codec: HyperpriorCodec) -> Iterator[Network]:
+    """Those of a codec, on inputs of zeros."""
+    architecture, (rows, columns) = codec.architecture, TRACED_CELLS
+    head = codec.g_s.head.conv
+
+    def zeros(channels: int, scale: int) -> Tensor:
+        return torch.zeros(1, channels, rows * CELL // scale, columns * CELL // scale)
+
+    yield Network("g_a", codec.g_a, {"x": zeros(3, 1)}, "y")
+    yield Network("h_a", codec.h_a, {"y": zeros(architecture.latents, 16)}, "z")
+    yield Network("h_mean", codec.h_mean, {"z_hat": zeros(architecture.hypers, 64)}, "p")
+    for stage, _ in codec.stages():
+        features = zeros(architecture.context_inputs(stage), 32)
+        yield Network(f"context.{stage}", codec.context[stage], {"features": features}, "mu")
+    inputs = {"y_hat": zeros(architecture.latents, 16), "head_weight": head.weight, "head_bias": head.bias}
+    yield Network("g_s", OpenSynthesis(codec.g_s), inputs, "x_hat")
+
+
+def _tensors(path: Path) -> dict[str, np.ndarray]:
+    return {name: tensor for name, tensor in load_file(path).items() if name.startswith(KEPT)}
+
+
+def traced(network: Network) -> bytes:
+    """The bytes of an ONNX file."""
+    shapes = tuple({2: "height", 3: "width"} if not number else None for number in range(len(network.inputs)))
+    with torch.no_grad():
+        program = torch.onnx.export(
+            network.module.eval(),
+            tuple(network.inputs.values()),
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=list(network.inputs),
+            output_names=[network.output],
+            dynamic_shapes=shapes,
+        )
+    assert program is not None  # as it goes into no file
+    found = program.model_proto
+    _forget_where_from(found)
+    _halve(found.graph)
+    onnx.checker.check_model(found, full_check=True)
+    return found.SerializeToString()
+
+
+def _forget_where_from(model: onnx.ModelProto) -> None:
+    """Leave out what the exporter notes of the source and its place on this machine."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        part.ClearField("metadata_props")
+    del graph.value_info[:]
+
+
+def _halve(graph: onnx.GraphProto) -> None:
+    """Weights that float16 holds exactly become that, and a cast."""
+    for tensor in list(graph.initializer):
+        values = numpy_helper.to_array(tensor)
+        half = values.astype(np.float16) if values.dtype == np.float32 and values.size > 1 else None
+        if half is None or not np.array_equal(half.astype(np.float32), values):
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
+        graph.node.insert(0, onnx.helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT))
+
+
+# --- compared with PyTorch ------------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def largest_differences(model: Model, directory: Path, pixels: np.ndarray, fixed_quality: int) -> dict[str, float]:
+    """Network → the largest difference between ONNX Runtime's result and PyTorch's, as a share of the largest value
+    (or of 1), on what a real picture, uint8 [H, W, 3] with sides that are multiples of 64, gives each network."""
+    found: dict[str, float] = {}
+    for network in _fed(model.codec, pixels, fixed_quality):
+        session = onnxruntime.InferenceSession(directory / f"{network.name}.onnx", providers=["CPUExecutionProvider"])
+        (result,) = session.run(None, {name: np.asarray(tensor) for name, tensor in network.inputs.items()})
+        expected = evaluated(network, network.inputs)
+        found[network.name] = float(np.abs(result - expected).max() / max(1, np.abs(expected).max()))
+    return found
+
+
+@torch.inference_mode()
+def evaluated(network: Network, inputs: Mapping[str, Any]) -> np.ndarray:
+    """What PyTorch makes of the inputs, tensors or arrays."""
+    return network.module(*(torch.as_tensor(values) for values in inputs.values())).numpy()
+
+
+def _fed(codec: HyperpriorCodec, pixels: np.ndarray, fixed_quality: int) -> list[Network]:
+    """The networks, each with what it sees of the picture when residuals are rounded to the nearest."""
+    x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
+    gain = codec.gain(codec.gain_shift(torch.tensor([fixed_quality])))[:, :, None, None]
+    y = codec.g_a(x)
+    z_hat = round_z(codec.h_a(y * gain))
+    planes, features, inputs = to_planes(y), [codec.h_mean(z_hat)], [x, y * gain, z_hat]
+    y_hat = []
+    for stage, chosen in codec.stages():
+        inputs.append(torch.cat(features, dim=1))
+        mu = codec.means(stage, features)
+        y_hat.append(mu + ((planes[:, chosen] - mu) * gain[:, None]).round() / gain[:, None])
+        features.append(y_hat[-1].flatten(1, 2))
+    inputs.append(from_planes(torch.stack(codec.in_order(y_hat), dim=1)))
+    return [
+        network._replace(inputs=network.inputs | {next(iter(network.inputs)): first.contiguous()})
+        for network, first in zip(networks(codec), inputs, strict=True)
+    ]

@@ -1,0 +1,26 @@
+// node integers.mjs MODEL FILE OUT: what is in a .slim file, as raw bytes of z (int8), index (uint8) and r (int16),
+// then whether the streams that are written of them are those of the file.
+import { readFileSync, writeFileSync } from "node:fs";
+import { unpack } from "../../web/codec/container.js";
+import { readCorrection } from "../../web/codec/correction.js";
+import { buildModel } from "../../web/codec/model.js";
+import { readSymbols, writeTile } from "../../web/codec/symbols.js";
+
+const [directory, name, out] = process.argv.slice(2);
+const bytes = (path) => new Uint8Array(readFileSync(path));
+const model = buildModel(
+  JSON.parse(readFileSync(`${directory}/manifest.json`)),
+  bytes(`${directory}/tables.safetensors`),
+);
+const file = unpack(bytes(name), 1e8);
+const { z, index, r } = readSymbols(model, file);
+writeFileSync(out, Buffer.concat([z, index, r].map((array) => Buffer.from(array.buffer))));
+const whole = { rows: file.rows, columns: file.columns };
+const rewritten =
+  file.tiles.length === 1 &&
+  Buffer.compare(Buffer.from(writeTile(model, { z, index, r }, whole, file.quality)), Buffer.from(file.streams[0])) ===
+    0;
+const correction = file.correction ? readCorrection(model, file) : null;
+console.log(
+  JSON.stringify({ modelHash: model.modelHash, width: file.width, height: file.height, rewritten, correction }),
+);

@@ -1,0 +1,164 @@
+// The .slim file: its header, chunks and streams. docs/format.md describes it.
+import { BadFile } from "./errors.js";
+
+const HEADER_BYTES = 25;
+const CHECKSUM_AT = 21;
+const CHUNKS = ["icc", "exif", "alpha", "xmp", "bit 5", "bit 6", "bit 7"]; // of flag bits 1 to 7
+const VERSION = 2;
+const CORRECTED = 3;
+const CELL = 64;
+export const MAX_PROFILE_BYTES = 8 << 20;
+
+/** A whole file → {grey, modelHash, width, height, quality, tile, rows, columns, chunks, streams, correction}.
+ *
+ * rows and columns are those of cells. Raises BadFile, before anything large is allocated, for a file that is not
+ * complete and intact, and for a picture of more than maxPixels.
+ */
+export function unpack(data, maxPixels) {
+  const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
+  const header = readHeader(data, view);
+  if (header.width * header.height > maxPixels) {
+    throw new BadFile(
+      `The picture has ${header.width} × ${header.height} pixels. This page takes at most ${maxPixels / 1e6} million; ` +
+        "slimcodec decompress takes more.",
+    );
+  }
+  const tiles = tilesOf(header);
+  const names = CHUNKS.filter((_, bit) => (header.flags >> (bit + 1)) & 1);
+  const sizes = readSizes(data, view, names.length + tiles.length);
+  requireChecksum(data, view);
+  const parts = split(data, HEADER_BYTES + 4 * sizes.length, sizes);
+  const chunks = Object.fromEntries(names.map((name, number) => [name, parts[number]]));
+  const streams = parts.slice(names.length);
+  let correction = null;
+  if (header.version === CORRECTED) [correction, streams[0]] = takeCorrection(streams[0]);
+  return { ...header, tiles, chunks, streams, correction };
+}
+
+function readHeader(data, view) {
+  if (String.fromCharCode(...data.subarray(0, 4)) !== "SLIM") throw new BadFile("This is not a .slim file.");
+  if (data.length < HEADER_BYTES) throw new BadFile(`The file is truncated: it has ${data.length} bytes.`);
+  const version = data[4];
+  if (version !== VERSION && version !== CORRECTED) {
+    throw new BadFile(`The file has format version ${version}. This page reads versions ${VERSION} and ${CORRECTED}.`);
+  }
+  const [width, height, quality] = [14, 16, 18].map((at) => view.getUint16(at, true));
+  if (!width || !height) throw new BadFile(`The file says that its picture has ${width} × ${height} pixels.`);
+  return {
+    version,
+    flags: data[5],
+    grey: Boolean(data[5] & 1),
+    modelHash: hex(data.subarray(6, 14)),
+    width,
+    height,
+    quality,
+    tile: data[20],
+    rows: Math.ceil(height / CELL),
+    columns: Math.ceil(width / CELL),
+  };
+}
+
+/** The tiles in raster order, {top, left, rows, columns} in cells: counted first, for a header can promise a million. */
+export function tilesOf({ tile, rows, columns }) {
+  const side = tile || Math.max(rows, columns);
+  const found = [];
+  for (let top = 0; top < rows; top += side) {
+    for (let left = 0; left < columns; left += side) {
+      found.push({ top, left, rows: Math.min(side, rows - top), columns: Math.min(side, columns - left) });
+    }
+  }
+  return found;
+}
+
+function readSizes(data, view, count) {
+  const end = HEADER_BYTES + 4 * count;
+  if (data.length < end)
+    throw new BadFile(`The file is truncated: ${data.length} bytes, its table of sizes ends at ${end}.`);
+  const sizes = Array.from({ length: count }, (_, number) => view.getUint32(HEADER_BYTES + 4 * number, true));
+  const expected = sizes.reduce((sum, size) => sum + size, end);
+  if (data.length < expected) throw new BadFile(`The file is truncated: ${data.length} of ${expected} bytes.`);
+  if (data.length > expected)
+    throw new BadFile(`The file is damaged: it has ${data.length - expected} bytes too many.`);
+  return sizes;
+}
+
+function requireChecksum(data, view) {
+  const found = crc32(data.subarray(CHECKSUM_AT + 4), crc32(data.subarray(0, CHECKSUM_AT)));
+  if (found !== view.getUint32(CHECKSUM_AT, true))
+    throw new BadFile("The file is damaged: its checksum does not match.");
+}
+
+function split(data, begin, sizes) {
+  return sizes.map((size) => data.subarray(begin, (begin += size)));
+}
+
+function takeCorrection(stream) {
+  const end = 1 + (stream.length ? stream[0] : 0);
+  if (end < 2 || end > stream.length) throw new BadFile("The file is damaged: it ends before its correction does.");
+  return [stream.subarray(1, end), stream.subarray(end)];
+}
+
+/** The bytes of a file of one stream a tile and no chunks. */
+export function pack({ modelHash, width, height, quality, tile, grey }, streams) {
+  const size = HEADER_BYTES + 4 * streams.length + streams.reduce((sum, stream) => sum + stream.length, 0);
+  const data = new Uint8Array(size);
+  const view = new DataView(data.buffer);
+  data.set([..."SLIM"].map((letter) => letter.charCodeAt(0)));
+  data[4] = VERSION;
+  data[5] = grey ? 1 : 0;
+  data.set(
+    modelHash.match(/../g).map((byte) => parseInt(byte, 16)),
+    6,
+  );
+  [width, height, quality].forEach((value, number) => view.setUint16(14 + 2 * number, value, true));
+  data[20] = tile;
+  let at = HEADER_BYTES;
+  for (const stream of streams) at = (view.setUint32(at, stream.length, true), at + 4);
+  for (const stream of streams) at = (data.set(stream, at), at + stream.length);
+  const checksum = crc32(data.subarray(CHECKSUM_AT + 4), crc32(data.subarray(0, CHECKSUM_AT)));
+  view.setUint32(CHECKSUM_AT, checksum, true);
+  return data;
+}
+
+/** A chunk's bytes; BadFile if it is damaged or has more than `limit`. */
+export async function inflated(chunk, name, limit) {
+  const stream = new Blob([chunk]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const parts = [];
+  let length = 0;
+  try {
+    for (const reader = stream.getReader(); ;) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      parts.push(value);
+      length += value.length;
+      if (length > limit) {
+        reader.cancel().catch(() => {});
+        break;
+      }
+    }
+  } catch {
+    throw new BadFile(`The file's ${name} chunk is damaged.`);
+  }
+  if (length > limit) throw new BadFile(`The file's ${name} chunk holds more than ${limit} bytes.`);
+  const bytes = new Uint8Array(length);
+  let at = 0;
+  for (const part of parts) at = (bytes.set(part, at), at + part.length);
+  return bytes;
+}
+
+const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
+  let crc = byte;
+  for (let bit = 0; bit < 8; bit++) crc = crc & 1 ? 0xedb88320 ^ (crc >>> 1) : crc >>> 1;
+  return crc;
+});
+
+/** The CRC-32 of zlib and PNG; `before` is that of the bytes in front. */
+export function crc32(data, before = 0) {
+  let crc = ~before;
+  for (let i = 0; i < data.length; i++) crc = CRC_TABLE[(crc ^ data[i]) & 255] ^ (crc >>> 8);
+  return ~crc >>> 0;
+}
+
+export function hex(bytes) {
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

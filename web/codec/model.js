@@ -1,0 +1,68 @@
+// A model's integers and what is derived from them once: the files that `slimcodec export --onnx` writes.
+import { buildTables } from "./rans.js";
+import { parseTensors } from "./safetensors.js";
+import { buildScaleNetwork } from "./scale.js";
+
+export const INDEX_STEP = Math.log(256 / 0.11) / 63; // natural logarithm of the scale per step of the index
+const MANIFEST_VERSION = 1;
+
+/** manifest: manifest.json; bytes: tables.safetensors. */
+export function buildModel(manifest, bytes) {
+  if (manifest.format_version !== MANIFEST_VERSION)
+    throw new Error("the model's files are of another version; make web");
+  const tensors = parseTensors(bytes);
+  const { architecture } = manifest;
+  const table = (name) => tensors[`tables.${name}`]?.data;
+  const [sizes, skip] = [table("r_sizes"), table("r_skip")[0]];
+  const escapes = Array.from(sizes, (size) => -(size - 2) / 2);
+  const banked = table("z_banks") !== undefined;
+  const zFrequencies = table(banked ? "z_bank_frequencies" : "z_frequencies");
+  const zTables = zFrequencies.length / 256;
+  return {
+    manifest,
+    architecture,
+    modelHash: manifest.weights_sha256.slice(0, 16),
+    M: architecture.latent_channels.length,
+    N: architecture.hyper_channels.length,
+    rungs: architecture.quality_ladder.length,
+    features: architecture.h_mean[2],
+    logGain: tensors.log_gain.data,
+    scaleLayers: buildScaleNetwork(tensors),
+    rTables: buildTables(table("r_frequencies"), sizes, escapes, { escape: true, skip }),
+    zTables: buildTables(zFrequencies, Array(zTables).fill(256), Array(zTables).fill(-128), { escape: false }),
+    banks: banked ? buildBanks(tensors) : null,
+    offsets: table("r_offsets"),
+    errorBits: table("r_error_bits") ? table("r_error_bits")[0] / 16 : 30,
+    head: { weight: tensors["g_s.head.conv.weight"], bias: tensors["g_s.head.conv.bias"] },
+    basis: tensors["tables.head_basis"] ?? null,
+    basisScales: table("head_scales") ?? null,
+  };
+}
+
+function buildBanks(tensors) {
+  const [, , sums, activities] = tensors["tables.z_banks"].shape;
+  const names = ["z_banks", "z_weights", "z_sum_edges", "z_activity_edges"];
+  const [banks, weights, sumEdges, activityEdges] = names.map((name) => tensors[`tables.${name}`].data);
+  return { banks, weights, sumEdges, activityEdges, sums, activities };
+}
+
+/** The rung nearest to a quality (8.8 fixed point), from 0. */
+export function nearestRung(model, quality) {
+  return Math.min((quality + 128) >> 8, model.rungs) - 1;
+}
+
+/** By how much the gain moves the scale index of each latent channel, in 1/16 steps. */
+export function gainShift({ logGain, M, rungs }, quality) {
+  const fraction = quality & 255;
+  const lower = M * ((quality >> 8) - 1);
+  const upper = M * Math.min(quality >> 8, rungs - 1);
+  return Int32Array.from(
+    { length: M },
+    (_, c) => (logGain[lower + c] * (256 - fraction) + logGain[upper + c] * fraction + 128) >> 8,
+  );
+}
+
+/** What multiplies the residuals of each latent channel. */
+export function gains(model, quality) {
+  return Float32Array.from(gainShift(model, quality), (shift) => Math.exp((shift * INDEX_STEP) / 16));
+}

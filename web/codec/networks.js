@@ -1,0 +1,230 @@
+// The networks, in floats: integers to latents to pixels, and back. `run(name, feeds)` evaluates one ONNX file:
+// feeds and the result are {data: Float32Array, dims}. Nothing that is parsed depends on anything here.
+import { gains } from "./model.js";
+
+const LATENT = 16; // pixels along the side of a latent
+const TILE = 96; // latents: larger pictures pass g_a and g_s piece by piece
+const LARGEST = 32767; // of a residual
+
+/** The integers of a whole picture → y_hat [M, 4·rows, 4·columns]. */
+export async function latents(run, model, { z, index, r }, { rows, columns, quality }) {
+  const restore = restorer(model, quality);
+  const residual = (at, channel) => restore(r[at], index[at], channel);
+  return stages(run, model, z, rows, columns, residual);
+}
+
+/** What a decoder adds to mu for an integer: moved towards zero by its scale's offset, over the gain. */
+export function restorer(model, quality) {
+  const gain = gains(model, quality);
+  const offsets = Float32Array.from(model.offsets, (offset) => offset / 256);
+  return (r, index, channel) => (r - Math.sign(r) * offsets[index]) / gain[channel];
+}
+
+/** Stage by stage: residual(place in the planes, channel, mu) says what is added to mu there. → y_hat. */
+export async function stages(run, model, z, rows, columns, residual) {
+  const { M, N, features: P, architecture } = model;
+  const [h, w] = [2 * rows, 2 * columns];
+  const area = h * w;
+  const seen = new Float32Array((P + 4 * M) * area); // p, and the planes in the order of coding
+  const y = new Float32Array(4 * M * area);
+  const p = await run("h_mean", { z_hat: { data: Float32Array.from(z), dims: [1, N, rows, columns] } });
+  seen.set(p.data);
+  let end = P * area;
+  for (const [stage, planes] of architecture.stages.entries()) {
+    const features = { data: seen.subarray(0, end), dims: [1, end / area, h, w] };
+    const mu = await run(`context.${stage}`, { features });
+    for (const [number, plane] of planes.entries()) {
+      const own = mu.data.subarray(number * M * area, (number + 1) * M * area);
+      fillPlane(seen.subarray(end, end + M * area), own, plane * M * area, area, residual);
+      spread(seen.subarray(end, end + M * area), y, plane, h, w);
+      end += M * area;
+    }
+  }
+  return { data: y, dims: [1, M, 2 * h, 2 * w] };
+}
+
+function fillPlane(target, mu, begin, area, residual) {
+  for (let i = 0; i < target.length; i++) {
+    target[i] = mu[i] + residual(begin + i, Math.floor(i / area), mu[i]);
+  }
+}
+
+/** A plane [M, h, w] to its places in y [M, 2h, 2w]: plane 2·dy + dx is row dy, column dx of every 2 × 2. */
+function spread(plane, y, number, h, w) {
+  const [dy, dx] = [number >> 1, number & 1];
+  for (let i = 0, row = 0; i < plane.length; row++) {
+    const to = (2 * row + dy) * 2 * w + dx; // rows of all channels follow each other
+    for (let column = 0; column < w; column++) y[to + 2 * column] = plane[i++];
+  }
+}
+
+/** y [M, 2h, 2w] → its four planes, [4, M, h, w]. */
+export function planesOf(y, h, w) {
+  const found = new Float32Array(y.length);
+  const size = y.length / 4;
+  for (let plane = 0; plane < 4; plane++) {
+    const [dy, dx] = [plane >> 1, plane & 1];
+    for (let i = 0, row = 0; i < size; row++) {
+      const from = (2 * row + dy) * 2 * w + dx;
+      for (let column = 0; column < w; column++) found[plane * size + i++] = y[from + 2 * column];
+    }
+  }
+  return found;
+}
+
+/** y_hat → the picture's pixels, Uint8ClampedArray [height, width, 4], opaque. report(share done). */
+export async function synthesise(run, model, y, head, { width, height, grey }, report = () => {}) {
+  const pixels = new Uint8ClampedArray(4 * width * height);
+  const [, M, rows, columns] = y.dims;
+  const pieces = evenTiles(rows, columns);
+  const feeds = {
+    head_weight: { data: head.weight, dims: model.head.weight.shape },
+    head_bias: { data: head.bias, dims: model.head.bias.shape },
+  };
+  for (const [done, piece] of pieces.entries()) {
+    const seen = grown(piece, model.manifest.margins.g_s, rows, columns);
+    const y_hat = { data: cut(y.data, M, rows, columns, seen), dims: [1, M, ...sides(seen)] };
+    const x_hat = await run("g_s", { y_hat, ...feeds });
+    paint(x_hat.data, seen, piece, pixels, width, height, grey);
+    report((done + 1) / pieces.length);
+  }
+  return pixels;
+}
+
+/** Pixels [height, width, 4] → y [M, 4·rows, 4·columns]; beyond the picture its edges are repeated. */
+export async function analyse(run, model, pixels, { width, height, rows, columns }, report = () => {}) {
+  const [h, w] = [4 * rows, 4 * columns];
+  const y = new Float32Array(model.M * h * w);
+  const pieces = evenTiles(h, w);
+  for (const [done, piece] of pieces.entries()) {
+    const seen = grown(piece, model.manifest.margins.g_a, h, w);
+    const x = { data: padded(pixels, width, height, seen), dims: [1, 3, ...sides(seen).map((side) => LATENT * side)] };
+    const found = await run("g_a", { x });
+    paste(found.data, seen, piece, y, model.M, h, w);
+    report((done + 1) / pieces.length);
+  }
+  return { data: y, dims: [1, model.M, h, w] };
+}
+
+function sides({ top, left, bottom, right }) {
+  return [bottom - top, right - left];
+}
+
+/** As few pieces as sides of at most TILE allow, all of about the same size. */
+function evenTiles(rows, columns) {
+  const parts = (length) => {
+    const count = Math.ceil(length / TILE);
+    return Array.from({ length: count }, (_, i) => [
+      Math.floor((length * i) / count),
+      Math.floor((length * (i + 1)) / count),
+    ]);
+  };
+  return parts(rows).flatMap(([top, bottom]) => parts(columns).map(([left, right]) => ({ top, left, bottom, right })));
+}
+
+function grown({ top, left, bottom, right }, margin, rows, columns) {
+  return {
+    top: Math.max(0, top - margin),
+    left: Math.max(0, left - margin),
+    bottom: Math.min(rows, bottom + margin),
+    right: Math.min(columns, right + margin),
+  };
+}
+
+/** A window of planes [channels, rows, columns]. */
+function cut(data, channels, rows, columns, { top, left, bottom, right }) {
+  if (bottom - top === rows && right - left === columns) return data;
+  const found = new Float32Array(channels * (bottom - top) * (right - left));
+  let to = 0;
+  for (let channel = 0; channel < channels; channel++) {
+    for (let row = top; row < bottom; row++) {
+      const from = (channel * rows + row) * columns;
+      found.set(data.subarray(from + left, from + right), to);
+      to += right - left;
+    }
+  }
+  return found;
+}
+
+/** What of a result that covers `seen` belongs to `piece`, into planes [channels, rows, columns]. */
+function paste(data, seen, piece, target, channels, rows, columns) {
+  const [height, width] = sides(seen);
+  for (let channel = 0; channel < channels; channel++) {
+    for (let row = piece.top; row < piece.bottom; row++) {
+      const from = (channel * height + row - seen.top) * width - seen.left;
+      target.set(data.subarray(from + piece.left, from + piece.right), (channel * rows + row) * columns + piece.left);
+    }
+  }
+}
+
+function paint(x, seen, piece, pixels, width, height, grey) {
+  const [rows, columns] = sides(seen).map((side) => LATENT * side);
+  const size = rows * columns;
+  for (let row = LATENT * piece.top; row < Math.min(LATENT * piece.bottom, height); row++) {
+    let from = (row - LATENT * seen.top) * columns + LATENT * (piece.left - seen.left);
+    let to = 4 * (row * width + LATENT * piece.left);
+    for (let column = LATENT * piece.left; column < Math.min(LATENT * piece.right, width); column++, from++, to += 4) {
+      for (let colour = 0; colour < 3; colour++) pixels[to + colour] = 255 * x[colour * size + from];
+      if (grey) pixels.fill(Math.floor((pixels[to] + pixels[to + 1] + pixels[to + 2] + 1) / 3), to, to + 3);
+      pixels[to + 3] = 255;
+    }
+  }
+}
+
+function padded(pixels, width, height, seen) {
+  const [rows, columns] = sides(seen).map((side) => LATENT * side);
+  const found = new Float32Array(3 * rows * columns);
+  for (let row = 0, to = 0; row < rows; row++) {
+    const line = 4 * width * Math.min(LATENT * seen.top + row, height - 1);
+    for (let column = 0; column < columns; column++, to++) {
+      const from = line + 4 * Math.min(LATENT * seen.left + column, width - 1);
+      for (let colour = 0; colour < 3; colour++) found[colour * rows * columns + to] = pixels[from + colour] / 255;
+    }
+  }
+  return found;
+}
+
+/** The integers of a picture at a quality: y → {z, index, r}. scaleIndex(z) gives the tables. */
+export async function quantise(run, model, y, { rows, columns, quality }, scaleIndex) {
+  const gain = gains(model, quality);
+  const [h, w] = [2 * rows, 2 * columns];
+  const scaled = Float32Array.from(y.data, (value, i) => value * gain[Math.floor(i / (4 * h * w))]);
+  const hyper = await run("h_a", { y: { data: scaled, dims: y.dims } });
+  const z = Int8Array.from(hyper.data, (value) => nearest(Math.min(Math.max(value, -128), 127)));
+  const index = scaleIndex(z);
+  const r = new Int16Array(index.length);
+  const planes = planesOf(y.data, h, w);
+  const [restore, choose] = [restorer(model, quality), chooser(model)];
+  const y_hat = await stages(run, model, z, rows, columns, (at, channel, mu) => {
+    r[at] = choose((planes[at] - mu) * gain[channel], index[at]);
+    return restore(r[at], index[at], channel);
+  });
+  return { symbols: { z, index, r }, y_hat };
+}
+
+function nearest(value) {
+  const floor = Math.floor(value);
+  const rest = value - floor;
+  return rest > 0.5 || (rest === 0.5 && floor % 2) ? floor + 1 : floor;
+}
+
+/** The nearest integer, or one nearer to zero where the bits that it saves are worth more than its error. */
+function chooser({ rTables, errorBits }) {
+  const { cumulative, start, minima, skip } = rTables;
+  const REACH = 32; // larger ones are rounded
+  const savings = Array.from({ length: 64 }, (_, table) => {
+    const bits = (symbol) => 16 - Math.log2(cumulative[symbol + 1] - cumulative[symbol]);
+    const escaped = bits(start[table + 1] - 2) + 16;
+    const middle = start[table] - minima[table];
+    const magnitude = Array.from({ length: REACH }, (_, a) => (a > -minima[table] ? escaped : bits(middle + a)));
+    return magnitude.map((value, a) => (a ? value - magnitude[a - 1] : 0));
+  });
+  return (exact, table) => {
+    if (table < skip) return 0;
+    const magnitude = Math.abs(exact);
+    let rounded = nearest(magnitude);
+    const saved = savings[table][Math.min(rounded, REACH - 1)];
+    if (rounded < REACH && saved > errorBits * (2 * (magnitude - rounded) + 1)) rounded--;
+    return Math.sign(exact) * Math.min(rounded, LARGEST);
+  };
+}
