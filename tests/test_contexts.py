@@ -57,11 +57,15 @@ def coder(network, tables):
 
 def random_symbols(coder, cells, tile=0, *, wild=False):
     rng = np.random.default_rng(5)
-    shape = coder.network.architecture.hypers, *cells
+    shape = coder.architecture.hypers, *cells
     z = rng.integers(-128, 128, shape) if wild else np.clip(rng.laplace(0, 6, shape), -128, 127)
     z = z.astype(np.int8)
     index = coder.scale_index(z, QUALITY, tile)
     return Symbols(z, index, rng.integers(-9, 10, index.shape).astype(np.int16))
+
+
+def arrays(tables):
+    return {name: table.numpy() for name, table in tables.items()}
 
 
 def bank_by_the_book(rule, z, n, y, x):
@@ -176,7 +180,7 @@ def test_counted_banks_are_cheaper_on_other_photos(plain, tables, photos):
     """Where every photo is quiet or busy as a whole, what is around tells which."""
     _, hypers, _ = plain["z_frequencies"].shape
     others = photos_z(hypers, 1, count=20, side=6)[0]
-    coder = BankCoder(tables, 8, hypers)
+    coder = BankCoder(arrays(tables), 8, hypers)
     counted = np.zeros((hypers, 256)) + 0.5
     for z in photos[0]:
         np.add.at(counted, (np.arange(hypers)[:, None, None], z.astype(int) + 128), 1)
@@ -191,7 +195,7 @@ def test_counted_banks_are_cheaper_on_other_photos(plain, tables, photos):
 def test_a_context_that_no_photo_had_keeps_about_its_channels_table(plain, network):
     hypers, rungs = network.architecture.hypers, network.architecture.rungs
     silent = [[np.zeros((hypers, 1, 1), np.int8)] for _ in range(rungs)]
-    coder = BankCoder(banks.with_banks(plain, silent), rungs, hypers)
+    coder = BankCoder(arrays(banks.with_banks(plain, silent)), rungs, hypers)
     z = random_symbols(SymbolCoder(network.scales(), plain), (6, 6)).z
     bits = SymbolCoder(network.scales(), plain).z_bits(z, 256 * (RUNG + 1))
     assert coder.information_bits(z, RUNG) < 1.1 * bits

@@ -204,7 +204,7 @@ def inexact_convolutions(error):
 def without_onednn():
     """PyTorch's other convolutions, which the codec does not take by itself."""
     with pytest.MonkeyPatch.context() as patch, torch.backends.mkldnn.flags(enabled=False):
-        patch.setattr(isolation, "SETTINGS", [])
+        patch.setattr(isolation, "_settings", list)
         yield
 
 
@@ -270,7 +270,7 @@ def test_golden_corrections_are_read_and_written_as_they_were(name):
     assert correction.shift == stored["shift"] and np.array_equal(correction.q, stored["q"])
     assert codec.transforms.corrections.write(correction, quality) == contents.correction
     assert correction.shift > 9 and (correction.q != 0).sum() > 3
-    head = codec.transforms.g_s(correction).head.conv
+    head = codec.transforms.networks.with_head(codec.transforms.head(correction)).head.conv
     np.testing.assert_allclose(head.weight.numpy(), stored["head_weight"], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(head.bias.numpy(), stored["head_bias"], rtol=1e-5, atol=1e-6)
 
@@ -374,7 +374,7 @@ def write_golden_file(name: str, codec: inference.Codec, data: bytes) -> None:
     pixels = np.asarray(codec.decompress(data))[THINNED]
     contents, more = bitstream.unpack(data), {}
     if correction := codec.transforms.read_correction(contents.correction, contents.header.quality):
-        head = codec.transforms.g_s(correction).head.conv
+        head = codec.transforms.networks.with_head(codec.transforms.head(correction)).head.conv
         more = correction._asdict() | {"head_weight": head.weight.numpy(), "head_bias": head.bias.numpy()}
     np.savez_compressed(GOLDEN / f"{name}.npz", pixels=pixels, **more, **read(codec, data)._asdict())
 

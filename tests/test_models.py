@@ -430,10 +430,10 @@ def replaced(name, change):
         (replaced("h_scale.layers.3.exponent", lambda t: t * 0 - 1), "tensor h_scale.layers.3."),
         (lambda tensors: tensors.pop("tables.r_sizes"), "tables.r_sizes is missing"),
         (lambda tensors: tensors.pop("tables.z_frequencies"), "tables.z_frequencies is missing"),
-        (replaced("tables.z_frequencies", lambda t: t.float()), "tables.z_frequencies is missing or not torch.uint16"),
+        (replaced("tables.z_frequencies", lambda t: t.float()), "tables.z_frequencies is missing or not uint16"),
         (
             replaced("tables.z_frequencies", lambda t: t[0].clone()),
-            "tables.z_frequencies is missing or not torch.uint16",
+            "tables.z_frequencies is missing or not uint16",
         ),
         (replaced("tables.z_frequencies", lambda t: t[:, :-1].clone()), "tables.z_frequencies must begin with (8, 8)"),
         (replaced("tables.z_frequencies", lambda t: t[:-1].clone()), "tables.z_frequencies must begin with (8, 8)"),
@@ -444,7 +444,7 @@ def replaced(name, change):
         (replaced("tables.r_frequencies", lambda t: t[:-1].clone()), "probability tables: the sizes do not add up"),
         (
             replaced("tables.r_sizes", lambda t: t[:-1].clone()),
-            "tables.r_sizes is missing or not torch.int32 of shape (64,)",
+            "tables.r_sizes is missing or not int32 of shape (64,)",
         ),
         (replaced("tables.r_sizes", lambda t: t - 1), "every table of r holds an odd number"),
         (replaced("tables.r_sizes", lambda t: t - 2), "probability tables: the sizes do not add up"),

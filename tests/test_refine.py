@@ -6,16 +6,14 @@ import torch
 
 import slimcodec
 from slimcodec import InvalidInput, load
-from slimcodec.codec import refine
+from slimcodec.codec import costs, refine
 from slimcodec.codec.architecture import LADDER
 from slimcodec.codec.quantise import REFINED_ERROR_BITS
 
 
 def cost(encoding, fixed_quality):
     """Bits plus lmbda · 255² · squared error, with refinement's weight: what it lowers."""
-    lmbda = refine.ERROR_WEIGHT * refine.lmbda_at(
-        encoding.transforms.network.architecture.quality_ladder, fixed_quality
-    )
+    lmbda = costs.ERROR_WEIGHT * costs.lmbda_at(encoding.transforms.architecture.quality_ladder, fixed_quality)
     squared = np.square(encoding.decoded(fixed_quality).astype(float) - encoding.picture.pixels).sum() / 3
     return encoding.bits(fixed_quality) + lmbda * squared
 
@@ -53,7 +51,7 @@ def test_pieces_with_their_surroundings_make_one_picture(student, pictures, monk
     shares = []
     encoding = student.encoding(photo, effort=1, progress=shares.append)
     assert cost(encoding, 1024) < 1.02 * cost(student.encoding(photo), 1024)
-    assert shares == sorted(shares) and shares[-1] == 1 and len(shares) >= 6 * refine.STEPS[1]
+    assert shares == sorted(shares) and shares[-1] == 1 and len(shares) >= 6 * costs.STEPS[1]
 
 
 def test_a_piece_that_does_not_gain_stays_as_it_was(student, photo, monkeypatch):
@@ -140,13 +138,13 @@ def test_what_is_skipped_is_zero(student):
 
 
 def test_every_effort_takes_more_steps_than_the_one_before():
-    assert list(refine.STEPS) == sorted(set(refine.STEPS)) and refine.STEPS[0] == 0
+    assert list(costs.STEPS) == sorted(set(costs.STEPS)) and costs.STEPS[0] == 0
 
 
 def test_lmbda_lies_geometrically_between_the_rungs():
-    assert refine.lmbda_at(LADDER, 256) == pytest.approx(LADDER[0])
-    assert refine.lmbda_at(LADDER, 2048) == pytest.approx(LADDER[7])
-    assert refine.lmbda_at(LADDER, 384) == pytest.approx((LADDER[0] * LADDER[1]) ** 0.5)
+    assert costs.lmbda_at(LADDER, 256) == pytest.approx(LADDER[0])
+    assert costs.lmbda_at(LADDER, 2048) == pytest.approx(LADDER[7])
+    assert costs.lmbda_at(LADDER, 384) == pytest.approx((LADDER[0] * LADDER[1]) ** 0.5)
 
 
 @pytest.mark.parametrize("effort", [-1, 11, 2.5, "3", None, float("nan")])

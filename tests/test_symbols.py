@@ -34,7 +34,7 @@ def coder(request, network, tables):
 def random_symbols(coder, cells, tile=0, *, seed=0):
     """As an encoder makes them: r is 0 where it is skipped, and some are escaped."""
     rng = np.random.default_rng(seed)
-    architecture = coder.network.architecture
+    architecture = coder.architecture
     z = rng.integers(-128, 128, (architecture.hypers, *cells)).astype(np.int8)
     index = coder.scale_index(z, QUALITY, tile)
     r = np.where(index < coder.r_tables.skip, 0, rng.integers(-9, 10, index.shape)).astype(np.int16)

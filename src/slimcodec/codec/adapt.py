@@ -73,9 +73,7 @@ class Corrections:
     as codec/entropy needs them and in bits by magnitude, [64, 32].
     """
 
-    def __init__(
-        self, head: Head, ratio: int, tables: Mapping[str, np.ndarray], r_tables: Tables, r_bits: np.ndarray
-    ):
+    def __init__(self, head: Head, ratio: int, tables: Mapping[str, np.ndarray], r_tables: Tables, r_bits: np.ndarray):
         self.head, self.ratio = head, ratio
         self.basis = np.asarray(tables[BASIS], np.float32)
         self.scales, self.r_tables = np.asarray(tables[SCALES], np.int32), r_tables

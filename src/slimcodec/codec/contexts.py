@@ -84,8 +84,7 @@ class BankCoder:
             frequencies.ravel().astype(np.int32), *_bytes(len(frequencies)), escape=False
         )
         parts = (
-            np.ascontiguousarray(tables[name])
-            for name in ("z_weights", "z_sum_edges", "z_activity_edges", "z_banks")
+            np.ascontiguousarray(tables[name]) for name in ("z_weights", "z_sum_edges", "z_activity_edges", "z_banks")
         )
         self.rules = [Rule(*of_rung) for of_rung in zip(*parts, strict=True)]
 

@@ -226,7 +226,9 @@ def _in_pytorch(name_or_directory: str | Path) -> "Model":
     try:
         from slimcodec.codec import models
     except ModuleNotFoundError as error:
-        raise InvalidInput(f"this needs {error.name}, which is not installed: pip install 'slimcodec[torch]'") from error
+        raise InvalidInput(
+            f"this needs {error.name}, which is not installed: pip install 'slimcodec[torch]'"
+        ) from error
     return models.load(name_or_directory)
 
 

@@ -9,6 +9,7 @@ import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,10 +35,12 @@ from slimcodec.codec.zoo import (  # noqa: F401 - who needs tensors too has the 
     DESCRIPTION,
     FIELDS,
     FORMAT_VERSION,
+    GRAPHS,
     TRAINING,
     WEIGHTS,
     architecture_of,
     find,
+    graph_file,
     list_models,
     read_description,
     render_card,
@@ -64,8 +67,8 @@ class Model(NamedTuple):
     def transforms(self, device: str | torch.device = "cpu", precision: str = "float32") -> Transforms:
         """Raises InvalidInput for a device or precision that cannot be used, InvalidModel for tables that are none."""
         tables = {name: table.numpy() for name, table in self.tables.items()}
-        networks = TorchNetworks(self.codec, tables, device, precision)
-        return Transforms(networks, self.codec.scales(), tables, self.directory, self.sha256)
+        run = partial(TorchNetworks, self.codec, device=device, precision=precision)
+        return Transforms(run, self.codec.scales(), tables, self.directory, self.sha256)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For pickle, to which the tables' uint16 mean nothing."""
@@ -167,11 +170,15 @@ def copy_with_tables(source: Path, target: Path, tables: dict[str, Tensor], **fi
     half = any(tensor.dtype == torch.float16 for tensor in tensors.values())
     _take_prefixed(tensors, TABLES)
     data = serialise_tensors(tensors | _halved({TABLES + name: t for name, t in tables.items()}, half=half))
+    ignore = shutil.ignore_patterns(graph_file("*"))  # which say where the weights were in the file that this replaces
     with _appearing(target) as partial:
-        shutil.copytree(source, partial, dirs_exist_ok=True, copy_function=shutil.copyfile)  # not its mode: it is new
+        # Not its mode: it is new.
+        shutil.copytree(source, partial, dirs_exist_ok=True, copy_function=shutil.copyfile, ignore=ignore)
         (partial / WEIGHTS).write_bytes(data)
         fields |= {"weights_sha256": hashlib.sha256(data).hexdigest(), "figures": {}}
-        write_description(partial, target.name, read_description(partial) | fields)
+        info = read_description(partial) | fields
+        info.pop(GRAPHS, None)
+        write_description(partial, target.name, info)
 
 
 @isolated

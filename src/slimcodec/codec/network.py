@@ -26,7 +26,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slimcodec.codec import rate
 from slimcodec.codec.architecture import Architecture, Level
 from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.grid import PLANES

@@ -1,6 +1,7 @@
 """The networks in ONNX Runtime, on the CPU in float32: an import of a fifth of a second instead of two."""
 
 import os
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.grid import LATENT_SCALE, Window
 from slimcodec.codec.networks import Head
 from slimcodec.codec.rounding import Rounding
+from slimcodec.codec.zoo import graph_file
 
 
 class OnnxNetworks:
     """Of the graphs in a model directory. Each is opened when it is first run: a decoder needs no encoder."""
 
-    def __init__(self, directory: Path, architecture: Architecture, head: Head, tables: dict[str, np.ndarray]):
+    def __init__(self, directory: Path, architecture: Architecture, head: Head, tables: Mapping[str, np.ndarray]):
         self.directory, self.architecture, self.head = directory, architecture, head
         self.rounding = Rounding(tables, lambda values: values)
         self._sessions: dict[tuple[int, str], Any] = {}
@@ -52,15 +54,12 @@ class OnnxNetworks:
 
     def features(self, y_hat: np.ndarray, seen: Window, piece: Window, grid: Window) -> tuple[np.ndarray, Window]:
         scale = LATENT_SCALE // self.architecture.g_s[-1].scale
-        return self._synthesis("features", y_hat, None), seen.finer(scale)
+        return self._run("features", "features", y_hat=y_hat), seen.finer(scale)
 
     def g_s(self, y_hat: np.ndarray, seen: Window, piece: Window, grid: Window, head: Head | None) -> np.ndarray:
-        x_hat = self._synthesis("x_hat", y_hat, head)
-        return x_hat[:, :, *piece.seen_from(seen).finer(LATENT_SCALE).slices]
-
-    def _synthesis(self, output: str, y_hat: np.ndarray, head: Head | None) -> np.ndarray:
         weight, bias = head or self.head
-        return self._run("g_s", output, y_hat=y_hat, head_weight=weight, head_bias=bias)
+        x_hat = self._run("g_s", "x_hat", y_hat=y_hat, head_weight=weight, head_bias=bias)
+        return x_hat[:, :, *piece.seen_from(seen).finer(LATENT_SCALE).slices]
 
     def _run(self, name: str, output: str, **inputs: np.ndarray) -> np.ndarray:
         fed = {key: np.ascontiguousarray(values, np.float32) for key, values in inputs.items()}
@@ -71,7 +70,7 @@ class OnnxNetworks:
         """One a process: threads do not survive a fork."""
         key = os.getpid(), name
         if key not in self._sessions:
-            self._sessions[key] = _open(self.directory / f"{name}.onnx")
+            self._sessions[key] = _open(self.directory / graph_file(name))
         return self._sessions[key]
 
     def __deepcopy__(self, _: Any) -> "OnnxNetworks":

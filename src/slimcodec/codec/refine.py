@@ -20,9 +20,9 @@ from slimcodec import InvalidInput
 from slimcodec.codec.costs import error_bits
 from slimcodec.codec.grid import CELL, LATENTS, PLANE_CELLS, Window, whole
 from slimcodec.codec.network import from_planes, to_planes
-from slimcodec.codec.torch_networks import TorchNetworks
 from slimcodec.codec.pictures import LazyPixels
 from slimcodec.codec.quantise import Quantiser
+from slimcodec.codec.torch_networks import TorchNetworks
 from slimcodec.codec.transforms import Transforms
 
 LEARNING_RATE = 0.1  # quantisation steps; divided by √steps

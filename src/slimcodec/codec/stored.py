@@ -7,6 +7,7 @@ model.json has the SHA-256 of the weights and of every graph. A model without gr
 
 import hashlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +20,8 @@ from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.networks import Head
 from slimcodec.codec.scales import RATIOS, Scales
 from slimcodec.codec.transforms import Transforms
-from slimcodec.codec.zoo import DESCRIPTION, WEIGHTS, architecture_of, find, read_description
+from slimcodec.codec.zoo import DESCRIPTION, GRAPHS, WEIGHTS, architecture_of, find, graph_file, read_description
 
-GRAPHS = "graphs"  # in model.json: name → SHA-256
 TABLES = "tables."  # prefix of tensor names
 
 
@@ -43,8 +43,8 @@ class Stored(NamedTuple):
 
         scales = Scales(self.architecture, self.tensors["log_gain"], list(_scale_layers(self.tensors)))
         head = Head(*(self.tensors[f"g_s.head.conv.{name}"].astype(np.float32) for name in ("weight", "bias")))
-        networks = OnnxNetworks(self.directory, self.architecture, head, self.tables)
-        return Transforms(networks, scales, self.tables, self.directory, self.sha256)
+        run = partial(OnnxNetworks, self.directory, self.architecture, head)
+        return Transforms(run, scales, self.tables, self.directory, self.sha256)
 
 
 def has_graphs(directory: Path) -> bool:
@@ -72,11 +72,7 @@ def load(name_or_directory: str | Path) -> Stored:
 
 def graph_names(architecture: Architecture) -> list[str]:
     contexts = [f"context.{stage}" for stage in range(len(architecture.stages))]
-    return ["g_a", "h_a", "h_mean", *contexts, "g_s"]
-
-
-def graph_file(name: str) -> str:
-    return f"{name}.onnx"
+    return ["g_a", "h_a", "h_mean", *contexts, "features", "g_s"]
 
 
 def read_checked(path: Path, sha256: str | None = None, max_bytes: int | None = None) -> bytes:

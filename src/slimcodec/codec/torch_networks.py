@@ -1,6 +1,6 @@
 """The networks in PyTorch: on any device, in mixed precision too, and differentiable for `codec/refine`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from copy import copy, deepcopy
 
@@ -26,7 +26,7 @@ class TorchNetworks:
     def __init__(
         self,
         codec: HyperpriorCodec,
-        tables: dict[str, np.ndarray],
+        tables: Mapping[str, np.ndarray],
         device: str | torch.device = "cpu",
         precision: str = "float32",
     ):

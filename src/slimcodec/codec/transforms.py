@@ -32,6 +32,8 @@ from slimcodec.codec.zoo import WEIGHTS
 RESIDUAL_LIMIT = 2**15 - 1  # an escaped residual is an int16
 TRANSFORM_TILE = 64  # latents: g_a and g_s take pieces of at most 1024 x 1024 pixels and their margins
 
+Tables = Mapping[str, np.ndarray]
+
 
 def _inference(method: Callable) -> Callable:
     @wraps(method)
@@ -43,28 +45,33 @@ def _inference(method: Callable) -> Callable:
 
 
 class Transforms:
-    """The integers of a file depend on nothing that `networks` may be.
+    """The integers of a file depend on nothing that the networks may be. `run(tables)` gives them, once the tables are
+    known to be good.
 
     Raises InvalidModel for tables that are none.
     """
 
     def __init__(
-        self, networks: Networks, scales: Scales, tables: Mapping[str, np.ndarray], directory: Path, sha256: str
+        self,
+        run: Callable[[Tables], Networks],
+        scales: Scales,
+        tables: Tables,
+        directory: Path,
+        sha256: str,
     ):
-        self.networks, self.scales, self.directory = networks, scales, directory
-        self.architecture = architecture = networks.architecture
+        self.scales, self.directory = scales, directory
+        self.architecture = architecture = scales.architecture
         self.model_hash = bytes.fromhex(sha256)[:HASH_BYTES]
         try:
             self.coder = SymbolCoder(scales, tables)
         except InvalidModel as error:
             raise InvalidModel(f"{directory / WEIGHTS}: {error}") from error
+        self.networks = networks = run(tables)
         self.rounding = networks.rounding
         self.corrections: Corrections | None = None
         if BASIS in tables:
             bits = networks.numpy(self.rounding.magnitude_bits)
-            self.corrections = Corrections(
-                networks.head, architecture.g_s[-1].scale, tables, self.coder.r_tables, bits
-            )
+            self.corrections = Corrections(networks.head, architecture.g_s[-1].scale, tables, self.coder.r_tables, bits)
         self.margins = analysis_margin(architecture), latent_margin(architecture), synthesis_margin(architecture)
 
     @_inference
@@ -176,9 +183,7 @@ class Transforms:
         return self.corrections.read(data, fixed_quality)
 
     @_inference
-    def add_to_fit(
-        self, fit: Fit, y_hat: Array, cells: Window, piece: Window, pixels: np.ndarray | LazyPixels
-    ) -> None:
+    def add_to_fit(self, fit: Fit, y_hat: Array, cells: Window, piece: Window, pixels: np.ndarray | LazyPixels) -> None:
         """Let a piece of a picture have its say in the correction. y_hat: of `cells`, the piece and what is around.
 
         Where y_hat ends and the picture does not, or y_hat is not quite what a decoder has, the fit is a little worse.

@@ -3,6 +3,7 @@
     model.json            format version, architecture, provenance, figures, sha256 of the weights
     weights.safetensors   all that compressing and decompressing needs, the integer tables and scale path among it;
                           other weights are float32, or float16 where that was asked for when it was saved
+    *.onnx                optional: the networks' graphs, for ONNX Runtime; their weights are in weights.safetensors
     training.safetensors  optional: what only further training needs (the prior, h_scale's float weights)
     README.md             the model card, rendered from model.json
 
@@ -27,6 +28,7 @@ FORMAT_VERSION = 2
 MAX_BYTES = 4 << 20  # of model.json: those of trained models have some 10 kB, 65,536 channels a megabyte
 DESCRIPTION, WEIGHTS, TRAINING, CARD = "model.json", "weights.safetensors", "training.safetensors", "README.md"
 DEFAULT_STUDENT = "slim-2k"
+GRAPHS = "graphs"  # of model.json, if it has any: name of the network → SHA-256 of its file
 
 # What every model.json holds beside the version of its format.
 FIELDS = {
@@ -44,6 +46,11 @@ FIELDS = {
     "configuration": dict,
     "figures": dict,
 }
+
+
+def graph_file(name: str) -> str:
+    """The file of a network that ONNX Runtime runs; its weights are those in WEIGHTS."""
+    return f"{name}.onnx"
 
 
 def find(name_or_directory: str | Path) -> Path:

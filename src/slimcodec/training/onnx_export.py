@@ -18,6 +18,7 @@ Weights that 16 bits hold exactly, as those of shipped models, are stored in 16 
 
 import hashlib
 import json
+import struct
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,17 +33,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import slimcodec
-from slimcodec.codec import atomic
+from slimcodec.codec import atomic, models
 from slimcodec.codec.grid import CELL
 from slimcodec.codec.models import Model
 from slimcodec.codec.network import MID_GREY, HyperpriorCodec, Synthesis, from_planes, round_z, to_planes
 from slimcodec.codec.tiling import analysis_margin, synthesis_margin
-from slimcodec.codec.zoo import WEIGHTS
+from slimcodec.codec.zoo import GRAPHS, WEIGHTS, graph_file, read_description, write_description
 
 OPSET = 18
 FORMAT_VERSION = 1
 MANIFEST, TENSORS = "manifest.json", "tables.safetensors"
 KEPT = "log_gain", "h_scale.", "tables.", "g_s.head."  # prefixes of what no network file holds
+KINDS = {"F16": onnx.TensorProto.FLOAT16, "F32": onnx.TensorProto.FLOAT}  # what float weights are stored as
 TRACED_CELLS = 3, 4  # rows and columns while a network is traced: any size but 1 will do
 
 
@@ -53,6 +55,17 @@ class Network(NamedTuple):
     module: nn.Module
     inputs: dict[str, Tensor]
     output: str
+
+
+class Features(nn.Module):
+    """g_s without its last layer."""
+
+    def __init__(self, g_s: Synthesis):
+        super().__init__()
+        self.g_s = g_s
+
+    def forward(self, y_hat: Tensor) -> Tensor:
+        return self.g_s.features(y_hat)
 
 
 class OpenSynthesis(nn.Module):
@@ -96,11 +109,7 @@ def export(model: Model, directory: Path, *, only: Collection[str] | None = None
 
 def networks(codec: HyperpriorCodec) -> Iterator[Network]:
     """Those of a codec, on inputs of zeros."""
-    architecture, (rows, columns) = codec.architecture, TRACED_CELLS
-    head = codec.g_s.head.conv
-
-    def zeros(channels: int, scale: int) -> Tensor:
-        return torch.zeros(1, channels, rows * CELL // scale, columns * CELL // scale)
+    architecture, head, zeros = codec.architecture, codec.g_s.head.conv, _zeros
 
     yield Network("g_a", codec.g_a, {"x": zeros(3, 1)}, "y")
     yield Network("h_a", codec.h_a, {"y": zeros(architecture.latents, 16)}, "z")
@@ -112,12 +121,24 @@ def networks(codec: HyperpriorCodec) -> Iterator[Network]:
     yield Network("g_s", OpenSynthesis(codec.g_s), inputs, "x_hat")
 
 
+def _zeros(channels: int, scale: int) -> Tensor:
+    rows, columns = (cells * CELL // scale for cells in TRACED_CELLS)
+    return torch.zeros(1, channels, rows, columns)
+
+
 def _tensors(path: Path) -> dict[str, np.ndarray]:
     return {name: tensor for name, tensor in load_file(path).items() if name.startswith(KEPT)}
 
 
 def traced(network: Network) -> bytes:
-    """The bytes of an ONNX file."""
+    """The bytes of an ONNX file with its weights."""
+    found = program_of(network)
+    _halve(found.graph)
+    onnx.checker.check_model(found, full_check=True)
+    return found.SerializeToString()
+
+
+def program_of(network: Network) -> onnx.ModelProto:
     shapes = tuple({2: "height", 3: "width"} if not number else None for number in range(len(network.inputs)))
     with torch.no_grad():
         program = torch.onnx.export(
@@ -133,9 +154,7 @@ def traced(network: Network) -> bytes:
     assert program is not None  # as it goes into no file
     found = program.model_proto
     _forget_where_from(found)
-    _halve(found.graph)
-    onnx.checker.check_model(found, full_check=True)
-    return found.SerializeToString()
+    return found
 
 
 def _forget_where_from(model: onnx.ModelProto) -> None:
@@ -156,6 +175,64 @@ def _halve(graph: onnx.GraphProto) -> None:
         name = tensor.name
         tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
         graph.node.insert(0, onnx.helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT))
+
+
+# --- graphs in a model directory ------------------------------------------------------------------------------------
+
+
+def add_graphs(directory: Path) -> None:
+    """Give a model directory what codec/stored runs: a graph a network, whose weights are those that are there."""
+    model = models.load(directory)
+    places, hashes = weight_places(directory / WEIGHTS), {}
+    features = Network(
+        "features", Features(model.codec.g_s), {"y_hat": _zeros(model.codec.architecture.latents, 16)}, "features"
+    )
+    for network in [*networks(model.codec), features]:
+        found = program_of(network)
+        refer_to_weights(found.graph, "" if network.name in ("g_s", "features") else f"{network.name}.", places)
+        data = found.SerializeToString()
+        atomic.write_bytes(directory / graph_file(network.name), data)
+        hashes[network.name] = hashlib.sha256(data).hexdigest()
+    info = read_description(directory)
+    write_description(directory, directory.resolve().name, info | {GRAPHS: hashes})
+
+
+class Place(NamedTuple):
+    """Where a tensor is in a file."""
+
+    kind: str  # as safetensors names it
+    offset: int
+    length: int
+
+
+def weight_places(path: Path) -> dict[str, Place]:
+    """Of the floats in a safetensors file: after eight bytes of length comes a header in JSON, then the tensors."""
+    with open(path, "rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    found = {
+        name: Place(entry["dtype"], 8 + length + begin, end - begin)
+        for name, entry in header.items()
+        for begin, end in [entry["data_offsets"]]
+    }
+    return {name: place for name, place in found.items() if place.kind in KINDS}
+
+
+def refer_to_weights(graph: onnx.GraphProto, prefix: str, places: Mapping[str, Place]) -> None:
+    """Weights that are in the file are not in the graph: it says where they are. Halves are cast."""
+    for tensor in list(graph.initializer):
+        place = places.get(prefix + tensor.name)
+        if place is None:
+            continue
+        name, shape, kind = tensor.name, list(tensor.dims), KINDS[place.kind]
+        stored = name if kind == onnx.TensorProto.FLOAT else f"{name}.half"
+        tensor.CopyFrom(onnx.TensorProto(name=stored, dims=shape, data_type=kind))
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (("location", WEIGHTS), ("offset", place.offset), ("length", place.length)):
+            tensor.external_data.add(key=key, value=str(value))
+        if stored != name:
+            graph.node.insert(0, onnx.helper.make_node("Cast", [stored], [name], to=onnx.TensorProto.FLOAT))
 
 
 # --- compared with PyTorch ------------------------------------------------------------------------------------------
