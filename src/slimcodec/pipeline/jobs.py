@@ -110,6 +110,7 @@ def do(
             outcome = outcome_of(error, directory.path)
             with suppress(OSError):  # where the disk is full, what was kept before has to do
                 record(directory, overrides, began, outcome)
+                directory.note(f"{outcome.status}: {outcome.error}")
             if not sweeping or outcome.status == STOPPED:  # the time is up for the jobs to come too
                 leave(error, outcome)
             console.print(f"{outcome.status}: {outcome.error}", markup=False)

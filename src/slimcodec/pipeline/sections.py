@@ -282,6 +282,8 @@ class Trainer:
     """Largest norm of the gradients."""
     log_every_n_steps: Count
     """Steps from one line of the log to the next."""
+    say_every_seconds: Positive = 30
+    """Seconds from one line about a training to the next, where there is no terminal, and in run.log."""
     benchmark: Switch = False
     """Let cuDNN look for its fastest kernels."""
     max_time: Annotated[

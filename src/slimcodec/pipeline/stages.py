@@ -32,6 +32,7 @@ from slimcodec.pipeline.run_directory import (
 )
 from slimcodec.pipeline.sections import Scope
 from slimcodec.pipeline.settings import STAGES, TRAINING, Settings, Stage
+from slimcodec.pipeline.telling import Teller
 from slimcodec.pipeline.tracking import tracker
 from slimcodec.pipeline.training_setup import (
     Photos,
@@ -63,7 +64,11 @@ def begin(settings: Settings, console: Console | None = None, zoos: Path = Path(
         directory,
         Photos(settings),
         tracker(settings, directory),
-        console or Console(),
+        Teller(
+            console or Console(),
+            (lambda text: None) if parallel.rank() else directory.note,
+            settings.trainer.say_every_seconds,
+        ),
         zoos,
         deadline(settings),
     )
@@ -77,7 +82,7 @@ def go(run: Run) -> float | None:
     with run.tracker:
         for stage in STAGES if parallel.rank() == 0 else TRAINING:
             if run.settings.wants(stage):
-                run.console.rule(f"[bold]{stage}")
+                run.teller.heading(stage)
                 seconds[stage] = timed(run, stage)
         return conclude(run, seconds) if parallel.rank() == 0 else None
 
@@ -266,10 +271,10 @@ def conclude(run: Run, seconds: dict[Stage, float]) -> float | None:
         return None
     evaluation = results.read(run.directory)
     final = {results.TEACHER: run.teacher, results.STUDENT: student}
-    run.console.print(results.final_table(run.settings.name, final, evaluation))
+    run.teller.table(results.final_table(run.settings.name, final, evaluation))
     run.say("seconds: " + ", ".join(f"{stage} {value:.0f}" for stage, value in seconds.items()))
     for sentence in results.missed_targets(run.settings, run.directory, student):
-        run.console.print(f"[bold]{sentence}")
+        run.say(sentence)
     return results.objective(evaluation)
 
 

@@ -33,6 +33,7 @@ from slimcodec.codec.atomic import write_text
 from slimcodec.codec.inference import Codec
 from slimcodec.evaluation.curves import Curve
 from slimcodec.evaluation.metrics import psnr_db
+from slimcodec.pipeline.plan import Fit
 from slimcodec.pipeline.results import ModelFigures
 from slimcodec.pipeline.run_directory import LOG, RunDirectory
 from slimcodec.pipeline.sections import Wandb
@@ -72,7 +73,7 @@ class Tracker:
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         self.finish(failed=kind is not None)
 
-    def loggers(self, directory: Path) -> list[Logger]:
+    def loggers(self, directory: Path, fit: Fit) -> list[Logger]:
         """Of the fit that works in `directory`, somewhere in the run directory."""
         wanted, found = self.settings.logger, list[Logger]()
         if wanted.csv is not None:
@@ -80,7 +81,7 @@ class Tracker:
         if wanted.tensorboard is not None:
             found.append(TensorBoardLogger(directory / LOG, name="tensorboard"))
         if wanted.wandb is not None:
-            found.append(StageLogger(self, self.directory.stage_of(directory)))
+            found.append(StageLogger(self, fit.name))
         return found
 
     def log(self, stage: str, metrics: Mapping[str, float], step: int | None) -> None:
