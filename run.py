@@ -47,6 +47,12 @@ def plain(configuration: DictConfig) -> dict[str, Any]:
         raise InvalidInput(f"{error.full_key} has no default: add {error.full_key}=…") from None
 
 
+def chosen() -> dict[str, str]:
+    """Group → the option that was chosen, without Hydra's own groups."""
+    choices = HydraConfig.get().runtime.choices
+    return {group: option for group, option in choices.items() if option and not group.startswith("hydra/")}
+
+
 class Sweep(Callback):
     """What a multirun adds: jobs named by what varies; at the end a table, sweep.csv, a plot, and the errors again."""
 
@@ -94,7 +100,7 @@ def job(configuration: DictConfig) -> float | None:
     of_hydra = HydraConfig.get()
     return jobs.do(
         RunDirectory(Path(os.path.relpath(of_hydra.runtime.output_dir))),
-        lambda: plain(configuration),
+        lambda: plain(configuration) | {"choices": chosen()},
         overrides=list(of_hydra.overrides.task),
         command=[
             sys.executable,

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from slimcodec.pipeline.checks import new_architecture
-from slimcodec.pipeline.run_directory import RunDirectory
+from slimcodec.pipeline.run_directory import ENCODER_ROUNDS, RunDirectory
 from slimcodec.pipeline.sections import Scope, Training
 from slimcodec.pipeline.settings import TRAINING, Settings, Stage
 from slimcodec.training.records import count_planned, read_records
@@ -35,11 +35,16 @@ def fit(settings: Settings, directory: RunDirectory, stage: Stage, model: Path) 
     scope: Scope = "encoder" if model.is_relative_to(directory.rounds("encoder")) else "decoder"
     records = read_records(directory.rounds(scope))
     return Fit(
-        name="prune" if scope == "decoder" else "prune_encoder",
+        name=prune_name(directory.rounds(scope).name),
         steps_before=len(records) * settings.prune.training.steps,
         round=1 + sum(record.accepted for record in records),
         pixels_after=after,
     )
+
+
+def prune_name(folder: str) -> str:
+    """What rounds in this folder of a run are called."""
+    return "prune_encoder" if folder == ENCODER_ROUNDS else "prune"
 
 
 def _pixels_after(settings: Settings, directory: RunDirectory, stage: Stage) -> int:

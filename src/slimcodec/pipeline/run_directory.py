@@ -10,7 +10,7 @@ runs/NAME/                         the same names in an entry of the cache, of s
   finished-trained/                a model that waits for its last tables
   rounds/  rounds-encoder/         rounds.json, rounds.png, 01/, 02/, … and attempts: 01-2854.work/pass-1/
   evaluation/                      summary.json, and SET/ and SET.md for each set of photos
-  wandb/  wandb-id.txt
+  wandb/  wandb-id.txt  wandb-steps.txt
   .lock                            held while a command works here
 """
 
@@ -75,6 +75,10 @@ class RunDirectory:
         return self.path / "wandb-id.txt"
 
     @property
+    def wandb_steps(self) -> Path:
+        return self.path / "wandb-steps.txt"
+
+    @property
     def evaluation(self) -> Path:
         """The folder of the studies."""
         return self.path / "evaluation"
@@ -132,8 +136,6 @@ class RunDirectory:
         if model.is_relative_to(self.path):
             return
         written, seen = self.work(model) / LOG, self.log(self.path / model.name)
-        written.mkdir(parents=True, exist_ok=True)
-        self.path.mkdir(parents=True, exist_ok=True)
         with suppress(OSError):  # a file system without links: then it is seen when it is complete
             if seen.is_symlink():
                 seen.unlink()

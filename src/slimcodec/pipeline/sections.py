@@ -317,6 +317,14 @@ class Wandb:
 
     project: Text
     """Where the runs are."""
+    group: Text | None = None
+    """What runs are compared in; null: the run's name, which the jobs of a sweep have in common."""
+    job_type: Text | None = None
+    """What kind of job it is; null: sweep for a job of a sweep, the stage if there is one alone, or run."""
+    tags: list[Text] = Field(default_factory=list)
+    """Beside the name of the experiment."""
+    notes: Text | None = None
+    """What the run is about."""
     pictures: NotNegative
     """Validation crops whose reconstructions are kept."""
     qualities: list[Quality]
@@ -337,3 +345,7 @@ class Loggers:
     """The same for TensorBoard."""
     wandb: Wandb | None = None
     """The same, pictures, models and the evaluation for Weights & Biases."""
+
+    @property
+    def any(self) -> bool:
+        return any(section is not None for section in vars(self).values())

@@ -1,6 +1,6 @@
 """What a run says: on standard output, and with the time of day in run.log.
 
-    training/progress ──Status──► a bar in a terminal;  a line now and then anywhere else, and always in run.log
+training/progress ──Status──► a bar in a terminal;  a line now and then anywhere else, and always in run.log
 """
 
 import time
@@ -59,7 +59,9 @@ class Teller:
     @property
     def _has_bars(self) -> bool:
         """Jobs that others run beside each other would draw theirs over each other."""
-        return self.console.is_terminal and not self.console.is_dumb_terminal and current_process().name == "MainProcess"
+        return (
+            self.console.is_terminal and not self.console.is_dumb_terminal and current_process().name == "MainProcess"
+        )
 
 
 class Lines:
@@ -95,7 +97,12 @@ class Bar:
 
     def __init__(self, fit: Fit, console: Console):
         self.fit = fit
-        columns = TextColumn("{task.description}"), BarColumn(12), MofNCompleteColumn(), TextColumn("{task.fields[said]}")
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(12),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[said]}"),
+        )
         self.bar = Progress(*columns, console=console)
 
     def __enter__(self) -> "Bar":

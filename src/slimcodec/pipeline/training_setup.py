@@ -1,6 +1,7 @@
 """What the stages train with: photos, the Trainer, processes, and one training up to its model directory."""
 
 import functools
+import hashlib
 import inspect
 import os
 import shutil
@@ -22,12 +23,12 @@ from slimcodec.codec.network import HyperpriorCodec
 from slimcodec.codec.quantise import Quantiser
 from slimcodec.evaluation import provenance
 from slimcodec.pipeline import plan
+from slimcodec.pipeline.loggers import Tracker
 from slimcodec.pipeline.plan import Fit
 from slimcodec.pipeline.run_directory import RunDirectory, require_same_configuration
 from slimcodec.pipeline.sections import Scope, Tables, Training
 from slimcodec.pipeline.settings import Settings, Stage
 from slimcodec.pipeline.telling import Teller
-from slimcodec.pipeline.tracking import Tracker
 from slimcodec.training import parallel, photos, started
 from slimcodec.training.crops import Crops, PhotoCache, ShardCache
 from slimcodec.training.data import PhotoData
@@ -111,6 +112,14 @@ class Photos:
         """[64, 3, size, size]: what a new codec starts from, and what a trained one's tables are counted on."""
         crops = self.cache.crops(seed=self.settings.seed, step=0, batch=STARTING_CROPS, size=size)
         return crops.cpu()
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """Training photo → sha256 of its pixels. Of shards it is their index, which is read sooner than they are."""
+        train = self.all[0]
+        if isinstance(train, Shards):
+            return {"index": train.sha256}
+        return {photo.name: hashlib.sha256(photo.pixels).hexdigest() for photo in train}
 
     def to_learn_from(self, side: int, count: int | None) -> Sequence[photos.Photo]:
         """Training photos for tables. Of shards it is the middles of `count`, or of MOST_SAMPLED, evenly spaced."""
@@ -211,10 +220,18 @@ def train(run: Run, module: Teach, model: Path, training: Training, stage: Stage
     minutes = run.settings.trainer.checkpoint_minutes
     training_of_run = plan.fit(run.settings, run.directory, stage, model)
     make_trainer = functools.partial(trainer, run, training_of_run)
-    parallel.on_rank_zero(run.directory.link_log, model)
+    if run.settings.logger.any:
+        parallel.on_rank_zero(run.directory.link_log, model)
+    parallel.on_rank_zero(tell_data, run)
     with run.teller.training(training_of_run) as watch:
         fit(module, data, work, make_trainer, checkpoint_minutes=minutes, deadline=run.deadline, watch=watch)
     parallel.on_rank_zero(_keep_trained, run, module, model, training, stage)
+
+
+def tell_data(run: Run) -> None:
+    """Tell W&B of the photos, if they were read: a command that only measures needs none."""
+    if run.settings.logger.wandb is not None and "all" in vars(run.photos):
+        run.tracker.data(run.photos.digests)
 
 
 def _keep_trained(run: Run, module: Teach, model: Path, training: Training, stage: Stage) -> None:
