@@ -3,12 +3,14 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 import torch
 import warm
+from PIL import Image
 from run_parts import ROOT, TINY, begin, configuration, run
 
 import slimcodec
@@ -36,8 +38,6 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     """A folder with the embedded photos, as files."""
-    from PIL import Image
-
     folder = tmp_path_factory.mktemp("photos")
     for split in ("train", "validation"):
         for name, pixels in embedded(split):
@@ -105,8 +105,12 @@ def test_every_configuration_composes(group):
         assert configuration(f"{group}={option}")[group]
 
 
+def photo_in(folder):
+    Image.fromarray(embedded("validation")[0].pixels[:64, :96]).save(folder / "photo.jpg")
+
+
 @pytest.mark.usefixtures("undrawn")
-def test_complete_stages_are_skipped_and_another_configuration_is_refused(tmp_path, capsys, cache):
+def test_complete_stages_are_skipped_and_another_configuration_is_refused(tmp_path, capsys, cache, monkeypatch):
     overrides = ["experiment=smoke", f"run_dir={tmp_path}", *TINY, cache]
     run(*overrides)
     files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("weights.safetensors")}
@@ -114,6 +118,14 @@ def test_complete_stages_are_skipped_and_another_configuration_is_refused(tmp_pa
     run(*overrides)
     printed = capsys.readouterr().out
     assert printed.count("skipped") == len(STAGES)
+    for place in ("student", "evaluation/validation/report.html", "run.log"):
+        assert f": {tmp_path / place}\n" in printed and (tmp_path / place).exists()
+    photo_in(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    _, _, pasted = printed.partition("In Python:\n")
+    assert len(pasted.splitlines()) == 3
+    exec(pasted, {})
+    assert Image.open("photo.png").size == (96, 64)
     assert all(path.stat().st_mtime_ns == when for path, when in files.items())
     with pytest.raises(InvalidInput, match=r"teacher\.training\.learning_rate=0\.001, not 0\.002"):
         run(*overrides, "teacher.training.learning_rate=0.002")
@@ -210,6 +222,7 @@ def test_a_run_killed_in_each_stage_continues(tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr[-2000:]
+    assert re.search(r"teacher: continues from step \d+ of 24", (tmp_path / "run" / "run.log").read_text())
     assert "teacher: complete" in finished.stdout and "distilled: complete" in finished.stdout
     assert teacher.stat().st_mtime_ns == began["teacher"]
     assert not list((tmp_path / "run").glob("**/.*.partial"))

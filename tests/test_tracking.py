@@ -468,6 +468,9 @@ def test_an_unknown_logger_is_named(tmp_path):
         checked(configuration("+logger.comet={}", f"run_dir={tmp_path}"))
 
 
+BEGINNINGS = "2 steps", "continues from step 1 of 2"
+
+
 def test_a_training_is_seen_where_the_run_is_while_it_goes_on(tmp_path, capsys):
     """It is done in the cache. What is seen of one that was stopped is what is seen of one under way."""
     overrides = ["experiment=smoke", f"run_dir={tmp_path / 'run'}", *TINY, "trainer.log_every_n_steps=1"]
@@ -480,7 +483,8 @@ def test_a_training_is_seen_where_the_run_is_while_it_goes_on(tmp_path, capsys):
     run(*overrides)
     assert "teacher: continues from step 1 of 2" in capsys.readouterr().out
     said = (tmp_path / "run" / "run.log").read_text()
-    assert re.search(r"\d:\d\d teacher: 2 steps\n.* teacher: continues from step 1 of 2\n", said)
+    begun, gone_on = (re.search(rf"(?m)^[-\d]+ [:\d]+ teacher: {words}$", said) for words in BEGINNINGS)
+    assert begun and gone_on and begun.start() < gone_on.start()
     folder = tmp_path / "run" / "teacher.log"
     assert folder.is_dir() and not folder.is_symlink()
     found = [EventAccumulator(str(events)).Reload() for events in sorted(folder.rglob("events.out.*"))]

@@ -4,6 +4,7 @@ a study's Summary ──figures_of──► ModelFigures ──keep──► eva
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -168,16 +169,16 @@ def short(anchor: str) -> str:
 
 def places(directory: RunDirectory, student: Path, pages: Sequence[Path], tracked: str | None) -> list[str]:
     """Where everything is, and how the student is used: lines that can be pasted."""
-    model = repr(str(student))
+    model = repr(os.path.abspath(student))  # from whatever folder
     return [
         f"model: {student}",
         *(f"report: {page}" for page in pages),
         f"log: {directory.said}",
         *([f"W&B: {tracked}"] if tracked else []),
-        "in Python:",
-        "    import slimcodec",
-        f"    slimcodec.compress_file('photo.jpg', 'photo.slim', model={model})",
-        f"    slimcodec.decompress_file('photo.slim', 'photo.png', model={model})",
+        "In Python:",
+        "import slimcodec",
+        f"slimcodec.compress_file('photo.jpg', 'photo.slim', model={model})",
+        f"slimcodec.decompress_file('photo.slim', 'photo.png', model={model})",
     ]
 
 

@@ -9,15 +9,17 @@ from contextlib import ExitStack, contextmanager
 from io import StringIO
 from multiprocessing import current_process
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from slimcodec.pipeline.plan import Fit
 from slimcodec.training.progress import Status
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 WIDTH_OF_LOG = 120
+WHOLE_FROM = 100  # pictures a second: fewer are told with a digit after the point
 Watch = Callable[[Status], None]
 
 
@@ -92,32 +94,24 @@ class Lines:
         self.say(f"{self.fit.label}: {' · '.join([_steps(status), *numbers(status), *left(status, self.fit)])}")
 
 
-class Bar:
-    """Status → one bar a training, with the numbers of the lines."""
+class Bar(Progress):
+    """Status → one bar a training, with the numbers of the lines below it: both fit into 80 columns."""
 
     def __init__(self, fit: Fit, console: Console):
-        self.fit = fit
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(12),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[said]}"),
-        )
-        self.bar = Progress(*columns, console=console)
+        self.fit, self.numbers = fit, ""
+        name, time_left = TextColumn("{task.description}"), TextColumn("{task.fields[left]}")
+        super().__init__(name, BarColumn(12), MofNCompleteColumn(), time_left, console=console)
+        self.task = self.add_task(fit.label, left="", total=None)
 
-    def __enter__(self) -> "Bar":
-        self.bar.start()
-        self.task = self.bar.add_task(self.fit.label, said="", total=None)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield from super().get_renderables()
+        yield Text(self.numbers, no_wrap=True, overflow="ellipsis")
 
     def __call__(self, status: Status) -> None:
         if status.loss is None and status.step:
-            self.bar.console.print(f"{self.fit.label}: {_begin(status)}")
-        said = " · ".join([*numbers(status), *left(status, self.fit)])
-        self.bar.update(self.task, completed=status.step, total=status.steps, said=said)
+            self.console.print(f"{self.fit.label}: {_begin(status)}")
+        self.numbers = " · ".join(numbers(status))
+        self.update(self.task, completed=status.step, total=status.steps, left="".join(left(status, self.fit)))
 
 
 # ------------------------------------------------------------------------------------------------------ in words
@@ -139,7 +133,8 @@ def numbers(status: Status) -> list[str]:
     if status.bpp is not None and status.psnr_db is not None:
         found.append(f"{status.bpp:.3f} bpp {status.psnr_db:.2f} dB at quality {status.quality}")
     if status.pictures_per_second is not None:
-        found.append(f"{status.pictures_per_second:,.3g} pictures/s")
+        digits = 0 if status.pictures_per_second >= WHOLE_FROM else 1
+        found.append(f"{status.pictures_per_second:,.{digits}f} pictures/s")
     return found
 
 
