@@ -131,13 +131,13 @@ def test_the_configuration_for_a_cluster_composes():
 
 
 def test_the_sweep_that_wandb_drives_names_settings_that_exist():
-    described = yaml.safe_load((ROOT / "conf" / "sweep" / "wandb.yaml").read_text())
+    described = yaml.safe_load((ROOT / "sweeps" / "wandb.yaml").read_text())
     values = {name: given.get("values", [given.get("min")])[0] for name, given in described["parameters"].items()}
     trial = [f"{name}={value}" for name, value in values.items()]
     constant = [word for word in described["command"] if "=" in word]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         found = compose("config", [*constant, *trial])
-    assert described["metric"]["name"] == "evaluation/validation/bd_rate_percent/teacher"  # of tracking
+    assert described["metric"]["name"] == "bd_rate/validation/teacher"  # of tracking
     assert found.evaluate.folders == [] and set(found.logger) == {"csv", "wandb"}
 
 

@@ -48,15 +48,20 @@ def prune_name(folder: str) -> str:
 
 
 def _pixels_after(settings: Settings, directory: RunDirectory, stage: Stage) -> int:
-    trainings = [each for each in TRAINING[TRAINING.index(stage) + 1 :] if settings.wants(each)]
-    later = {
-        "distill": 0 if directory.is_complete(directory.distilled) else pixels(settings.student.training),
-        "prune": _attempts(settings, directory) * pixels(settings.prune.training),
-        "finish": pixels(settings.finish.training) if settings.finish.training else 0,
-    }
-    this_round = pixels(settings.prune.training) if stage == "prune" else 0
-    of_rounds = later["prune"] - this_round if stage == "prune" else 0
-    return of_rounds + sum(later[each] for each in trainings)
+    """Of the trainings after one in this stage. Nobody knows yet what the cache has of them."""
+    later = [each for each in TRAINING[TRAINING.index(stage) + 1 :] if settings.wants(each)]
+    found = sum(_pixels_of(settings, directory, each) for each in later)
+    if stage == "prune":
+        found += _pixels_of(settings, directory, stage) - pixels(settings.prune.training)
+    return found
+
+
+def _pixels_of(settings: Settings, directory: RunDirectory, stage: Stage) -> int:
+    """Of what a stage has still to train."""
+    training = settings.training(stage)
+    if training is None or (stage == "distill" and directory.is_complete(directory.distilled)):
+        return 0
+    return pixels(training) * (_attempts(settings, directory) if stage == "prune" else 1)
 
 
 def _attempts(settings: Settings, directory: RunDirectory) -> int:

@@ -11,6 +11,7 @@ from slimcodec.evaluation.metrics import PSNR
 
 FILE = "qualities.csv"
 AT_QUALITY = re.compile(r"val/(bpp|psnr|share_of_z|loss)_(\d+)")  # as training/teach logs them
+FIELDS = {"psnr": "psnr_db"}
 
 
 class Quality(NamedTuple):
@@ -56,11 +57,8 @@ def by_quality(metrics: Mapping[str, float], step: int) -> list[Quality]:
     found: dict[int, dict[str, float]] = {}
     for name, value in metrics.items():
         if match := AT_QUALITY.fullmatch(name):
-            found.setdefault(int(match[2]), {})[match[1]] = float(value)
-    return [
-        Quality(step, quality, at["bpp"], at["psnr"], at["share_of_z"], at["loss"])
-        for quality, at in sorted(found.items())
-    ]
+            found.setdefault(int(match[2]), {})[FIELDS.get(match[1], match[1])] = float(value)
+    return [Quality(step=step, quality=quality, **at) for quality, at in sorted(found.items())]
 
 
 def curves_of(study: Path) -> list[list[str | float | None]]:

@@ -56,7 +56,12 @@ class Teller:
                 told: list[Watch] = [stack.enter_context(lines), stack.enter_context(bar)]
             else:
                 told = [stack.enter_context(Lines(fit, self.seconds, self.line))]
-            yield lambda status: [watch(status) for watch in told] and None
+
+            def tell(status: Status) -> None:
+                for watch in told:
+                    watch(status)
+
+            yield tell
 
     @property
     def _has_bars(self) -> bool:

@@ -231,7 +231,8 @@ class WandbTracker(Tracker):
 
     @property
     def _chosen(self) -> list[str]:
-        return [self.settings.choices["experiment"]] if self.settings.choices.get("experiment") else []
+        experiment = self.settings.choices.get("experiment")
+        return [experiment] if experiment else []
 
     def _kept_id(self) -> str:
         path = self.directory.wandb_id

@@ -119,7 +119,7 @@ class Photos:
         train = self.all[0]
         if isinstance(train, Shards):
             return {"index": train.sha256}
-        return {photo.name: hashlib.sha256(photo.pixels).hexdigest() for photo in train}
+        return {photo.name: hashlib.sha256(photo.pixels.tobytes()).hexdigest() for photo in train}
 
     def to_learn_from(self, side: int, count: int | None) -> Sequence[photos.Photo]:
         """Training photos for tables. Of shards it is the middles of `count`, or of MOST_SAMPLED, evenly spaced."""

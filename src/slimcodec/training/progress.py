@@ -46,9 +46,9 @@ class Progress(lightning.Callback):
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         self.step, self.since = trainer.global_step, time.monotonic()  # it is no training
         found = trainer.callback_metrics
-        at = {name: found.get(f"val/{name}_{self.status.quality}") for name in ("bpp", "psnr")}
-        if at["psnr"] is not None:
-            self.status = self.status._replace(bpp=float(at["bpp"]), psnr_db=float(at["psnr"]))
+        bpp, psnr_db = (found.get(f"val/{name}_{self.status.quality}") for name in ("bpp", "psnr"))
+        if bpp is not None and psnr_db is not None:
+            self.status = self.status._replace(bpp=float(bpp), psnr_db=float(psnr_db))
             self._update(self.step, module, self.status.pictures_per_second)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule, *_: Any) -> None:
