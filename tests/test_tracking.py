@@ -82,9 +82,12 @@ def _plain(items) -> dict:
     return {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
 
 
-def read(path: Path) -> Records:
-    """W&B writes from a process of its own, and on a busy machine that may end after `finish` has returned."""
-    deadline = time.monotonic() + 30
+def read(path: Path, *, whole: bool = True) -> Records:
+    """What is in a file; `whole` waits for the end of its run, which one that was killed does not have.
+
+    W&B writes from a process of its own, and on a busy machine that may end after `finish` has returned.
+    """
+    deadline = time.monotonic() + (30 if whole else 0)
     while not (found := Records(list(_records(path.read_bytes())), path))["exit"] and time.monotonic() < deadline:
         time.sleep(0.1)
     return found

@@ -219,6 +219,7 @@ class WandbTracker(Tracker):
             reinit="finish_previous",
             settings=wandb.Settings(
                 **quiet,
+                **_flushed_often(),
                 init_timeout=self.section.init_timeout_seconds,
                 finish_timeout=self.section.finish_timeout_seconds,
             ),
@@ -299,6 +300,12 @@ def _offline_without_key() -> str | None:
         return None
     print(f"wandb: there is no key, so this run is {OFFLINE}", flush=True)
     return "offline"
+
+
+def _flushed_often() -> dict[str, float]:
+    """W&B writes its file every 15 seconds: what a killed job told since would be lost."""
+    name = "x_transaction_log_flush_interval"
+    return {name: 1.0} if name in _wandb().Settings.model_fields else {}
 
 
 def _line(error: Exception) -> str:
