@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import wandb
 from PIL import Image
-from run_parts import TINY, begin, configuration, run
+from run_parts import ROOT, TINY, begin, configuration, run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
 from wandb.proto import wandb_internal_pb2
@@ -33,6 +33,7 @@ from slimcodec.pipeline.settings import STAGES
 from slimcodec.pipeline.tracking import tracker
 from slimcodec.training import parallel
 from slimcodec.training.errors import TrainingInterrupted
+from slimcodec.training.names import DISTILLATION_TERMS
 from slimcodec.training.records import Round
 
 SECTION = {"project": "tests", "pictures": 1, "qualities": [2], "init_timeout_seconds": 2, "finish_timeout_seconds": 60}
@@ -251,6 +252,25 @@ def test_curves_are_a_chart_that_overlays_runs_and_a_table(job):
     assert [(row["bpp"], row["psnr_db"]) for row in chart] == list(zip(figures["bpp"], figures["psnr_db"], strict=True))
     described = job.second.configuration["_wandb/visualize/rate_distortion/validation"]
     assert described["panel_config"]["panelDefId"] == "wandb/line/v0"
+
+
+def test_every_name_is_in_the_documentation(job):
+    """And no metric has a name that only this run has."""
+    page = (ROOT / "docs" / "tracking.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"`([\w/]+)`", page))
+    known = {name.replace("STAGE", stage) for name in documented for stage in (*FITS, "evaluate", "export")}
+    known |= {f"{stage}/train/{term}" for stage in FITS for term in DISTILLATION_TERMS}
+    known |= {f"{stage}/step" for stage in FITS}
+    known = {name.replace("SET", "validation") for name in known}
+    for records in (job.first, job.second):
+        axes = {metric.name for metric in records["metric"]}
+        told = {name for name, value in records.summary.items() if isinstance(value, int | float | dict)}
+        own = ("_runtime", "_step", "_timestamp", "_wandb")
+        pictures = ("reconstructions/", "validation/", "evaluation/")  # keys of W&B's own below them
+        scalars = {name for name in told if not name.startswith((*own, *pictures)) and "_type" not in name}
+        of_tables = {name for name in scalars if re.search(r"/(qualities|attempts|path|validation(_table)?)/", name)}
+        assert axes - known == set()
+        assert scalars - of_tables - known == set()
 
 
 def test_what_is_later_has_later_steps(job):
