@@ -200,6 +200,31 @@ def test_efforts_and_other_models_are_evaluated_beside(tmp_path, cache):
     assert {"slim-2k", "student effort 1", "student", "teacher"} <= set(summary["codecs"])
 
 
+def test_hydra_is_told_no_other_folder_to_work_in(tmp_path):
+    """Its own name for the run directory means the same as ours."""
+    log, cache = tmp_path / "log.txt", f"cache={tmp_path / 'cache'}"
+    assert warm.run(["experiment=smoke", f"run_dir={tmp_path / 'a'}", cache, "hydra.job.chdir=true"], log) == 2
+    assert log.read_text().splitlines() == [
+        "slimcodec: hydra.job.chdir=true: paths would be of another folder; leave it out, and name run_dir=… instead"
+    ]
+    tiny = [override for override in TINY if not override.startswith("cache=")]
+    run_dir = f"hydra.run.dir={tmp_path / 'b'}"
+    assert warm.run(["experiment=smoke", *tiny, "stages=[teacher]", "logger=csv", cache, run_dir], log) == 0
+    assert {path.name for path in (tmp_path / "b").iterdir()} >= {"teacher", "teacher.log", "run.log", "job.json"}
+    assert not (tmp_path / "a").exists()
+
+
+def test_help_is_about_this_program(tmp_path):
+    log = tmp_path / "log.txt"
+    assert warm.run(["--help"], log) == 0
+    said = log.read_text()
+    groups = {path.parent.name for path in (ROOT / "conf").glob("*/*.yaml")}
+    for group in groups:
+        assert re.search(rf"^{group}: ", said, re.MULTILINE), "its options"
+        assert group == "architecture" or re.search(rf"^    +{group}  +\w", said, re.MULTILINE), "what it is for"
+    assert "Hydra" not in said
+
+
 # What exists while a stage is at work, in the order of the stages.
 SIGNS = {
     "teacher": "../cache/*/teacher.work/last.ckpt",
