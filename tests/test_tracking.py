@@ -182,6 +182,8 @@ def test_a_resumed_job_goes_on_with_its_run(job):
     assert job.first["exit"][0].exit_code == job.second["exit"][0].exit_code == 0
     assert job.printed.count("there is no key, so this run is kept offline") == 2
     assert job.printed.count("wandb:") == 2
+    folders = job.directory / "wandb" / "offline-run-*"
+    assert f"W&B: run {kept} of project slimcodec; wandb sync {folders}\n" in job.printed
 
 
 def test_the_run_has_configuration_group_and_type(job):
