@@ -24,7 +24,9 @@ from wandb.proto import wandb_internal_pb2
 
 from slimcodec import InvalidInput
 from slimcodec.codec import models
+from slimcodec.evaluation.comparison import VTM
 from slimcodec.evaluation.curves import Curve
+from slimcodec.pipeline import results
 from slimcodec.pipeline.checks import checked
 from slimcodec.pipeline.loggers import Tracker
 from slimcodec.pipeline.plan import Fit
@@ -245,6 +247,10 @@ def test_the_summary_is_of_the_exported_student(job):
     assert {stage: summary[f"seconds/{stage}"] for stage in STAGES} == seconds
     assert summary["seconds/total"] == pytest.approx(sum(seconds.values()))
     assert summary["prune/macs_per_pixel"] == {"min": summary["decoder_macs_per_pixel"]}
+
+
+def test_an_anchor_that_was_published_is_called_by_what_it_is_of():
+    assert [results.short(name) for name in (VTM, "vvc", "teacher")] == ["vtm", "vvc", "teacher"]
 
 
 def test_curves_are_a_chart_that_overlays_runs_and_a_table(job):
