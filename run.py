@@ -47,10 +47,23 @@ def plain(configuration: DictConfig) -> dict[str, Any]:
         raise InvalidInput(f"{error.full_key} has no default: add {error.full_key}=…") from None
 
 
+def chosen() -> dict[str, str]:
+    """Group → the option that was chosen, without Hydra's own groups."""
+    choices = HydraConfig.get().runtime.choices
+    return {group: option for group, option in choices.items() if option and not group.startswith("hydra/")}
+
+
+def require_here(config: DictConfig) -> None:
+    """End the command where Hydra was told to change the folder: paths in the settings are of the one it is in."""
+    if config.hydra.job.chdir:
+        jobs.refuse("hydra.job.chdir=true: paths would be of another folder; leave it out, and name run_dir=… instead")
+
+
 class Sweep(Callback):
     """What a multirun adds: jobs named by what varies; at the end a table, sweep.csv, a plot, and the errors again."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        require_here(config)
         try:
             require_means(checked(plain(config)))  # before Hydra writes anything
         except InvalidInput as error:
@@ -59,6 +72,7 @@ class Sweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         self.began = time.time()
+        require_here(config)
         if place().count > 1:
             jobs.refuse(
                 "-m: processes that were started together do one job; python run.py -m starts those of each job"
@@ -66,6 +80,7 @@ class Sweep(Callback):
         jobs.require_writable(Path(config.hydra.sweep.dir))
         overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
         swept = {override.key_or_group for override in overrides if override.is_sweep_override()}
+        swept |= set(config.hydra.sweeper.get("params") or ())  # what a sweeper varies by itself
         if swept:
             unnamed = "hydra.job.config.override_dirname.exclude_keys"
             constant = {override.key_or_group for override in overrides} - swept
@@ -94,7 +109,7 @@ def job(configuration: DictConfig) -> float | None:
     of_hydra = HydraConfig.get()
     return jobs.do(
         RunDirectory(Path(os.path.relpath(of_hydra.runtime.output_dir))),
-        lambda: plain(configuration),
+        lambda: plain(configuration) | {"choices": chosen()},
         overrides=list(of_hydra.overrides.task),
         command=[
             sys.executable,

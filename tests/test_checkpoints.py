@@ -30,7 +30,7 @@ def logged(directory: Path) -> list[dict[str, str]]:
     """What was logged, by all runs of the command, but for the speed."""
     files = sorted(directory.glob("version_*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[1]))
     rows = [row for path in files for row in csv.DictReader(path.open())]
-    timed = "train/crops_per_second"
+    timed = "train/pictures_per_second"
     assert all(float(row[timed]) > 0 for row in rows if row["train/bpp"])
     return [{name: value for name, value in row.items() if value and name != timed} for row in rows]
 

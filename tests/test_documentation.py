@@ -43,6 +43,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 MARK = re.compile(r"<!-- (slow|shown) -->\n\Z")
 # Words in capitals stand for what the reader puts there.
 STAND_INS = {"TRAINER": "cpu", "STEPS": "20", "STUDY": "controls", "SET": "photos", "FILE": "codec.json"}
+INTERVAL = re.compile(r"=(?:tag\(\w+,)?interval\(([^,]+),[^)]+\)+$")  # of a sweeper: its beginning stands for it
 FOLDERS = ("photos", "PHOTOS", "OTHERS", "KODAK")
 PHOTO_SIDE, PHOTOS = 96, 3
 PROGRAMS = {"wandb", "tensorboard", "cat", "test", "scontrol"}  # others' own, taken as they are
@@ -203,7 +204,8 @@ def check(words, monkeypatch):
 
 def check_configuration(arguments):
     """Every job of the command composes, and its settings agree with each other."""
-    overrides = OverridesParser.create().parse_overrides([word for word in arguments if not word.startswith("-")])
+    words = [INTERVAL.sub(r"=\1", word) for word in arguments if not word.startswith("-")]
+    overrides = OverridesParser.create().parse_overrides(words)
     (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         for job in jobs:

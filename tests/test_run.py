@@ -3,12 +3,14 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 import torch
 import warm
+from PIL import Image
 from run_parts import ROOT, TINY, begin, configuration, run
 
 import slimcodec
@@ -36,8 +38,6 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     """A folder with the embedded photos, as files."""
-    from PIL import Image
-
     folder = tmp_path_factory.mktemp("photos")
     for split in ("train", "validation"):
         for name, pixels in embedded(split):
@@ -105,8 +105,12 @@ def test_every_configuration_composes(group):
         assert configuration(f"{group}={option}")[group]
 
 
+def photo_in(folder):
+    Image.fromarray(embedded("validation")[0].pixels[:64, :96]).save(folder / "photo.jpg")
+
+
 @pytest.mark.usefixtures("undrawn")
-def test_complete_stages_are_skipped_and_another_configuration_is_refused(tmp_path, capsys, cache):
+def test_complete_stages_are_skipped_and_another_configuration_is_refused(tmp_path, capsys, cache, monkeypatch):
     overrides = ["experiment=smoke", f"run_dir={tmp_path}", *TINY, cache]
     run(*overrides)
     files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("weights.safetensors")}
@@ -114,6 +118,14 @@ def test_complete_stages_are_skipped_and_another_configuration_is_refused(tmp_pa
     run(*overrides)
     printed = capsys.readouterr().out
     assert printed.count("skipped") == len(STAGES)
+    for place in ("student", "evaluation/validation/report.html", "run.log"):
+        assert f": {tmp_path / place}\n" in printed and (tmp_path / place).exists()
+    photo_in(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    _, _, pasted = printed.partition("In Python:\n")
+    assert len(pasted.splitlines()) == 3
+    exec(pasted, {})
+    assert Image.open("photo.png").size == (96, 64)
     assert all(path.stat().st_mtime_ns == when for path, when in files.items())
     with pytest.raises(InvalidInput, match=r"teacher\.training\.learning_rate=0\.001, not 0\.002"):
         run(*overrides, "teacher.training.learning_rate=0.002")
@@ -188,6 +200,31 @@ def test_efforts_and_other_models_are_evaluated_beside(tmp_path, cache):
     assert {"slim-2k", "student effort 1", "student", "teacher"} <= set(summary["codecs"])
 
 
+def test_hydra_is_told_no_other_folder_to_work_in(tmp_path):
+    """Its own name for the run directory means the same as ours."""
+    log, cache = tmp_path / "log.txt", f"cache={tmp_path / 'cache'}"
+    assert warm.run(["experiment=smoke", f"run_dir={tmp_path / 'a'}", cache, "hydra.job.chdir=true"], log) == 2
+    assert log.read_text().splitlines() == [
+        "slimcodec: hydra.job.chdir=true: paths would be of another folder; leave it out, and name run_dir=… instead"
+    ]
+    tiny = [override for override in TINY if not override.startswith("cache=")]
+    run_dir = f"hydra.run.dir={tmp_path / 'b'}"
+    assert warm.run(["experiment=smoke", *tiny, "stages=[teacher]", "logger=csv", cache, run_dir], log) == 0
+    assert {path.name for path in (tmp_path / "b").iterdir()} >= {"teacher", "teacher.log", "run.log", "job.json"}
+    assert not (tmp_path / "a").exists()
+
+
+def test_help_is_about_this_program(tmp_path):
+    log = tmp_path / "log.txt"
+    assert warm.run(["--help"], log) == 0
+    said = log.read_text()
+    groups = {path.parent.name for path in (ROOT / "conf").glob("*/*.yaml")}
+    for group in groups:
+        assert re.search(rf"^{group}: ", said, re.MULTILINE), "its options"
+        assert group == "architecture" or re.search(rf"^    +{group}  +\w", said, re.MULTILINE), "what it is for"
+    assert "Hydra" not in said
+
+
 # What exists while a stage is at work, in the order of the stages.
 SIGNS = {
     "teacher": "../cache/*/teacher.work/last.ckpt",
@@ -210,6 +247,7 @@ def test_a_run_killed_in_each_stage_continues(tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr[-2000:]
+    assert re.search(r"teacher: continues from step \d+ of 24", (tmp_path / "run" / "run.log").read_text())
     assert "teacher: complete" in finished.stdout and "distilled: complete" in finished.stdout
     assert teacher.stat().st_mtime_ns == began["teacher"]
     assert not list((tmp_path / "run").glob("**/.*.partial"))

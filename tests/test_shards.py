@@ -118,6 +118,7 @@ def test_processes_resumed_runs_and_workers_cut_what_one_process_cuts(store, wri
 @pytest.mark.parametrize("store", STORES)
 def test_photos_and_slices_are_those_of_the_tree(store, written, photos):
     expected, shards = folder_photos(photos, max_pixels=LARGEST), open_shards(written[store])
+    assert shards.sha256 == open_shards(written[store]).sha256 != shards[1:].sha256
     assert len(shards) == len(expected) == 26
     for place in (0, 11, -1):
         assert np.array_equal(shards[place].pixels, expected[place].pixels)

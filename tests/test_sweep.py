@@ -131,14 +131,40 @@ def test_the_configuration_for_a_cluster_composes():
 
 
 def test_the_sweep_that_wandb_drives_names_settings_that_exist():
-    described = yaml.safe_load((ROOT / "conf" / "sweep" / "wandb.yaml").read_text())
+    described = yaml.safe_load((ROOT / "sweeps" / "wandb.yaml").read_text())
     values = {name: given.get("values", [given.get("min")])[0] for name, given in described["parameters"].items()}
     trial = [f"{name}={value}" for name, value in values.items()]
     constant = [word for word in described["command"] if "=" in word]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         found = compose("config", [*constant, *trial])
-    assert described["metric"]["name"] == "evaluation/validation/bd_rate_percent/teacher"  # of tracking
+    assert described["metric"]["name"] == "bd_rate/validation/teacher"  # of tracking
     assert found.evaluate.folders == [] and set(found.logger) == {"csv", "wandb"}
+
+
+def test_what_is_searched_for_are_settings_that_exist():
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        sweeper = compose("config", ["hydra/sweeper=widths"], return_hydra_config=True).hydra.sweeper
+        drawn = [f"{name}={space.split('(')[1].split(',')[0]}" for name, space in sweeper.params.items()]
+        trial = compose("config", drawn)
+    assert trial.student.architecture.g_s[0].channels == 192 and trial.prune.shrink == 0.5
+    assert sweeper._target_.endswith("OptunaSweeper") and sweeper.storage is None and sweeper.sampler.seed == 1
+
+
+@pytest.mark.slow
+def test_a_search_for_widths_draws_the_same_again_and_trains_nothing_twice(tmp_path):
+    widths = [
+        f"student.architecture.g_s.{level}.channels=choice({space})" for level, space in enumerate(("40,48", "16,24"))
+    ]
+    fewer = "hydra.sweeper.n_trials=2", "prune.shrink=choice(0.5,0.6)", "prune.target_macs_per_pixel=190"
+    swept = Swept(tmp_path, "hydra/sweeper=widths", *fewer, *widths)
+    assert swept.run().returncode == 0
+    before, best = swept.written("**/weights.safetensors"), swept.directory / "optimization_results.yaml"
+    found = yaml.safe_load(best.read_text())
+    assert set(swept.rows()) and {row["status"] for row in swept.rows().values()} == {"complete"}
+    percents = [float(row["bd_rate_percent_against_teacher"]) for row in swept.rows().values()]
+    assert found["best_value"] == pytest.approx(min(percents))
+    assert swept.run().returncode == 0
+    assert swept.written("**/weights.safetensors") == before and yaml.safe_load(best.read_text()) == found
 
 
 # ------------------------------------------------------------------------------------------------------ without runs

@@ -57,7 +57,7 @@ def kill_at(arguments: Sequence[str], log: Path, directory: Path, sign: str) -> 
 
 def _run(arguments: list[str], log: str) -> None:
     os.chdir(ROOT)
-    os.environ["COLUMNS"] = "400"
+    os.environ |= {"COLUMNS": "400", "WANDB_MODE": "offline"}
     count_on_few_crops(pytest.MonkeyPatch())
     sys.argv = [str(ROOT / "run.py"), *arguments]
     with open(log, "a") as file:

@@ -103,26 +103,27 @@ def do(
             record(directory, overrides, began, Outcome(RUNNING))
             settings = checked(compose() | {"run_dir": str(directory.path)})
             require_possible(settings, directory)  # before the seconds that the imports of the stages take
-            objective, figures = _run(settings, console, zoos)
+            objective, figures = _run(settings, console, zoos, sweeping)
             record(directory, overrides, began, Outcome(COMPLETE, figures=figures))
             return objective
         except Exception as error:
             outcome = outcome_of(error, directory.path)
             with suppress(OSError):  # where the disk is full, what was kept before has to do
                 record(directory, overrides, began, outcome)
+                directory.note(f"{outcome.status}: {outcome.error}")
             if not sweeping or outcome.status == STOPPED:  # the time is up for the jobs to come too
                 leave(error, outcome)
             console.print(f"{outcome.status}: {outcome.error}", markup=False)
             return math.nan
 
 
-def _run(settings: Settings, console: Console, zoos: Path) -> tuple[float | None, Figures | None]:
+def _run(settings: Settings, console: Console, zoos: Path, sweeping: bool) -> tuple[float | None, Figures | None]:
     prepare_process()
     from slimcodec.pipeline import stages, training_setup  # late: they import PyTorch
     from slimcodec.training import parallel
 
     with parallel.connected(training_setup.backend(settings)):
-        run = stages.begin(settings, console, zoos)
+        run = stages.begin(settings, console, zoos, sweeping=sweeping)
         objective = stages.go(run)
         return objective, results.figures(run.directory, run.teacher, run.student)
 

@@ -23,6 +23,11 @@ def is_whole(study_folder: Path) -> bool:
     return study.is_whole(study_folder)
 
 
+def page(study_folder: Path) -> Path:
+    """The report of a study."""
+    return study_folder / study.PAGE
+
+
 def validation_curve(run: Run, model: Path) -> curves.Curve:
     """Estimated bits on the validation crops: what the gate judges by. Kept beside the model's figures."""
     codec = Codec(load(model), run.photos.device)
@@ -71,9 +76,8 @@ def evaluate_on(run: Run, name: str, photos: list[Photo]) -> dict[str, ModelFigu
         command=f"python run.py name={run.settings.name}",
     )
     tell(run, name, summary)
-    found = {codec.name: figures_of(summary, codec.name) for codec in of_run}
-    run.tracker.evaluation(name, found[STUDENT], study.picture(out, PSNR))
-    return found
+    run.tracker.evaluation(name, study.picture(out, PSNR))
+    return {codec.name: figures_of(summary, codec.name) for codec in of_run}
 
 
 def models_of_run(run: Run) -> list[ModelCodec]:
@@ -108,7 +112,7 @@ def tell(run: Run, name: str, summary: Summary) -> None:
     table = run_plots.comparison_table(shown, STUDENT)
     write_text(run.directory.study_table(name), table + "\n")
     run.say(table)
-    run.say(f"evaluate: the page of {name} is {run.directory.study(name) / study.PAGE}")
+    run.say(f"evaluate: the page of {name} is {page(run.directory.study(name))}")
 
 
 def figures_of(summary: Summary, label: str) -> ModelFigures:

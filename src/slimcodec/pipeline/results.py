@@ -4,7 +4,8 @@ a study's Summary ──figures_of──► ModelFigures ──keep──► eva
 """
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -135,6 +136,50 @@ def objective(evaluation: Evaluation | None) -> float | None:
     sets = evaluation.sets.values() if evaluation else ()
     found = [figures[STUDENT].bd_rate_percent.get(TEACHER) for figures in sets]
     return next((value for value in found if value is not None), None)
+
+
+def seconds(directory: RunDirectory) -> dict[str, float]:
+    """What each stage took, and all of them, over all commands."""
+    found = directory.seconds()
+    return {f"seconds/{stage}": value for stage, value in (found | {"total": sum(found.values())}).items()}
+
+
+def numbers(directory: RunDirectory, models: Mapping[str, Path], evaluation: Evaluation | None) -> dict[str, float]:
+    """What a run comes to, by names that are the same for every run: of the student unless they say otherwise."""
+    student, teacher = (zoo.describe(models[role]) for role in (STUDENT, TEACHER))
+    found = seconds(directory) | {
+        "decoder_macs_per_pixel": student.decoder_macs_per_pixel,
+        "encoder_macs_per_pixel": student.encoder_macs_per_pixel,
+        "parameters": student.parameters,
+        "model_bytes": (models[STUDENT] / zoo.WEIGHTS).stat().st_size,
+        "teacher/decoder_macs_per_pixel": teacher.decoder_macs_per_pixel,
+        "teacher/parameters": teacher.parameters,
+    }
+    for name, figures in evaluation.sets.items() if evaluation else ():
+        for role, prefix in ((STUDENT, "bd_rate"), (TEACHER, "teacher/bd_rate")):
+            percents = figures[role].bd_rate_percent
+            found |= {f"{prefix}/{name}/{short(a)}": value for a, value in percents.items() if value is not None}
+    return found
+
+
+def short(anchor: str) -> str:
+    """A published curve is called by what it is of: vtm."""
+    return anchor.rpartition(":")[2]
+
+
+def places(directory: RunDirectory, student: Path, pages: Sequence[Path], tracked: str | None) -> list[str]:
+    """Where everything is, and how the student is used: lines that can be pasted."""
+    model = repr(os.path.abspath(student))  # from whatever folder
+    return [
+        f"model: {student}",
+        *(f"report: {page}" for page in pages),
+        f"log: {directory.said}",
+        *([f"W&B: {tracked}"] if tracked else []),
+        "In Python:",
+        "import slimcodec",
+        f"slimcodec.compress_file('photo.jpg', 'photo.slim', model={model})",
+        f"slimcodec.decompress_file('photo.slim', 'photo.png', model={model})",
+    ]
 
 
 def missed_targets(settings: Settings, directory: RunDirectory, student: Path) -> list[str]:

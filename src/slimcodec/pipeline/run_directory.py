@@ -3,20 +3,22 @@
 runs/NAME/                         the same names in an entry of the cache, of stages that runs have in common
   configuration/                   what Hydra composed
   job.json  seconds.json           how the last command ended; what each stage took
+  run.log                          what the commands said, with the time
   teacher/  distilled/  finished/  student/         model directories
   teacher.log/  …                  the log of a model's training
   teacher.work/  …                 a training that is under way
   finished-trained/                a model that waits for its last tables
   rounds/  rounds-encoder/         rounds.json, rounds.png, 01/, 02/, … and attempts: 01-2854.work/pass-1/
   evaluation/                      summary.json, and SET/ and SET.md for each set of photos
-  wandb/  wandb-id.txt
+  wandb/  wandb-id.txt  wandb-steps.txt
   .lock                            held while a command works here
 """
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,8 +60,23 @@ class RunDirectory:
         return self.path / JOB
 
     @property
+    def said(self) -> Path:
+        """What the commands said, with the time."""
+        return self.path / "run.log"
+
+    def note(self, text: str) -> None:
+        """A line of run.log."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self.said.open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+    @property
     def wandb_id(self) -> Path:
         return self.path / "wandb-id.txt"
+
+    @property
+    def wandb_steps(self) -> Path:
+        return self.path / "wandb-steps.txt"
 
     @property
     def evaluation(self) -> Path:
@@ -113,6 +130,16 @@ class RunDirectory:
     def log(model: Path) -> Path:
         """Where the log of a model's training is kept."""
         return model.with_name(f"{model.name}.log")
+
+    def link_log(self, model: Path) -> None:
+        """Let the log of a training in the cache be seen here while it is written. It becomes a copy in the end."""
+        if model.is_relative_to(self.path):
+            return
+        written, seen = self.work(model) / LOG, self.log(self.path / model.name)
+        with suppress(OSError):  # a file system without links: then it is seen when it is complete
+            if seen.is_symlink():
+                seen.unlink()
+            seen.symlink_to(written.resolve(), target_is_directory=True)
 
     def keep_log(self, model: Path) -> None:
         """Put the log of a training that ended beside its model."""
@@ -175,7 +202,9 @@ class RunDirectory:
 
 
 def copy_log(source: Path, target: Path) -> None:
-    """Replace a log by another, if that one is there."""
+    """Replace a log, or a link to one, by another, if that one is there."""
+    if target.is_symlink():
+        target.unlink()
     shutil.rmtree(target, ignore_errors=True)
     if source.is_dir():
         shutil.copytree(source, target)

@@ -282,6 +282,8 @@ class Trainer:
     """Largest norm of the gradients."""
     log_every_n_steps: Count
     """Steps from one line of the log to the next."""
+    say_every_seconds: Positive = 30
+    """Seconds from one line about a training to the next, where there is no terminal, and in run.log."""
     benchmark: Switch = False
     """Let cuDNN look for its fastest kernels."""
     max_time: Annotated[
@@ -315,6 +317,14 @@ class Wandb:
 
     project: Text
     """Where the runs are."""
+    group: Text | None = None
+    """What runs are compared in; null: the run's name, which the jobs of a sweep have in common."""
+    job_type: Text | None = None
+    """What kind of job it is; null: sweep for a job of a sweep, the stage if there is one alone, or run."""
+    tags: list[Text] = Field(default_factory=list)
+    """Beside the name of the experiment."""
+    notes: Text | None = None
+    """What the run is about."""
     pictures: NotNegative
     """Validation crops whose reconstructions are kept."""
     qualities: list[Quality]
@@ -335,3 +345,7 @@ class Loggers:
     """The same for TensorBoard."""
     wandb: Wandb | None = None
     """The same, pictures, models and the evaluation for Weights & Biases."""
+
+    @property
+    def any(self) -> bool:
+        return any(section is not None for section in vars(self).values())

@@ -9,7 +9,7 @@ mistake is told at once.
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from slimcodec import InvalidInput
@@ -74,6 +74,8 @@ class Settings:
     evaluate: Evaluate
     trainer: Trainer
     logger: Loggers
+    choices: dict[str, str | None] = Field(default_factory=dict)
+    """Group → the option that was chosen, experiment=smoke among them: for loggers."""
     configuration: dict[str, Any]
     """All of it as plain containers: what run directories, model.json and W&B keep."""
 

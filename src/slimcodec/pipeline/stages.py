@@ -32,6 +32,7 @@ from slimcodec.pipeline.run_directory import (
 )
 from slimcodec.pipeline.sections import Scope
 from slimcodec.pipeline.settings import STAGES, TRAINING, Settings, Stage
+from slimcodec.pipeline.telling import Teller
 from slimcodec.pipeline.tracking import tracker
 from slimcodec.pipeline.training_setup import (
     Photos,
@@ -43,6 +44,7 @@ from slimcodec.pipeline.training_setup import (
     prune_to,
     require_arguments,
     teaching,
+    tell_data,
     train,
 )
 from slimcodec.training import parallel
@@ -55,15 +57,19 @@ from slimcodec.training.start import start_from_photos
 from slimcodec.training.teach import load_trained
 
 
-def begin(settings: Settings, console: Console | None = None, zoos: Path = Path()) -> Run:
-    """A run that has not done anything yet. `zoos` is where students/ and teachers/ are."""
+def begin(settings: Settings, console: Console | None = None, zoos: Path = Path(), *, sweeping: bool = False) -> Run:
+    """A run that has not done anything yet, maybe of a sweep. `zoos` is where students/ and teachers/ are."""
     directory = RunDirectory(Path(settings.run_dir))
     return Run(
         settings,
         directory,
         Photos(settings),
-        tracker(settings, directory),
-        console or Console(),
+        tracker(settings, directory, sweeping=sweeping),
+        Teller(
+            console or Console(),
+            (lambda text: None) if parallel.rank() else directory.note,
+            settings.trainer.say_every_seconds,
+        ),
         zoos,
         deadline(settings),
     )
@@ -77,7 +83,7 @@ def go(run: Run) -> float | None:
     with run.tracker:
         for stage in STAGES if parallel.rank() == 0 else TRAINING:
             if run.settings.wants(stage):
-                run.console.rule(f"[bold]{stage}")
+                run.teller.heading(stage)
                 seconds[stage] = timed(run, stage)
         return conclude(run, seconds) if parallel.rank() == 0 else None
 
@@ -259,17 +265,24 @@ def is_exported(copy: Path, source: Path, figures: dict[str, Any]) -> bool:
 
 
 def conclude(run: Run, seconds: dict[Stage, float]) -> float | None:
-    """Print the final table; the student's BD-rate against the teacher, or None."""
+    """Tell what the run came to, and where it is; the student's BD-rate against the teacher, or None."""
     exported = run.directory.student
     student = exported if exported.is_dir() else run.student
-    if not all(map(RunDirectory.is_complete, (run.teacher, student))):
-        return None
     evaluation = results.read(run.directory)
+    tell_data(run)
+    if not all(map(RunDirectory.is_complete, (run.teacher, student))):
+        run.tracker.final(results.seconds(run.directory), {})
+        return None
+    studies = {name: run.directory.study(name) for name in (evaluation.sets if evaluation else ())}
     final = {results.TEACHER: run.teacher, results.STUDENT: student}
-    run.console.print(results.final_table(run.settings.name, final, evaluation))
+    run.tracker.final(results.numbers(run.directory, final, evaluation), studies)
+    run.teller.table(results.final_table(run.settings.name, final, evaluation))
     run.say("seconds: " + ", ".join(f"{stage} {value:.0f}" for stage, value in seconds.items()))
     for sentence in results.missed_targets(run.settings, run.directory, student):
-        run.console.print(f"[bold]{sentence}")
+        run.say(sentence)
+    pages = [measuring.page(folder) for folder in studies.values()]
+    for line in results.places(run.directory, student, pages, run.tracker.where()):
+        run.say(line)
     return results.objective(evaluation)
 
 

@@ -1,6 +1,7 @@
 """What the stages train with: photos, the Trainer, processes, and one training up to its model directory."""
 
 import functools
+import hashlib
 import inspect
 import os
 import shutil
@@ -15,17 +16,19 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.strategies import DDPStrategy
-from rich.console import Console
 
 from slimcodec import InvalidInput
 from slimcodec.codec import models, zoo
 from slimcodec.codec.network import HyperpriorCodec
 from slimcodec.codec.quantise import Quantiser
 from slimcodec.evaluation import provenance
+from slimcodec.pipeline import plan
+from slimcodec.pipeline.loggers import Tracker
+from slimcodec.pipeline.plan import Fit
 from slimcodec.pipeline.run_directory import RunDirectory, require_same_configuration
 from slimcodec.pipeline.sections import Scope, Tables, Training
 from slimcodec.pipeline.settings import Settings, Stage
-from slimcodec.pipeline.tracking import Tracker
+from slimcodec.pipeline.telling import Teller
 from slimcodec.training import parallel, photos, started
 from slimcodec.training.crops import Crops, PhotoCache, ShardCache
 from slimcodec.training.data import PhotoData
@@ -110,6 +113,14 @@ class Photos:
         crops = self.cache.crops(seed=self.settings.seed, step=0, batch=STARTING_CROPS, size=size)
         return crops.cpu()
 
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """Training photo → sha256 of its pixels. Of shards it is their index, which is read sooner than they are."""
+        train = self.all[0]
+        if isinstance(train, Shards):
+            return {"index": train.sha256}
+        return {photo.name: hashlib.sha256(photo.pixels.tobytes()).hexdigest() for photo in train}
+
     def to_learn_from(self, side: int, count: int | None) -> Sequence[photos.Photo]:
         """Training photos for tables. Of shards it is the middles of `count`, or of MOST_SAMPLED, evenly spaced."""
         train = self.all[0]
@@ -126,13 +137,13 @@ class Run:
     directory: RunDirectory
     photos: Photos
     tracker: Tracker
-    console: Console
+    teller: Teller
     zoos: Path  # the folder of students/ and teachers/, for models that are promoted
     deadline: float | None  # as time.monotonic() counts
     commit: str | None = field(default_factory=provenance.commit)  # now: the checkout may be another at the end
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False, soft_wrap=True)  # a line of a log stays one
+        self.teller.line(text)
 
     @property
     def teacher(self) -> Path:
@@ -153,7 +164,7 @@ class Run:
 # ------------------------------------------------------------------------------------------------ Trainer, processes
 
 
-def trainer(run: Run, directory: Path, *, callbacks: list[Any], **settings: Any) -> lightning.Trainer:
+def trainer(run: Run, fit: Fit, directory: Path, *, callbacks: list[Any], **settings: Any) -> lightning.Trainer:
     """A fresh Trainer for one fit, with this run's loggers."""
     chosen = run.settings.trainer
     several: dict[str, Any] = {}
@@ -174,14 +185,14 @@ def trainer(run: Run, directory: Path, *, callbacks: list[Any], **settings: Any)
         benchmark=chosen.benchmark,
         plugins=[parallel.environment()],  # under SLURM one that is alone is no cluster
         callbacks=callbacks,
-        logger=(parallel.rank() == 0 and run.tracker.loggers(directory)) or False,
+        logger=(parallel.rank() == 0 and run.tracker.loggers(directory, fit)) or False,
         default_root_dir=directory,
         max_epochs=-1,
         num_sanity_val_steps=0,
         enable_model_summary=False,
         **several,
         **settings,
-        **chosen.more,
+        **({"enable_progress_bar": False} | chosen.more),  # the run has its own
     )
 
 
@@ -207,14 +218,20 @@ def train(run: Run, module: Teach, model: Path, training: Training, stage: Stage
     data = PhotoData(validation_photos=crops, steps_per_epoch=training.steps_per_epoch)
     parallel.on_rank_zero(require_same_configuration, work, run.settings.sections(stage))
     minutes = run.settings.trainer.checkpoint_minutes
-    make_trainer = functools.partial(trainer, run)
-    tell = functools.partial(_tell, run, stage)
-    fit(module, data, work, make_trainer, checkpoint_minutes=minutes, deadline=run.deadline, tell=tell)
+    training_of_run = plan.fit(run.settings, run.directory, stage, model)
+    make_trainer = functools.partial(trainer, run, training_of_run)
+    if run.settings.logger.any:
+        parallel.on_rank_zero(run.directory.link_log, model)
+    parallel.on_rank_zero(tell_data, run)
+    with run.teller.training(training_of_run) as watch:
+        fit(module, data, work, make_trainer, checkpoint_minutes=minutes, deadline=run.deadline, watch=watch)
     parallel.on_rank_zero(_keep_trained, run, module, model, training, stage)
 
 
-def _tell(run: Run, stage: Stage, line: str) -> None:
-    run.say(f"{stage}: {line}")
+def tell_data(run: Run) -> None:
+    """Tell W&B of the photos, if they were read: a command that only measures needs none."""
+    if run.settings.logger.wandb is not None and "all" in vars(run.photos):
+        run.tracker.data(run.photos.digests)
 
 
 def _keep_trained(run: Run, module: Teach, model: Path, training: Training, stage: Stage) -> None:

@@ -101,6 +101,14 @@ def next_attempt(records: Sequence[Round], start_macs_per_pixel: float, rules: R
     return Attempt(number, base, macs, (macs + last.budget) / 2, passes=1)
 
 
+def count_planned(records: Sequence[Round], start_macs_per_pixel: float, rules: Rules) -> int:
+    """How many attempts are to come after these rounds, if each is accepted and lands on its budget."""
+    planned = list(records)
+    while attempt := next_attempt(planned, start_macs_per_pixel, rules):
+        planned.append(Round(attempt.number, attempt.budget, 1, attempt.budget, None, None, 1.0, True, 0.0, ""))
+    return len(planned) - len(records)
+
+
 def read_records(directory: Path) -> list[Round]:
     """The rounds that an earlier run finished in this directory. Raises InvalidInput when their file is damaged."""
     path = directory / RECORDS

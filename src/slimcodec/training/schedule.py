@@ -23,14 +23,25 @@ class Schedule(NamedTuple):
     restarts: int = 0
     late: Late | None = None
 
+    @property
+    def late_from(self) -> int:
+        """The first step that is late; their number where none is."""
+        return self.steps if self.late is None else round(self.steps * (1 - self.late.share))
+
     def is_late(self, step: int) -> bool:
-        return self.late is not None and step >= round(self.steps * (1 - self.late.share))
+        return self.late is not None and step >= self.late_from
 
     def batch_at(self, step: int) -> int:
         return self.late.batch if self.late and self.is_late(step) else self.batch
 
     def crop_at(self, step: int) -> int:
         return self.late.crop if self.late and self.is_late(step) else self.crop
+
+    def pixels(self, begin: int, end: int) -> int:
+        """Of all crops in the steps from `begin` up to `end`."""
+        change = min(max(begin, self.late_from), end)
+        late = 0 if self.late is None else (end - change) * self.late.batch * self.late.crop**2
+        return (change - begin) * self.batch * self.crop**2 + late
 
     def learning_rate_factor(self, step: int) -> float:
         """What a step's learning rate is of the highest."""

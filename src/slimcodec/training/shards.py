@@ -11,6 +11,7 @@ for WebDataset a name ends at its first dot. Two ways to store photos:
     pixels    decoded, as NumPy's .npy: 3 bytes a pixel, of which a crop reads its own rows
 """
 
+import hashlib
 import tarfile
 from collections.abc import Sequence
 from io import BytesIO
@@ -81,6 +82,11 @@ class Shards(Sequence[Photo]):
         if isinstance(place, slice):
             return self.at(place)
         return Photo(self._name(self._index[place]), np.array(self._pixels(self._index[place])))
+
+    @property
+    def sha256(self) -> str:
+        """Of the index: of the photos' places and sizes, not of what is in them."""
+        return hashlib.sha256(np.ascontiguousarray(self._index)).hexdigest()
 
     def at(self, places: np.ndarray | slice) -> "Shards":
         """The photos at these places."""

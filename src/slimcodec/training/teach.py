@@ -26,7 +26,7 @@ from slimcodec.training.data import PhotoData
 from slimcodec.training.fast import Drawn, WholeStep
 from slimcodec.training.names import OPTIMIZERS
 from slimcodec.training.prior import FactorizedPrior, export_tables
-from slimcodec.training.progress import Progress
+from slimcodec.training.progress import Progress, Status
 from slimcodec.training.schedule import Late, Schedule
 
 LOSS_MEAN_MOMENTUM = 0.98
@@ -113,8 +113,6 @@ class Teach(lightning.LightningModule):
         loss, figures = self.whole_step(int(step)) if self.whole_step else self.loss_at(int(step))
         self.figures = figures
         self.log_dict(figures, batch_size=1)  # a whole batch's: it is no weight
-        if self.whole_step is None:  # a progress bar would wait for the GPU after every step
-            self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=1)
         return loss
 
     def loss_at(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -309,19 +307,19 @@ def fit(
     *,
     checkpoint_minutes: float = 10,
     deadline: float | None = None,
-    tell: Callable[[str], None] | None = None,
+    watch: Callable[[Status], None] | None = None,
 ) -> None:
     """Train to the module's last step, from the newest checkpoint in `directory` if there is one.
 
     make_trainer  make_trainer(directory, max_steps=…, callbacks=…) gives a fresh Trainer
     deadline      of time.monotonic(): after it, training stops at the end of a step
-    tell          is given a line about how far it is, once a minute
+    watch         is told how far it is
 
     Raises TrainingInterrupted when it is stopped by the deadline, SIGTERM or SIGINT, with a checkpoint written.
     """
     directory.mkdir(parents=True, exist_ok=True)
     checkpoints = Checkpoints(directory, minutes=checkpoint_minutes, deadline=deadline)
-    callbacks = [checkpoints, ExponentialAverage(), Progress(tell)]
+    callbacks = [checkpoints, ExponentialAverage(), Progress(watch)]
     trainer = make_trainer(directory, max_steps=module.schedule.steps, callbacks=callbacks)
     resume = newest(directory)
     module.train()  # a codec that was loaded is in eval mode
