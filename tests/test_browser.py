@@ -5,13 +5,15 @@ at desktop and phone width are left in the test's folder, or in $SLIMCODEC_SCREE
 """
 
 import os
+import re
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from report_parts import PillowFile, a_summary, bare_summary, make_photos, make_points
+from report_parts import PSNR, PillowFile, a_summary, bare_summary, make_photos, make_points
 
+from slimcodec.evaluation.curves import bd_rate
 from slimcodec.report import page as report
 from slimcodec.report.viewer import views
 
@@ -19,7 +21,9 @@ pytestmark = pytest.mark.slow
 
 QUIET = ("background-networking", "component-update", "sync", "gpu", "quic", "default-apps", "extensions")
 ARGUMENTS = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in QUIET)]
-CLIP = "getComputedStyle(document.querySelector('.compare .left')).clipPath"
+CLIP = "getComputedStyle(document.querySelector('.layer.left')).clipPath"
+SCALE = "new DOMMatrix(getComputedStyle(document.querySelector('img.left')).transform).a"
+HASH = "decodeURIComponent(location.hash)"
 VISIBLE = "name => document.getElementById('curves-plot').data.find(trace => trace.name === name).visible"
 
 
@@ -61,19 +65,21 @@ def screenshots(tmp_path_factory):
 
 
 @contextmanager
-def opened(browser, path, width=1280, **settings):
+def opened(browser, path, width=1280, part="", **settings):
     """The page in a window; at the end nothing was said to the console, and nothing but the file was asked for."""
     context = browser.new_context(viewport={"width": width, "height": 900}, **settings)
     page, said, asked = context.new_page(), [], []
     page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
-    page.goto(path.as_uri())
+    page.goto(path.as_uri() + part)
     until(page, "document.getElementById('curves-plot')?.data?.length > 0")
     yield page
     context.close()
     assert said == []
-    assert [url[:80] for url in asked if not url.startswith(("data:", "blob:")) and url != path.as_uri()] == []
+    assert [
+        url[:80] for url in asked if not url.startswith(("data:", "blob:")) and url.split("#")[0] != path.as_uri()
+    ] == []
 
 
 def until(page, expression, argument=None):
@@ -92,7 +98,7 @@ def page(browser, page_file):
 
 
 def test_the_slider_moves_by_keyboard_and_by_pointer(page):
-    handle = page.get_by_role("slider")
+    handle = page.locator(".handle")
     before = page.evaluate(CLIP)
     handle.focus()
     handle.press("ArrowRight")
@@ -113,12 +119,24 @@ def test_the_slider_moves_by_keyboard_and_by_pointer(page):
     assert page.evaluate(CLIP) == "inset(0px 25% 0px 0px)"
 
 
+def test_two_fingers_magnify(browser, page_file):
+    with opened(browser, page_file, width=390, has_touch=True, is_mobile=True) as page:
+        page.locator("#compare").scroll_into_view_if_needed()
+        whole, frame = page.evaluate(SCALE), page.locator("#compare").bounding_box()
+        session = page.context.new_cdp_session(page)
+        for kind, apart in (("touchStart", 20), ("touchMove", 30), ("touchMove", 60)):
+            places = [{"x": frame["x"] + 170 + side * apart, "y": frame["y"] + 100, "id": side} for side in (-1, 1)]
+            session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": places})
+        session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        assert page.evaluate(SCALE) > 2 * whole and page.evaluate("fingers.size") == 0
+
+
 def test_a_finger_moves_the_slider(browser, page_file):
     with opened(browser, page_file, width=390, has_touch=True, is_mobile=True) as page:
         page.locator("#compare").scroll_into_view_if_needed()
         frame = page.locator("#compare").bounding_box()
         page.touchscreen.tap(frame["x"] + 0.25 * frame["width"], frame["y"] + 30)
-        assert page.get_by_role("slider").get_attribute("aria-valuenow") == "25"
+        assert page.locator(".handle").get_attribute("aria-valuenow") == "25"
 
 
 def test_a_legend_button_toggles_its_codec_for_every_metric(page):
@@ -135,7 +153,7 @@ def test_a_legend_button_toggles_its_codec_for_every_metric(page):
 
 def test_published_curves_are_off_until_asked_for(page):
     assert page.evaluate(VISIBLE, "ELIC") is False
-    page.locator("#legend summary").click()
+    page.locator("#legend-quoted summary").click()
     page.locator(".key[data-codec=elic]").click()
     assert page.evaluate(VISIBLE, "ELIC") is True
 
@@ -149,33 +167,151 @@ def test_the_metric_and_the_rate_axis_switch(page):
     assert page.evaluate("document.getElementById('curves-plot').layout.xaxis.type") == "log"
 
 
-def test_dark_follows_the_system_and_the_button(browser, page_file):
+def test_a_logarithmic_rate_has_ticks_in_plain_numbers(page):
+    page.get_by_label("logarithmic rate").check()
+    ticks = page.evaluate("[...document.querySelectorAll('#curves-plot .xtick text')].map(text => text.textContent)")
+    assert len(ticks) > 3 and all(re.fullmatch(r"\d+|0\.\d{1,2}|1\.5", tick) for tick in ticks)
+    page.evaluate("Plotly.relayout('curves-plot', {'xaxis.range[0]': -0.3, 'xaxis.range[1]': 0}).then(() => 0)")
+    until(page, "document.getElementById('curves-plot').layout.xaxis.tickvals.includes(0.6000000000000001)")
+
+
+def test_the_main_model_is_on_top_and_steps_of_pruning_are_hidden_until_asked_for(page):
+    assert page.evaluate("document.getElementById('curves-plot').data.at(-1).name") == "slim"
+    assert page.locator(".key").first.get_attribute("data-codec") == "slim"
+    spots = "document.getElementById('headline-plot').data.map(trace => trace.name)"
+    bars = "document.getElementById('cost-plot').data[0].y.length"
+    assert page.evaluate(VISIBLE, "distilled") is False and "distilled" not in page.evaluate(spots)
+    before = page.evaluate(bars)
+    page.locator(".show-rounds").first.check()
+    assert page.evaluate(VISIBLE, "distilled") is True and "distilled" in page.evaluate(spots)
+    assert page.evaluate(bars) > before and page.locator(".show-rounds").last.is_checked()
+
+
+def test_any_codec_is_the_anchor_of_bd_rates(page):
+    """What the page computes is what evaluation.curves computes."""
+    codecs = a_summary().codecs
+    for metric in (PSNR, "aad"):
+        found = page.evaluate("metric => bdRates('webp', metric)", metric)
+        for name in ("slim", "jpeg", "teacher", "distilled"):
+            expected = bd_rate(codecs["webp"].curves[metric], codecs[name].curves[metric], metric=metric)
+            entry = found[name]
+            assert entry["percent"] == pytest.approx(expected.percent, abs=1e-6)
+            assert (entry["low"], entry["high"]) == pytest.approx((expected.low, expected.high))
+            assert entry["coverage"] == pytest.approx(expected.coverage)
+    page.locator("#bd-anchor").select_option(label="WebP")
+    assert (
+        "+" in page.locator("#bd-table tr.main").inner_text() and "WebP" not in page.locator("#bd-table").inner_text()
+    )
+    page.locator("#times-anchor").select_option(label="JPEG")
+    assert "BD-rate against JPEG" in page.evaluate("document.getElementById('times-plot').layout.yaxis.title.text")
+
+
+def test_a_table_is_sorted_by_any_column(page):
+    def column(number):
+        rows = "[...document.getElementById('pictures-table').tBodies[0].rows]"
+        return page.evaluate(f"n => {rows}.map(row => row.cells[n].dataset.value)", number)
+
+    head = page.locator("#pictures-table th").nth(2)
+    for order in ("ascending", "descending"):
+        head.locator("button").click()
+        values = [float(value) for value in column(2)]
+        assert values == sorted(values, reverse=order == "descending") and len(values) == 4
+        assert head.get_attribute("aria-sort") == order
+
+
+def test_dark_follows_the_system_until_the_button_is_pressed(browser, page_file):
     ground = "getComputedStyle(document.body).backgroundColor"
     ink = "document.getElementById('curves-plot').layout.font.color"
     with opened(browser, page_file, color_scheme="dark") as page:
+        button = page.locator("#theme")
         dark, dark_ink = page.evaluate(ground), page.evaluate(ink)
-        page.get_by_role("button", name="Dark theme").click()
+        assert (button.inner_text(), button.get_attribute("aria-pressed")) == ("Dark theme: on", "true")
+        page.emulate_media(color_scheme="light")
+        until(page, "document.getElementById('theme').textContent === 'Dark theme: off'")
         assert page.evaluate(ground) != dark and page.evaluate(ink) != dark_ink
-        page.get_by_role("button", name="Dark theme").click()
+        button.click()
+        assert (button.inner_text(), button.get_attribute("aria-pressed")) == ("Dark theme: on", "true")
         assert page.evaluate(ground) == dark and page.evaluate(ink) == dark_ink
+        button.click()
+        page.emulate_media(color_scheme="dark")
+        page.wait_for_timeout(100)
+        assert button.inner_text() == "Dark theme: off" and page.evaluate(ground) != dark
 
 
-def test_the_viewer_changes_picture_codec_magnification_and_difference(page):
+def test_the_viewer_changes_picture_codec_quality_and_difference(page):
     page.locator(".thumb").nth(1).click()
-    assert "chelsea.png" in page.locator(".shown p").inner_text()
-    left = page.locator(".compare .left")
+    assert "chelsea.png" in page.locator("#viewer .side p").inner_text()
+    left = page.locator("img.left")
     source = left.get_attribute("src")
-    page.locator("#left-codec").select_option(label="Original")
+    page.locator("#quality").focus()
+    page.keyboard.press("ArrowRight")
     assert left.get_attribute("src") != source
-    width = page.locator("#compare").bounding_box()["width"]
-    page.locator("#zooms button[data-value='4']").click()
-    assert page.locator("#compare").bounding_box()["width"] == 1024 and width == 512
-    assert page.evaluate("getComputedStyle(document.querySelector('.compare .left')).imageRendering") == "pixelated"
+    assert page.locator("#quality").get_attribute("aria-valuetext").startswith("Quality 60 of slim, ")
+    page.locator("#left-codec").select_option(label="Original")
+    page.locator("#show-difference").check()
     for codec, expected in (("Original", False), ("JPEG", True)):
         page.locator("#right-codec").select_option(label=codec)
         text = f"Difference of Original and {codec}, amplified 8 times"
         until(page, "text => document.getElementById('difference').ariaLabel === text", text)
         assert (page.evaluate(BRIGHTEST) > 0) == expected
+
+
+def test_the_picture_is_magnified_and_moved_and_never_leaves_the_stage(page):
+    whole = page.evaluate(SCALE)
+    page.locator("#zoom-in").click()
+    assert page.evaluate(SCALE) == pytest.approx(2 * whole)
+    page.locator("#zoom-one").click()
+    assert page.evaluate(SCALE) == pytest.approx(1)
+    for _ in range(3):
+        page.locator("#zoom-in").click()
+    assert page.evaluate("getComputedStyle(document.querySelector('img.left')).imageRendering") == "pixelated"
+    page.locator("#compare").scroll_into_view_if_needed()
+    frame = page.locator("#compare").bounding_box()
+    page.mouse.move(frame["x"] + 300, frame["y"] + 100)
+    page.mouse.down()
+    page.mouse.move(frame["x"] + 320, frame["y"] + 110)
+    middle = page.evaluate("[stage.x, stage.y]")
+    page.mouse.move(frame["x"] + 5000, frame["y"] + 5000)
+    page.mouse.up()
+    edge = page.evaluate("[stage.x, stage.y]")
+    assert edge[0] < middle[0] < 0.5 and edge[1] < middle[1] < 0.5
+    left = page.locator("img.left").bounding_box()
+    assert (left["x"], left["y"]) == pytest.approx((frame["x"], frame["y"]), abs=1)
+    page.locator("#zoom-box").click()
+    assert page.evaluate(SCALE) > whole
+    page.locator("#compare").focus()
+    page.keyboard.press("0")
+    assert page.evaluate(SCALE) == pytest.approx(whole)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_link_leads_back_to_the_same_picture_codecs_quality_and_place(browser, page_file, width):
+    with opened(browser, page_file, width=width) as page:
+        assert page.evaluate(HASH) == ""
+        page.locator(".thumb").nth(2).click()
+        page.locator("#left-codec").select_option(label="Original")
+        page.locator("#right-codec").select_option(label="WebP")
+        page.locator("#quality").focus()
+        page.keyboard.press("Home")
+        page.locator("#zoom-box").click()
+        until(page, f"{HASH}.includes('zoom=')")
+        part, scale, place = page.evaluate("location.hash"), page.evaluate(SCALE), page.evaluate("[stage.x, stage.y]")
+        assert "picture=coffee.png" in part and "right=webp" in part and "quality=20" in part
+    with opened(browser, page_file, width=width, part=part) as page:
+        assert page.locator(".thumb").nth(2).get_attribute("aria-pressed") == "true"
+        assert page.locator(".tag.l").inner_text() == "Original"
+        assert page.locator(".tag.r").inner_text().startswith("WebP · ")
+        assert page.locator("#quality").get_attribute("aria-valuetext").startswith("Quality 20 of slim")
+        assert page.evaluate(SCALE) == pytest.approx(scale, rel=0.01)
+        assert page.evaluate("[stage.x, stage.y]") == pytest.approx(place, abs=0.01)
+        assert page.evaluate("document.getElementById('pictures').getBoundingClientRect().top") < 200
+
+
+def test_an_address_that_names_nothing_here_is_of_no_consequence(browser, page_file):
+    part = "#picture=coffee.png&left=nobody&right=%20&quality=77&zoom=many&at=here&difference=x"
+    with opened(browser, page_file, part=part) as page:
+        assert page.locator(".tag.l").inner_text().startswith("slim")
+        assert page.locator("#zooms").get_by_text("whole picture").is_visible()
 
 
 BRIGHTEST = """() => {
@@ -223,7 +359,7 @@ def test_the_least_that_there_can_be_is_a_page_without_errors(browser, tmp_path)
         assert page.evaluate("document.getElementById('curves-plot').data.length") == 1
         assert "no BD-rates" in page.locator("#bd").inner_text()
         assert "left out" in page.locator("#headline").inner_text()
-        page.get_by_role("button", name="Dark theme").click()
+        page.locator("#theme").click()
         page.set_viewport_size({"width": 700, "height": 900})
         until(page, "document.getElementById('curves-plot').layout.width < 700")
 

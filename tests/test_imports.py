@@ -85,6 +85,9 @@ ALLOWED = {
     "evaluation/anchors": None,
     "evaluation/codecs": {"PIL", "codec/zoo", "codec/inference"},
     "evaluation/memory": {"evaluation/points", "evaluation/photos", "evaluation/codecs", "evaluation/anchors"},
+    "evaluation/commands": {"PIL"},
+    "evaluation/compressai_zoo": {"torch", "compressai", "numpy", "PIL"},
+    "evaluation/rivals": {"evaluation/anchors", "evaluation/codecs", "evaluation/compressai_zoo"},
     "evaluation/summary": {"codec/atomic", "codec/json_files", "evaluation/points", "evaluation/curves"},
     "evaluation/comparison": {"codec/complexity", "codec/architecture", "evaluation/summary", "evaluation/bootstrap"}
     | {"evaluation/metrics", "evaluation/points", "evaluation/curves", "evaluation/published"},

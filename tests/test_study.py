@@ -29,6 +29,7 @@ from slimcodec.evaluation.summary import Width, plain, to_json
 from slimcodec.evaluation.summary import read as read_summary
 from slimcodec.pipeline.run_directory import RunDirectory
 from slimcodec.report import study
+from slimcodec.report.style import main_codec
 
 PSNR = "psnr_rgb_db"
 QUALITIES = (1.0, 3.0, 5.0, 8.0)
@@ -224,8 +225,34 @@ def test_one_command_makes_the_page(model_directory, photos, tmp_path, capsys, m
     assert command("anchors", photos, "--codec", "webp", "--qualities", "20,40,60,80", "--out", tmp_path) == 0
     assert set(read_summary(tmp_path).codecs) == {model_directory.name, "jpeg", "webp"}
     (tmp_path / study.PAGE).unlink()
-    assert command("report", tmp_path, "--data", photos, "--figures", tmp_path / "drawn") == 0
-    assert (tmp_path / study.PAGE).exists() and list((tmp_path / "drawn").iterdir())
+    arguments = ["report", tmp_path, "--data", photos, "--pictures", 2, "--figures", tmp_path / "drawn"]
+    assert command(*arguments) == 0
+    page = (tmp_path / study.PAGE).read_bytes()
+    assert page.count(b'"original":"data:image/avif') == 2 and list((tmp_path / "drawn").iterdir())
+    assert command("report", tmp_path) == 0  # without the photos the same pictures are shown
+    assert (tmp_path / study.PAGE).read_bytes() == page
+
+
+def test_a_model_beside_the_one_that_the_study_is_about(model_directory, photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(memory, "peak_mib", lambda *_: None)
+    rival = tmp_path / "rival"
+    shutil.copytree(model_directory, rival)
+    description = json.loads((rival / "model.json").read_text())
+    (rival / "model.json").write_text(json.dumps(description | {"role": "student"}))
+    arguments = ["evaluate", photos, "--model", model_directory, "--qualities", "1,3,5,8", "--metrics", "psnr_rgb_db"]
+    arguments += ["--jobs", 1, "--limit", 1, "--effort", 1, "--out", tmp_path / "out"]
+    assert command(*arguments, "--codec", f"jpeg,{model_directory}") == 0  # what is measured anyway is not taken twice
+    assert list(read_summary(tmp_path / "out").codecs) == ["lively effort 1", "jpeg"]
+    monkeypatch.setattr(ModelCodec, "settings", property(lambda codec: codec.name))
+    assert command(*arguments, "--codec", f"jpeg,{rival}") == 0
+    summary = read_summary(tmp_path / "out")
+    assert {name: entry.role for name, entry in summary.codecs.items()} == {
+        "lively effort 1": "student",
+        "jpeg": None,
+        "rival effort 1": "rival",
+    }
+    assert main_codec(summary) == "lively effort 1" and summary.anchors == ["jpeg", "rival effort 1"]
+    assert set(summary.bd_rate["rival effort 1"]) == {"lively effort 1", "jpeg"}
 
 
 def test_names_that_are_not_utf_8(model_directory, photos, tmp_path, capsys, monkeypatch):
@@ -262,7 +289,7 @@ def test_what_goes_wrong_on_the_command_line_is_one_line(model_directory, photos
         (["evaluate", tmp_path / "empty", *model, *out], "holds no picture"),
         (["evaluate", photos, *out], "name a model to evaluate"),
         (["evaluate", photos, "--model", "nobody", *out], "known names"),
-        (["evaluate", photos, *model, *out, "--codec", "gif"], "gif"),
+        (["evaluate", photos, *model, *out, "--codec", "gif"], "'gif' is no codec; choose from jpeg"),
         (["evaluate", photos, *model, *out, "--metrics", "beauty"], "beauty"),
         (["evaluate", photos, *out, "--run", tmp_path], "name the directory of a run"),
         (["anchors", photos, *out, "--codec", "jpeg,webp", "--qualities", "1,2"], "a scale of its own"),
@@ -290,10 +317,7 @@ def test_a_corrupt_picture_ends_in_code_2_with_everything_else_done(
 
 
 def test_what_measuring_needs_is_named_where_it_is_not_installed(model_directory, photos, tmp_path):
-    script = (
-        "import sys; sys.modules['joblib'] = sys.modules['plotly'] = None\n"
-        "from slimcodec.cli import main; sys.exit(main(sys.argv[1:]))"
-    )
+    script = "import sys; sys.modules['joblib'] = None\nfrom slimcodec.cli import main; sys.exit(main(sys.argv[1:]))"
     arguments = ["evaluate", str(photos), "--model", str(model_directory), "--out", str(tmp_path)]
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
     assert done.returncode == 2

@@ -5,7 +5,7 @@ from typing import Any
 
 from slimcodec import InvalidInput
 from slimcodec.cli.options import add_verb
-from slimcodec.cli.studies import add_study, extra_packages, find_anchors, measure
+from slimcodec.cli.studies import add_study, extra_packages, find_rivals, measure
 
 EXAMPLES = """examples:
   slimcodec anchors photos/ --codec jpeg,webp,jpeg2000,avif,jxl,hevc,vvc --out study/
@@ -25,7 +25,7 @@ def add(verbs: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     with extra_packages():
-        found = find_anchors(options.codec)
+        found = find_rivals(options)
         if options.qualities and len(found) > 1:
             raise InvalidInput(f"--qualities: each codec has a scale of its own; name one --codec, not {len(found)}")
         return measure(options, found, qualities={codec.name: options.qualities or codec.qualities for codec in found})

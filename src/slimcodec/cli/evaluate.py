@@ -6,11 +6,14 @@ from typing import Any
 
 from slimcodec import InvalidInput
 from slimcodec.cli.options import add_verb
-from slimcodec.cli.studies import add_study, extra_packages, find_anchors, measure
+from slimcodec.cli.studies import add_study, extra_packages, find_rivals, measure
 
 EXAMPLES = """examples:
   slimcodec evaluate photos/ --model slim-2k --out study/
   slimcodec evaluate photos/ --model slim-2k --model small --codec jpeg,webp,avif --out study/
+  slimcodec evaluate photos/ --model mine/ --codec jpeg,slim-2k --out study/
+  slimcodec evaluate photos/ --model slim-2k --out study/ --codec-command 'enc {in} {out} {q}' 'dec {in} {out}' \
+      --command-name mine --command-qualities 10,20,30,40
   slimcodec evaluate kodak/ --run runs/mine --metrics psnr,ms_ssim --out study/"""
 
 
@@ -44,4 +47,4 @@ def run(options: argparse.Namespace) -> int:
         if options.run:
             teacher, steps = RunDirectory(Path(options.run)).models()
             measured, rounds = with_steps(measured, teacher, steps, **settings)
-        return measure(options, [*measured, *find_anchors(options.codec)], rounds=rounds)
+        return measure(options, [*measured, *find_rivals(options, measured, **settings)], rounds=rounds)

@@ -5,7 +5,7 @@ import contextlib
 import os
 import shlex
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 def add_study(verb: argparse.ArgumentParser, codecs: str, qualities: str) -> None:
     verb.add_argument("data", metavar="DATA", help="a folder of photos")
     verb.add_argument("--out", required=True, metavar="DIR", help="where the results go; what is there is not redone")
-    verb.add_argument("--codec", type=names, default=codecs, metavar="A,B", help="other codecs (default: %(default)s)")
+    verb.add_argument(
+        "--codec", type=names, default=codecs, metavar="A,B", help="other codecs and models (default: %(default)s)"
+    )
+    add_commands(verb)
     verb.add_argument("--qualities", type=numbers, metavar="Q,Q", help=f"default: {qualities}")
     verb.add_argument(
         "--metrics",
@@ -32,6 +35,23 @@ def add_study(verb: argparse.ArgumentParser, codecs: str, qualities: str) -> Non
     verb.add_argument("--limit", type=count, metavar="N", help="only the first N pictures")
     verb.add_argument(
         "--jobs", type=count, metavar="N", help="processes at a time (default: one a core; one on another device)"
+    )
+
+
+def add_commands(verb: argparse.ArgumentParser) -> None:
+    """A codec of the user's own. The options may be repeated, in the same order."""
+    verb.add_argument(
+        "--codec-command",
+        action="append",
+        nargs=2,
+        default=[],
+        metavar=("ENC", "DEC"),
+        help="a codec as two commands: 'enc {in} {out} {q}' 'dec {in} {out}', PNG in and PNG out; may be repeated",
+    )
+    verb.add_argument("--command-name", action="append", default=[], metavar="NAME", help="what that codec is called")
+    verb.add_argument("--command-qualities", action="append", type=numbers, default=[], metavar="Q,Q", help="its {q}s")
+    verb.add_argument(
+        "--command-seconds", type=count, default=600, metavar="S", help="that a command may take (default: %(default)s)"
     )
 
 
@@ -48,10 +68,22 @@ def extra_packages(what: str = "measuring") -> Iterator[None]:
         ) from error
 
 
-def find_anchors(names: list[str]) -> list[Any]:
-    from slimcodec.evaluation import anchors
+def find_rivals(options: argparse.Namespace, beside: Sequence[Any] = (), **settings: Any) -> list[Any]:
+    """The other codecs that are asked for. `beside` are the models to measure, which are not taken twice."""
+    from slimcodec.evaluation import rivals
 
-    return [anchors.codec(name) for name in names]
+    return [*rivals.find(options.codec, beside, **settings), *_command_codecs(options)]
+
+
+def _command_codecs(options: argparse.Namespace) -> Iterator[Any]:
+    from slimcodec.evaluation.commands import command_codec
+
+    pairs, names, ladders = options.codec_command, options.command_name, options.command_qualities
+    if not len(pairs) == len(names) == len(ladders):
+        counts = f"{len(pairs)} --codec-command, {len(names)} --command-name and {len(ladders)} --command-qualities"
+        raise InvalidInput(f"a codec as two commands takes a name and its qualities, but there are {counts}")
+    for (encode, decode), name, qualities in zip(pairs, names, ladders, strict=True):
+        yield command_codec(encode, decode, name=name, qualities=qualities, seconds=options.command_seconds)
 
 
 def measure(options: argparse.Namespace, codecs: list[Any], **settings: Any) -> int:

@@ -25,7 +25,7 @@ class ModelCodec:
     name: str
     directory: Path
     weights_sha256: str
-    role: str  # teacher, student or round
+    role: str  # teacher, student, round, or rival: beside those that the study is about
     effort: int = 0
     device: str = "cpu"
     qualities: tuple[float, ...] = QUALITIES

@@ -18,7 +18,8 @@ from slimcodec.evaluation.summary import BdRateEntry, CodecEntry, Complexity, Fi
 KODAK = {f"kodim{number:02}.png" for number in range(1, 25)}
 KODAK_RANGE_DB = 29.0, 37.0  # RGB PSNR that most published curves cover
 VTM = "compressai:vtm"
-REFERENCES = (VTM, "vvc", "jpeg", "webp")  # what BD-rates are against where it was measured, and then every teacher
+# What BD-rates are against where it was measured; then every teacher, and models that were measured as rivals.
+REFERENCES = (VTM, "vvc", "jpeg", "webp")
 
 
 def is_kodak(pictures: Iterable[str]) -> bool:
@@ -102,8 +103,8 @@ def _milliseconds(points: Sequence[Point], field: str, megapixels: Mapping[str, 
 
 def references(codecs: Mapping[str, CodecEntry], kodak: bool) -> list[str]:
     """The names that BD-rates are against, the headline's first."""
-    teachers = [name for name, codec in codecs.items() if codec.role == "teacher"]
-    return [name for name in REFERENCES if name in codecs or (name == VTM and kodak)] + teachers
+    models = [name for role in ("teacher", "rival") for name, codec in codecs.items() if codec.role == role]
+    return [name for name in REFERENCES if name in codecs or (name == VTM and kodak)] + models
 
 
 def bd_rates(

@@ -289,18 +289,32 @@ def bd_rate_of_pictures(
     A picture counts with the quality that its two curves share; one that has no BD-rate is left out with the reason.
     Raises `InvalidInput` for an unknown metric or method, or a range that is none.
     """
+    percents, left_out = bd_rates_by_picture(anchor, test, metric, within=within, method=method)
+    mean = float(np.mean(list(percents.values()))) if percents else math.nan
+    return BdRateOfPictures(mean, len(percents), left_out)
+
+
+def bd_rates_by_picture(
+    anchor: Iterable["Point"],
+    test: Iterable["Point"],
+    metric: str = PSNR,
+    *,
+    within: tuple[float, float] | None = None,
+    method: str = "pchip",
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Picture → its BD-rate in per cent, and the pictures that have none → why. Raises like `bd_rate_of_pictures`."""
     _require_method(method)
     sign = sign_of(metric)
     if within:
         wanted_range(within, sign)
     anchors, tests = _by_picture(anchor), _by_picture(test)
-    percents, left_out = [], {}
+    percents, left_out = {}, {}
     for picture in sorted(anchors.keys() | tests.keys()):
         try:
-            percents.append(_picture_percent(anchors.get(picture), tests.get(picture), metric, within, method))
+            percents[picture] = _picture_percent(anchors.get(picture), tests.get(picture), metric, within, method)
         except InvalidInput as error:
             left_out[picture] = str(error)
-    return BdRateOfPictures(float(np.mean(percents)) if percents else math.nan, len(percents), left_out)
+    return percents, left_out
 
 
 def _picture_percent(anchor, test, metric, within, method):

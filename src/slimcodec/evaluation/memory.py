@@ -21,8 +21,12 @@ def peak_mib(codec: Codec, photo: Path, quality: float) -> float | None:
     """MiB that compressing and decompressing the photo takes at its peak, in a process of its own.
 
     Python, the libraries and the model are in it, and the largest program that the codec calls. None where it cannot
-    be measured: the operating system does not say, or the codec fails.
+    be measured: the operating system does not say, the codec fails, or it has no name by which a process finds it.
     """
+    from slimcodec.evaluation import anchors  # late: it would be part of what the process below takes
+
+    if codec.kind == "anchor" and codec.name not in anchors.NAMES:
+        return None
     source = str(codec.directory) if codec.kind == "model" else codec.name
     arguments = [codec.kind, source, str(getattr(codec, "effort", 0)), str(photo), str(quality)]
     command = [sys.executable, "-m", __name__, *arguments]

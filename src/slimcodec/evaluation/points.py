@@ -134,6 +134,11 @@ def measure(
     return Measured(points, _summed_up(failures))
 
 
+def middle(ladder: Sequence[Point]) -> Point:
+    """The point in the middle of the qualities: of 1 to 8, quality 4."""
+    return sorted(ladder, key=lambda point: point.quality)[(len(ladder) - 1) // 2]
+
+
 def codec_key(codec: Codec) -> str:
     """Digits that differ between codecs whose files may."""
     return _digits(codec.settings.encode("utf-8", NAMES))

@@ -88,7 +88,7 @@ class CodecEntry(NamedTuple):
     """A codec that ran: what it is, and what its points come to."""
 
     kind: str  # model or anchor
-    role: str | None  # of a model: teacher, student or round
+    role: str | None  # of a model: teacher, student, round or rival
     settings: str
     key: str  # of the settings
     complexity: Complexity | None

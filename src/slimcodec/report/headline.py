@@ -84,7 +84,7 @@ def headline_data(summary: Summary) -> Headline | None:
 def _spots(summary, percents):
     for name, codec in summary.codecs.items():
         if name in percents and codec.complexity:
-            kind = codec.role or "model"
+            kind = codec.role if codec.role in ("teacher", "student", "round") else "model"
             yield Spot(name, kind, codec.complexity.decoder_macs_per_pixel / 1000, percents[name])
     for name, curve in summary.quoted.items():
         if name in percents and curve.decoder_kmacs_per_pixel:

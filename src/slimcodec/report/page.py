@@ -1,14 +1,18 @@
 """The page: one self-contained HTML file of a summary, its points and its views, which opens from disk.
 
-    summary, points, views ──► page/page.html (Jinja) + page.css + *.js + plotly.js + the data as JSON ──► report.html
+    summary, points, views ──► page/page.html (Jinja) + page.css + *.js + the data as JSON ──► report.html
+
+Plotly is the basic bundle (lines and bars) of npm's plotly.js-basic-dist-min: Python's package has only the whole one,
+of 4.8 MB.
 
 The browser is told by the page itself that nothing may be loaded, so a page that anyone publishes asks for nothing.
 """
 
+import gzip
 import json
 import math
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,48 +22,74 @@ from slimcodec.evaluation.points import Point
 from slimcodec.evaluation.summary import Summary, plain
 from slimcodec.report import plots, tables
 from slimcodec.report.headline import headline_data
-from slimcodec.report.style import OTHER_PART, PARTS, colours, label, main_codec, metric_title
-from slimcodec.report.viewer import View
+from slimcodec.report.style import OTHER_PART, PARTS, colours, label, main_codec, main_first, metric_title
+from slimcodec.report.viewer import View, media_type
 
 PAGE = Path(__file__).with_name("page")
-SCRIPTS = tuple(f"{name}.js" for name in ("common", "plots", "headline", "curves", "cost", "start", "viewer", "tables"))
-LARGEST_PAGE = 14_500_000  # bytes; pictures that would make it larger are left out
+PLOTLY = "plotly-basic.min.js"
+SCRIPTS = tuple(
+    f"{name}.js"
+    for name in ("common", "plots", "headline", "curves", "cost", "bd", "times", "start", "stage", "viewer", "tables")
+)
+LARGEST_PAGE = 5_000_000  # bytes; what would make it larger is left out of the viewer
+# Qualities and codecs of the viewer, the first that there is room for. Fewer than the last, and pictures are left out.
+SHARES = ((4, 5), (4, 4), (3, 4), (3, 3), (2, 3), (2, 2), (2, 1))
 
 
 def write(summary: Summary, points: Sequence[Point], views: Sequence[View], path):
     """Write the page of a summary to `path`, replaced only once all of it is written.
 
     `points` give the times at each quality and may be empty, as may `views`; what is missing is left out of the page,
-    or a sentence says why. If the file would be larger than 14.5 MB, crops of the pruning rounds are left out, then
-    pictures, and the page says so.
+    or a sentence says why. Of the views as much is shown as there is room for in 5 MB, and the page names the rest.
     """
-    for kept, left_out in _ever_fewer(views, summary.rounds):
-        html = render(summary, points, kept, left_out=left_out)
-        if len(html.encode("utf-8", "backslashreplace")) <= LARGEST_PAGE:
-            break
-    write_text(path, html)
+    room = LARGEST_PAGE - len(render(summary, points, []).encode("utf-8", "backslashreplace"))
+    kept = next((kept for kept in _ever_fewer(views) if sum(map(_size, kept)) < room), [])
+    write_text(path, render(summary, points, kept, left_out=_left_out(views, kept)))
 
 
-def _ever_fewer(views, rounds):
-    """The views and names of what is not among them: first all, then without the rounds' crops, then fewer pictures."""
-    yield list(views), []
-    kept = [view._replace(codecs={n: shown for n, shown in view.codecs.items() if n not in rounds}) for view in views]
-    gone = [label(name) for name in rounds if any(name in view.codecs for view in views)]
-    for count in range(len(kept), -1, -1):
-        yield kept[:count], gone + [view.picture for view in views[count:]]
+def _ever_fewer(views: Sequence[View]) -> Iterator[list[View]]:
+    """First all of them, then with fewer qualities and codecs each, then fewer of them."""
+    yield list(views)
+    for qualities, codecs in SHARES:
+        smallest = [_part(view, qualities, codecs) for view in views]
+        yield smallest
+    for count in range(len(views) - 1, 0, -1):
+        yield smallest[:count]
+
+
+def _part(view: View, qualities: int, codecs: int) -> View:
+    names = list(view.codecs)[:codecs]
+    return view._replace(codecs={name: view.codecs[name][:qualities] for name in names})
+
+
+def _size(view: View) -> int:
+    """Bytes of the page that a view takes, and a few for what is around all of them."""
+    return len(_json(_view(view)).encode("utf-8", "backslashreplace")) + 200
+
+
+def _left_out(views: Sequence[View], kept: Sequence[View]) -> list[str]:
+    """Names of the codecs, qualities and pictures that are no longer there."""
+    codecs = [label(name) for name in _codecs_of(views) if name not in _codecs_of(kept)]
+    stops = max((len(shown) for view in views for shown in view.codecs.values()), default=0)
+    left = max((len(shown) for view in kept for shown in view.codecs.values()), default=stops)
+    qualities = [f"the higher of {stops} qualities"] if left < stops else []
+    return (codecs if kept else []) + qualities + [view.picture for view in views[len(kept) :]]
+
+
+def _codecs_of(views: Iterable[View]) -> dict[str, None]:
+    return dict.fromkeys(name for view in views for name in view.codecs)
 
 
 def render(summary: Summary, points: Sequence[Point], views: Sequence[View], left_out: Sequence[str] = ()) -> str:
     """The page as text. `left_out` names what there is no room for."""
     from jinja2 import Environment, FileSystemLoader
     from markupsafe import Markup
-    from plotly.offline import get_plotlyjs  # of the bundles that plotly has, its Python package brings the whole one
 
     environment = Environment(loader=FileSystemLoader(PAGE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("page.html").render(
         css=Markup((PAGE / "page.css").read_text(encoding="utf-8")),
         scripts=[Markup((PAGE / name).read_text(encoding="utf-8")) for name in SCRIPTS],
-        plotly=Markup(get_plotlyjs()),
+        plotly=b64encode(gzip.compress((PAGE / PLOTLY).read_bytes(), mtime=0)).decode(),
         data=Markup(_json(page_data(summary, views))),
         summary=summary,
         main=main_codec(summary),
@@ -69,11 +99,14 @@ def render(summary: Summary, points: Sequence[Point], views: Sequence[View], lef
         steps=plots.steps_of(summary),
         pruned=plots.pruned_steps(summary),
         complexity=tables.complexity_table(summary),
+        pictures=tables.pictures_table(summary, points),
         mean_points=tables.mean_points_table(summary, points),
         missing=tables.missing_table(summary),
         settings=tables.settings_table(summary),
         sources=tables.sources_table(summary),
         machine=tables.machine(summary),
+        has_rounds=any(name != main_codec(summary) for name in summary.rounds if name in summary.codecs),
+        processors=len({entry.processor for entry in summary.provenance.commands} - {None}),
         views=views,
         not_shown=left_out,
     )
@@ -123,13 +156,14 @@ def _codecs(summary):
     """Every codec and published curve: how it is called and drawn, and in which group of the legend it stands."""
     palette = colours(summary)
     found = {}
-    for name, codec in summary.codecs.items():
+    for name, codec in main_first(summary).items():
         group = "rounds" if codec.role == "round" or name in summary.rounds else codec.kind
         found[name] = {
             "label": label(name),
             "group": group,
             "colour": palette[name]._asdict(),
             "role": codec.role,
+            "milliseconds": {"encode": codec.encode_ms_per_megapixel, "decode": codec.decode_ms_per_megapixel},
         }
     for name, quoted in summary.quoted.items():
         about = {"kmacs": quoted.decoder_kmacs_per_pixel, "source": quoted.source}
@@ -154,7 +188,7 @@ def _metric(name):
 
 def _curves(summary):
     """metric → codec → its curve."""
-    everything = {**summary.quoted, **summary.codecs}
+    everything = {**main_first(summary), **summary.quoted}
     return {
         metric: {name: codec.curves[metric]._asdict() for name, codec in everything.items() if metric in codec.curves}
         for metric in summary.metrics
@@ -184,11 +218,13 @@ def _view(view: View):
         "height": view.height,
         "box": view.box,
         "original": _data_url(view.original),
-        "thumbnail": _data_url(view.thumbnail),
-        "codecs": {name: {**shown._asdict(), "image": _data_url(shown.image)} for name, shown in view.codecs.items()},
+        "codecs": {
+            name: [{**shown._asdict(), "image": _data_url(shown.image)} for shown in of_codec]
+            for name, of_codec in view.codecs.items()
+        },
         "leftOut": view.left_out,
     }
 
 
-def _data_url(webp):
-    return "data:image/webp;base64," + b64encode(webp).decode()
+def _data_url(image):
+    return f"data:{media_type(image)};base64," + b64encode(image).decode()

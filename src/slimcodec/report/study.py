@@ -21,10 +21,11 @@ from slimcodec.evaluation.photos import Photo, names_of
 from slimcodec.evaluation.points import Codec, Failure, Point, codec_key, measure, read_points
 from slimcodec.evaluation.summary import SUMMARY, CodecEntry, Data, Provenance, QuotedEntry, Summary, readable
 from slimcodec.report import page, plots, viewer
-from slimcodec.report.style import main_codec
+from slimcodec.report.style import main_codec, main_first
 
 POINTS, PAGE, FIGURES, CROPS = "points.csv", "report.html", "figures", "crops"
 TARGET_MACS_PER_PIXEL = 2000
+FAMILIAR = "jpeg", "avif", "webp"  # codecs that all readers know, and browsers show
 EMPTY = Summary(Data("", [], {}, 0.0, {}), Provenance(), {}, [], None, [], {}, [], {}, [], {})  # says nothing yet
 
 
@@ -76,24 +77,34 @@ def evaluate(
 
 
 def draw(
-    out: Path, photos: Sequence[Photo] = (), codecs: Sequence[Codec] = (), figures_folder: Path | None = None
+    out: Path,
+    photos: Sequence[Photo] = (),
+    codecs: Sequence[Codec] = (),
+    figures_folder: Path | None = None,
+    pictures: int = viewer.PICTURES,
 ) -> None:
-    """Write the figures and the page of the study in `out`; of pictures, where the photos are given.
+    """Write the figures and the page of the study in `out`.
+
+    Where the photos are given, so many `pictures` are shown; else those that were shown before.
 
     Raises `InvalidInput` when there is no study, or a damaged one.
     """
     summary.read(out)  # a folder that holds no study gets no lock either
     with alone(out):
-        _draw(out, photos, codecs, figures_folder)
+        _draw(out, photos, codecs, figures_folder, pictures)
 
 
 def _draw(
-    out: Path, photos: Sequence[Photo] = (), codecs: Sequence[Codec] = (), figures_folder: Path | None = None
+    out: Path,
+    photos: Sequence[Photo] = (),
+    codecs: Sequence[Codec] = (),
+    figures_folder: Path | None = None,
+    pictures: int = viewer.PICTURES,
 ) -> None:
     found = summary.read(out)
     points = _of_study(read_points(out / POINTS), found)
     plots.write_all(readable(found), figures_folder or out / FIGURES)
-    views = _views(found, points, photos, codecs, out) if photos else []
+    views = _views(found, points, photos, codecs, out, pictures)
     page.write(readable(found), readable(points), readable(views), out / PAGE)
 
 
@@ -272,17 +283,34 @@ def _quoted() -> dict[str, QuotedEntry]:
 
 
 def _views(
-    found: Summary, points: Sequence[Point], photos: Sequence[Photo], codecs: Sequence[Codec], out: Path
+    found: Summary,
+    points: Sequence[Point],
+    photos: Sequence[Photo],
+    codecs: Sequence[Codec],
+    out: Path,
+    pictures: int,
 ) -> list[viewer.View]:
-    """Crops of the codecs at hand: those that were just measured, and those of before that can be found again."""
+    """Pictures by the codecs at hand: those that were just measured, and those of before that can be found again."""
+    if not photos:
+        return viewer.again(points, out / CROPS)
     available = {codec.name: codec for codec in [*_found_again(found), *codecs]}
-    known = {name: available[name] for name in found.codecs if name in available}
+    known = {name: available[name] for name in main_first(found) if name in available}
     known = {name: codec for name, codec in known.items() if codec_key(codec) == found.codecs[name].key}
     if not known:
         return []
     at_hand = found._replace(codecs={name: found.codecs[name] for name in known})
     main = main_codec(at_hand) or next(iter(known))
-    return viewer.views(photos, points, known, main, folder=out / CROPS)
+    rivals = {name: known[name] for name in _rivals(at_hand, main)}
+    return viewer.views(photos, points, rivals, main, folder=out / CROPS, pictures=pictures)
+
+
+def _rivals(found: Summary, main: str) -> list[str]:
+    """The codecs of the viewer, those first that must not be missing: of other models and codecs the quick ones."""
+    quick = sorted(found.codecs, key=lambda name: found.codecs[name].encode_ms_per_megapixel or 0)
+    others = [name for name in quick if name not in (main, *FAMILIAR, *found.rounds)]
+    familiar = [name for name in FAMILIAR if name in found.codecs and name != main]
+    models = [name for name in others if found.codecs[name].kind == "model"]
+    return list(dict.fromkeys([main, *familiar[:2], *models[:1], *familiar, *others]))
 
 
 def _found_again(found: Summary) -> Iterator[Codec]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from slimcodec.codec.atomic import writing
 from slimcodec.evaluation import published
 from slimcodec.evaluation.metrics import METRICS
-from slimcodec.evaluation.summary import Summary
+from slimcodec.evaluation.summary import CodecEntry, Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,9 +98,19 @@ def metric_title(metric: str) -> str:
 
 def main_codec(summary: Summary) -> str | None:
     """The model that the summary is about: the last student, else the last model; None where only anchors ran."""
-    models = [name for name, codec in summary.codecs.items() if codec.kind == "model"]
+    found = [name for name, codec in summary.codecs.items() if codec.kind == "model"]
+    models = [name for name in found if summary.codecs[name].role != "rival"] or found
     students = [name for name in models if summary.codecs[name].role == "student"]
     return (students or models or [None])[-1]
+
+
+def main_first(summary: Summary) -> dict[str, CodecEntry]:
+    """The codecs that ran in the order of their names in lists: the main model, then the others as they were measured.
+
+    Steps of pruning come last.
+    """
+    main, codecs = main_codec(summary), summary.codecs
+    return {name: codecs[name] for name in sorted(codecs, key=lambda name: (name != main, name in summary.rounds))}
 
 
 def colours(summary: Summary) -> dict[str, Colour]:

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator
 from statistics import median
 from typing import Any, NamedTuple
 
+from slimcodec.evaluation import curves
 from slimcodec.evaluation.metrics import METRICS
-from slimcodec.evaluation.points import Point
+from slimcodec.evaluation.points import Point, middle
 from slimcodec.evaluation.summary import Command, Machine, Provenance, Summary
 from slimcodec.report.headline import headline_data, headline_metric
-from slimcodec.report.style import label, main_codec, metric_title
+from slimcodec.report.style import label, main_codec, main_first, metric_title
 
 DASH = "–"
 
@@ -145,7 +146,7 @@ def _unit(metric):
 def complexity_table(summary: Summary) -> Table:
     """What every codec that ran costs on either side."""
     header = ("codec", "encoder MAC/pixel", "decoder MAC/pixel", "parameters", "peak memory, MiB")
-    rows = [_complexity_row(name, codec) for name, codec in summary.codecs.items()]
+    rows = [_complexity_row(name, codec) for name, codec in main_first(summary).items()]
     return Table("complexity", (*header, "encode, ms/megapixel", "decode, ms/megapixel"), rows)
 
 
@@ -173,10 +174,54 @@ def mean_points_table(summary: Summary, points: Iterable[Point]) -> Table:
             *cells,
             *times.get((name, quality), [Cell(DASH)] * 2),
         ]
-        for name, codec in summary.codecs.items()
+        for name, codec in main_first(summary).items()
         for quality, cells in _rows_of_curves(codec.curves, metrics)
     ]
     return Table("mean-points", header, rows)
+
+
+def pictures_table(summary: Summary, points: Iterable[Point]) -> Table:
+    """Each picture by itself: the main model at its middle quality, and its BD-rate against each other codec that ran.
+
+    Steps of pruning are left out. Empty where no model was measured.
+    """
+    main, metric = main_codec(summary), headline_metric(summary)
+    ladders = _ladders(points)
+    others = [name for name in main_first(summary) if name != main and name not in summary.rounds and name in ladders]
+    if main not in ladders:
+        return Table("pictures", ("picture",), [])
+    percents = [curves.bd_rates_by_picture(ladders[name], ladders[main], metric)[0] for name in others]
+    against = [f"against {label(name)}" for name, of_codec in zip(others, percents, strict=True) if of_codec]
+    header = ("picture", "quality", "bpp", metric_title(metric), *against)
+    rows = [
+        [
+            *_middle_cells(point, metric),
+            *(_cell(of_codec.get(point.picture), percent) for of_codec in percents if of_codec),
+        ]
+        for point in _middles(ladders[main])
+    ]
+    return Table("pictures", header, rows)
+
+
+def _ladders(points: Iterable[Point]) -> dict[str, list[Point]]:
+    found: dict[str, list[Point]] = defaultdict(list)
+    for point in points:
+        found[point.codec].append(point)
+    return found
+
+
+def _middles(points: Iterable[Point]) -> list[Point]:
+    """The point of each picture at the middle quality."""
+    by_picture: dict[str, list[Point]] = defaultdict(list)
+    for point in points:
+        by_picture[point.picture].append(point)
+    return [middle(of_one) for _, of_one in sorted(by_picture.items())]
+
+
+def _middle_cells(point: Point, metric: str) -> list[Cell]:
+    value = point.metrics.get(metric)
+    quality = _cell(point.quality, lambda quality: f"{quality:g}")
+    return [Cell(point.picture), quality, _cell(point.bpp, number, 3), _cell(value, number, digits(metric))]
 
 
 def _rows_of_curves(curves, metrics):

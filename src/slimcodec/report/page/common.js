@@ -53,14 +53,33 @@ function choice(place, choices, chosen, choose) {
 
 /** A drop-down list. `choices` are [value, text]. */
 function dropDown(choices, chosen, attributes = {}) {
-  const options = choices.map(([value, text]) =>
-    element("option", { value, selected: value === chosen ? "" : null }, text),
-  );
-  return element("select", attributes, ...options);
+  return element("select", attributes, ...options(choices, chosen));
+}
+
+function options(choices, chosen) {
+  return choices.map(([value, text]) => element("option", { value, selected: value === chosen ? "" : null }, text));
 }
 
 function say(text) {
   $("said").textContent = text;
+}
+
+// ---- Steps of pruning are hidden until asked for, everywhere at once.
+
+const rounds = { shown: false };
+const onRounds = [];
+/** Whether charts have this codec: always, but for steps of pruning. */
+const visibleStep = (name) => rounds.shown || name === DATA.main || DATA.codecs[name]?.group !== "rounds";
+
+function startRounds() {
+  const boxes = [...document.querySelectorAll(".show-rounds")];
+  for (const box of boxes) {
+    box.addEventListener("change", () => {
+      rounds.shown = box.checked;
+      for (const other of boxes) other.checked = box.checked;
+      for (const draw of onRounds) draw();
+    });
+  }
 }
 
 // ---- Theme: the system's until the button is used. What is drawn by script is drawn again in `onTheme`.
@@ -72,19 +91,22 @@ const token = (name) =>
     .getPropertyValue("--" + name)
     .trim();
 
-function setTheme(name) {
+function setTheme(name, whose) {
   document.documentElement.dataset.theme = name;
-  $("theme").setAttribute("aria-pressed", String(name === "dark"));
+  const isDark = name === "dark";
+  $("theme").setAttribute("aria-pressed", String(isDark));
+  $("theme").textContent = `Dark theme: ${isDark ? "on" : "off"}`;
+  $("theme").title = whose;
   for (const draw of onTheme) draw();
 }
 
 (function startTheme() {
   const system = matchMedia("(prefers-color-scheme: dark)");
-  const follow = (event) => setTheme(event.matches ? "dark" : "light");
+  const follow = () => setTheme(system.matches ? "dark" : "light", "As your system has it; press to change");
   system.addEventListener("change", follow);
   $("theme").addEventListener("click", () => {
     system.removeEventListener("change", follow);
-    setTheme(theme() === "dark" ? "light" : "dark");
+    setTheme(theme() === "dark" ? "light" : "dark", "Chosen here");
   });
-  $("theme").setAttribute("aria-pressed", String(theme() === "dark"));
+  follow();
 })();

@@ -6,7 +6,7 @@ const LEGEND = { traceorder: "normal", itemclick: false, itemdoubleclick: false 
 
 function drawCost() {
   if (!$("cost-plot")) return;
-  const { steps, parts } = DATA.complexity[side];
+  const { steps, parts } = visibleCost();
   const totals = steps.map((_, row) => parts.reduce((sum, part) => sum + part.macs[row], 0));
   const target = side === "decoder" ? DATA.target : null;
   const chart = layout({
@@ -24,10 +24,18 @@ function drawCost() {
   draw("cost-plot", traces, chart);
 }
 
+/** The bars of one side, without the steps of pruning where they are hidden. */
+function visibleCost() {
+  const { steps, parts } = DATA.complexity[side];
+  const rows = steps.map((_, row) => row).filter((row) => visibleStep(steps[row]));
+  const pick = (list) => rows.map((row) => list[row]);
+  return { steps: pick(steps), parts: parts.map((part) => ({ ...part, macs: pick(part.macs) })) };
+}
+
 function costAxes(steps, most) {
   const rows = { tickvals: steps.map((_, i) => i), ticktext: steps.map((name) => plain(label(name)) + "  ") };
   return {
-    xaxis: { range: [0, 1.2 * most], tickformat: ",", title: axisTitle("MAC per pixel"), nticks: narrow() ? 4 : 9 },
+    xaxis: { range: [0, (narrow() ? 1.5 : 1.2) * most], tickformat: ",", title: axisTitle("MAC per pixel"), nticks: narrow() ? 4 : 9 },
     yaxis: { ...rows, autorange: "reversed", automargin: true, showgrid: false, zeroline: false },
   };
 }

@@ -3,9 +3,9 @@
 
 const GROUPS = {
   model: "Models",
-  rounds: "Pruning rounds",
   anchor: "Other codecs, run here",
-  quoted: "Published curves",
+  rounds: "Pruning rounds",
+  quoted: "Published curves on the same pictures, PSNR RGB only",
 };
 const SYMBOLS = [
   "circle",
@@ -17,7 +17,9 @@ const SYMBOLS = [
   "hexagon2",
   "triangle-left",
 ];
-const shown = new Set(Object.keys(DATA.codecs).filter((name) => DATA.codecs[name].group !== "quoted"));
+const OFF = ["rounds", "quoted"]; // until asked for
+const isOn = (name) => name === DATA.main || !OFF.includes(DATA.codecs[name].group);
+const shown = new Set(Object.keys(DATA.codecs).filter(isOn));
 const state = { metric: Object.keys(DATA.metrics).find((name) => Object.keys(DATA.curves[name]).length), log: false };
 
 function drawCurves() {
@@ -28,11 +30,24 @@ function drawCurves() {
   const chart = layout({
     height: narrow() ? 380 : 500,
     uirevision: state.metric + state.log, // toggling a codec keeps the zoom
-    xaxis: { type: state.log ? "log" : "linear", range: range.x, title: axisTitle("rate (bits per pixel)") },
+    xaxis: {
+      type: state.log ? "log" : "linear",
+      range: range.x,
+      title: axisTitle("rate (bits per pixel)"),
+      ...(state.log ? decimalTicks(range.x) : {}),
+    },
     yaxis: { range: range.y, title: axisTitle(DATA.metrics[state.metric].axis) },
   });
   const traces = names.map((name, index) => curveTrace(name, curves[name], index));
-  draw("curves-plot", traces, chart);
+  draw("curves-plot", traces.reverse(), chart); // the main model on top of the others
+}
+
+/** After a zoom a logarithmic axis has ticks of its own. */
+function renewTicks(change) {
+  const range = ["xaxis.range[0]", "xaxis.range[1]"].map((name) => change[name]);
+  if (!state.log || range.some((end) => end === undefined)) return;
+  const { tickvals, ticktext } = decimalTicks(range);
+  Plotly.relayout($("curves-plot"), { "xaxis.tickvals": tickvals, "xaxis.ticktext": ticktext });
 }
 
 function curveTrace(name, curve, index) {
@@ -48,7 +63,7 @@ function curveTrace(name, curve, index) {
     x: curve.bpp,
     y: curve.values,
     customdata: curve.quality,
-    line: { color: colour(name), width: ours ? 2.6 : 1.5, dash: codec.group === "quoted" ? "dot" : "solid" },
+    line: { color: colour(name), width: name === DATA.main ? 3.4 : ours ? 2.4 : 1.5, dash: codec.group === "quoted" ? "dot" : "solid" },
     marker: { symbol: SYMBOLS[index % SYMBOLS.length], size: ours ? 7.5 : 6.5 },
     hovertemplate: `<b>${plain(codec.label)}</b><br>${quality}%{x:.3f} bpp<br>%{y:.${digits}f} ${unit}<extra></extra>`,
   };
@@ -76,21 +91,16 @@ function drawLegend() {
       .filter((name) => DATA.codecs[name].group === group)
       .map(legendKey);
     if (!keys.length) return null;
-    const row = element(
-      "div",
-      { class: "legend-group" },
-      group === "quoted" ? null : element("span", {}, title),
-      ...keys,
-    );
-    return group === "quoted" ? quotedGroup(row, keys.length) : row;
+    const row = element("div", { class: "legend-group" }, OFF.includes(group) ? null : element("span", {}, title), ...keys);
+    return OFF.includes(group) ? foldedGroup(group, title, row, keys.length) : row;
   });
   $("legend").replaceChildren(...groups.filter(Boolean));
 }
 
-function quotedGroup(row, count) {
-  const open = $("legend").querySelector("details")?.open;
-  const summary = element("summary", {}, `Published curves on the same pictures, PSNR RGB only (${count})`);
-  return element("details", { open: open ? "" : null }, summary, row);
+function foldedGroup(group, title, row, count) {
+  const open = $(`legend-${group}`)?.open;
+  const summary = element("summary", {}, `${title} (${count})`);
+  return element("details", { id: `legend-${group}`, open: open ? "" : null }, summary, row);
 }
 
 function legendKey(name) {
@@ -126,6 +136,14 @@ function startCurves() {
   choice($("metrics"), choices, state.metric, (name) => {
     state.metric = name;
     drawCurves();
+  });
+  onRounds.push(() => {
+    for (const name of Object.keys(DATA.codecs).filter((name) => isRound(name) && name !== DATA.main)) {
+      if (rounds.shown) shown.add(name);
+      else shown.delete(name);
+    }
+    drawCurves();
+    drawLegend();
   });
   $("log-rate").addEventListener("change", (event) => {
     state.log = event.target.checked;

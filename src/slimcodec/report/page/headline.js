@@ -12,8 +12,15 @@ const SHAPES = {
   model: ["diamond", 11],
 };
 
+/** The headline's data, without the steps of pruning where they are hidden. */
+function headlineData() {
+  const { spots, path, ...others } = DATA.headline;
+  const visible = spots.filter((spot) => visibleStep(spot.name));
+  return { ...others, spots: visible, path: path.filter((name) => visible.some((spot) => spot.name === name)) };
+}
+
 function drawHeadline() {
-  const data = DATA.headline;
+  const data = DATA.headline && headlineData();
   if (!data) {
     const sentence = "There is no BD-rate of a codec with known MAC/pixel, so this figure is left out.";
     return leaveOut("headline-figure", sentence);
@@ -25,8 +32,7 @@ function drawHeadline() {
     xaxis: {
       type: "log",
       range: frame.x,
-      tickvals: frame.ticks,
-      ticktext: frame.ticks.map((t) => number(t, t < 1 ? 1 : 0)),
+      ...decimalTicks(frame.x),
       title: axisTitle("decoder complexity (kMAC per pixel)"),
     },
     yaxis: {
@@ -60,22 +66,19 @@ function headlineFrame(data) {
     x: [Math.log10(Math.min(...macs) / 1.8), Math.log10(Math.max(...macs) * 1.8)],
     y: [low - space, high + space],
   };
-  frame.ticks = logTicks(frame.x);
-  frame.plotWidth = $("headline-plot").clientWidth - frame.margin.l - frame.margin.r;
-  frame.plotHeight = frame.height - frame.margin.t - frame.margin.b;
-  frame.place = (kmacs, rate) => [
-    ((Math.log10(kmacs) - frame.x[0]) / (frame.x[1] - frame.x[0])) * frame.plotWidth,
-    (1 - (scaled(rate) - frame.y[0]) / (frame.y[1] - frame.y[0])) * frame.plotHeight,
-  ];
-  return frame;
+  const placed = withPlaces(frame, "headline-plot");
+  return { ...placed, target: data.target_kmacs_per_pixel ? placed.place(data.target_kmacs_per_pixel, 0)[0] : -1 };
 }
 
-function logTicks([low, high]) {
-  const ticks = [];
-  for (let power = Math.floor(low); power <= high; power++) {
-    for (const digit of narrow() ? [1] : [1, 2, 5]) ticks.push(digit * 10 ** power);
-  }
-  return ticks.filter((tick) => Math.log10(tick) >= low && Math.log10(tick) <= high);
+/** The frame with its size in pixels, and `place`: where in it a value on the logarithmic axis and a rate are. */
+function withPlaces(frame, id) {
+  const plotWidth = $(id).clientWidth - frame.margin.l - frame.margin.r;
+  const plotHeight = frame.height - frame.margin.t - frame.margin.b;
+  const place = (x, rate) => [
+    ((Math.log10(x) - frame.x[0]) / (frame.x[1] - frame.x[0])) * plotWidth,
+    (1 - (scaled(rate) - frame.y[0]) / (frame.y[1] - frame.y[0])) * plotHeight,
+  ];
+  return { target: -1, ...frame, plotWidth, plotHeight, place };
 }
 
 function spotTraces(data) {
@@ -248,7 +251,8 @@ function spotLabels(data, frame) {
   );
   const taken = [...Object.values(places), ...along(data, places)].map((place) => around(place, 8));
   const lines = data.levels.map((level) => frame.place(1, level.percent)[1]);
-  return spots.flatMap((spot) => spotLabel(spot, frame, taken, lines));
+  const strong = (spot) => spot.kind === "student" || spot.kind === "teacher";
+  return spots.flatMap((spot) => spotLabel({ ...spot, x: spot.kmacs_per_pixel }, strong(spot), frame, taken, lines));
 }
 
 /** Points on the lines from teacher to distilled, and from round to round: a name is kept off them too. */
@@ -268,17 +272,16 @@ function hidden(spot, data) {
   return spot.kind !== "student" && data.spots.some((other) => other.kind === "student" && same(other));
 }
 
-function spotLabel(spot, frame, taken, lines) {
-  const strong = spot.kind === "student" || spot.kind === "teacher";
+function spotLabel(spot, strong, frame, taken, lines) {
   const size = (narrow() ? 11 : 12) + (strong ? 1 : 0);
   measuring.font = `${strong ? "bold " : ""}${size}px ${getComputedStyle(document.body).fontFamily}`;
   const [width, height] = [measuring.measureText(label(spot.name)).width + 4, size + 4];
-  const best = placeFor(frame.place(spot.kmacs_per_pixel, spot.percent), width, height, frame, taken, lines);
+  const best = placeFor(frame.place(spot.x, spot.percent), width, height, frame, taken, lines);
   if (!best) return [];
   taken.push(best.box);
   return [
     {
-      x: Math.log10(spot.kmacs_per_pixel),
+      x: Math.log10(spot.x),
       y: scaled(spot.percent),
       ax: best.dx,
       ay: best.dy,
@@ -296,7 +299,6 @@ function spotLabel(spot, frame, taken, lines) {
 
 /** Where a box of that size fits near a point: its centre's distance from the point, and the box. */
 function placeFor([x, y], width, height, frame, taken, lines) {
-  const target = DATA.headline.target_kmacs_per_pixel ? frame.place(DATA.headline.target_kmacs_per_pixel, 0)[0] : -1;
   let best = null;
   for (const distance of narrow() ? [11, 18] : [11, 18, 28, 42]) {
     for (const [right, down] of [
@@ -315,7 +317,7 @@ function placeFor([x, y], width, height, frame, taken, lines) {
       if (box[0] < 2 || box[1] < 2 || box[2] > frame.plotWidth - 2 || box[3] > frame.plotHeight - 2) continue;
       if (taken.some((other) => overlap(box, other))) continue;
       const crossed =
-        lines.filter((line) => box[1] + 3 < line && line < box[3] - 3).length + (box[0] < target && target < box[2]);
+        lines.filter((line) => box[1] + 3 < line && line < box[3] - 3).length + (box[0] < frame.target && frame.target < box[2]);
       const cost = 30 * crossed + distance;
       if (!best || cost < best.cost) best = { dx, dy, box, cost, far: distance > 20 };
     }
@@ -330,7 +332,7 @@ function headlineCaption(data) {
   const metric = DATA.metrics[data.metric].title;
   const words = [`Bits for the same ${metric}, lower is better: equal factors are equally far apart.`];
   if (data.levels.length) words.push("Horizontal lines are codecs without networks, of which no MAC are counted.");
-  if (data.path.length > 1) words.push("The arrows are pruning rounds.");
+  if (data.path.length > 1 && rounds.shown) words.push("The arrows are pruning rounds.");
   if (data.spots.some((spot) => spot.kind === "quoted")) words.push("Open circles are published results.");
   if (STILL) words.push("Tap a point for its name.");
   return words.join(" ");

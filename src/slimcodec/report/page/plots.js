@@ -1,5 +1,5 @@
 "use strict";
-// What the three charts have in common, which Plotly draws.
+// What the charts have in common, which Plotly draws.
 
 const SETTINGS = {
   displaylogo: false,
@@ -38,6 +38,18 @@ function layout(more) {
   made.xaxis = { ...axis, ...more.xaxis };
   made.yaxis = { ...axis, ...more.yaxis };
   return made;
+}
+
+const DIGITS = [[1], [1, 2, 5], [1, 1.5, 2, 3, 4, 5, 6, 8]];
+
+/** Ticks of a logarithmic axis as plain numbers: 0.1, 0.2, 0.5, 1. The more, the less the axis spans. */
+function decimalTicks([low, high]) {
+  const perDecade = (narrow() ? 5 : 14) / (high - low);
+  const digits = DIGITS.findLast((some) => some.length <= perDecade) ?? DIGITS[0];
+  const ticks = [];
+  for (let power = Math.floor(low); power <= high; power++) ticks.push(...digits.map((digit) => digit * 10 ** power));
+  const tickvals = ticks.filter((tick) => Math.log10(tick) >= low && Math.log10(tick) <= high);
+  return { tickvals, ticktext: tickvals.map((tick) => tick.toLocaleString("en", { maximumSignificantDigits: 2 })) };
 }
 
 function draw(id, traces, chart) {

@@ -1,7 +1,7 @@
 "use strict";
-// The BD-rate table, which has a choice of anchor and metric, and every table as CSV.
+// The BD-rate table, which has a choice of anchor and metric; every table in any order, and as CSV.
 
-const bd = { anchor: DATA.anchors[0], metric: null, published: false };
+const bd = { anchor: bdAnchors()[0] ?? null, metric: null, published: false, rounds: false };
 
 const BD_COLUMNS = [
   ["mean of curves", (entry) => entry.percent, percent],
@@ -24,40 +24,29 @@ function rangeOf(entry) {
   return `${number(entry.low, digits)}–${number(entry.high, digits)} ${DATA.metrics[bd.metric].unit}`.trim();
 }
 
-const bdEntries = () => Object.entries(DATA.bdRate[bd.anchor] ?? {}).filter(([, metrics]) => metrics[bd.metric]);
-const isQuoted = (name) => DATA.codecs[name]?.group === "quoted";
+const bdEntries = () => Object.entries(bdRates(bd.anchor, bd.metric));
 
+/** The metrics of which the anchor has a curve. */
 function bdMetrics() {
-  const found = new Set(Object.values(DATA.bdRate[bd.anchor] ?? {}).flatMap(Object.keys));
-  return Object.keys(DATA.metrics).filter((name) => found.has(name));
+  return Object.keys(DATA.metrics).filter((name) => enough(DATA.curves[name][bd.anchor]));
 }
 
 function buildBd() {
-  if (!DATA.anchors.length || !bdMetrics().length) {
+  if (!bd.anchor) {
     document.querySelector('[data-table="bd-table"]').remove();
-    return $("bd").replaceChildren(
-      element(
-        "p",
-        { class: "note" },
-        "There is no codec to compare with at four qualities or more, so there are no BD-rates.",
-      ),
-    );
+    const sentence = "There is no codec to compare with at four qualities or more, so there are no BD-rates.";
+    return $("bd").replaceChildren(element("p", { class: "note" }, sentence));
   }
   if (!bdMetrics().includes(bd.metric)) bd.metric = bdMetrics()[0];
-  const anchors = dropDown(
-    DATA.anchors.map((name) => [name, label(name)]),
-    bd.anchor,
-    { id: "bd-anchor" },
-  );
+  const anchors = anchorList("bd-anchor", bd.anchor, (name) => {
+    bd.anchor = name;
+    buildBd();
+  });
   const metrics = dropDown(
     bdMetrics().map((name) => [name, DATA.metrics[name].axis]),
     bd.metric,
     { id: "bd-metric" },
   );
-  anchors.addEventListener("change", () => {
-    bd.anchor = anchors.value;
-    buildBd();
-  });
   metrics.addEventListener("change", () => {
     bd.metric = metrics.value;
     buildBd();
@@ -65,39 +54,44 @@ function buildBd() {
   const tools = element(
     "div",
     { class: "tools" },
-    element("label", { class: "field" }, "against", anchors),
+    anchors,
     element("label", { class: "field" }, "metric", metrics),
-    publishedBox(),
+    groupBox("bd-rounds", isRound, "rounds", " pruning rounds too"),
+    groupBox("bd-published", isQuoted, "published", " published curves too"),
   );
-  const scroll = element(
-    "div",
-    { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": "bd-title" },
-    bdTable(),
+  const region = { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": "bd-title" };
+  const table = bdTable();
+  $("bd").replaceChildren(
+    tools,
+    element("div", region, table),
+    element("p", { class: "muted small" }, bdFootnote()),
   );
-  $("bd").replaceChildren(tools, scroll, element("p", { class: "muted small" }, bdFootnote()));
+  makeSortable(table);
 }
 
-function publishedBox() {
-  if (!bdEntries().some(([name]) => isQuoted(name))) return null;
-  const box = element("input", { type: "checkbox", id: "bd-published" });
-  box.checked = bd.published;
+/** A box that shows a group of codecs in the table, or nothing where there is none. */
+function groupBox(id, isOf, which, text) {
+  if (!bdEntries().some(([name]) => isOf(name))) return null;
+  const box = element("input", { type: "checkbox", id });
+  box.checked = bd[which];
   box.addEventListener("change", () => {
-    bd.published = box.checked;
+    bd[which] = box.checked;
     buildBd();
   });
-  return element("label", { class: "check" }, box, " published curves too");
+  return element("label", { class: "check" }, box, text);
 }
 
 function bdTable() {
-  const entries = bdEntries().filter(([name]) => bd.published || !isQuoted(name));
-  entries.sort(([, a], [, b]) => (a[bd.metric].percent ?? Infinity) - (b[bd.metric].percent ?? Infinity));
+  const isListed = (name) => (bd.published || !isQuoted(name)) && (bd.rounds || !isRound(name) || name === DATA.main);
+  const entries = bdEntries().filter(([name]) => isListed(name));
+  entries.sort(([, a], [, b]) => (a.percent ?? Infinity) - (b.percent ?? Infinity));
   const heads = ["codec", ...BD_COLUMNS.map(([title]) => title)];
   const head = element(
     "tr",
     {},
     ...heads.map((text, i) => element("th", { scope: "col", class: i ? "number" : null }, text)),
   );
-  const rows = entries.map(([name, metrics]) => bdRow(name, metrics[bd.metric]));
+  const rows = entries.map(([name, entry]) => bdRow(name, entry));
   return element(
     "table",
     { id: "bd-table", "data-name": `bd-rate-${bd.anchor}-${bd.metric}` },
@@ -124,7 +118,7 @@ function bdRow(name, entry) {
 
 function bdFootnote() {
   const fixed = bdEntries()
-    .map(([, metrics]) => metrics[bd.metric].fixed)
+    .map(([, entry]) => entry.fixed)
     .find(Boolean);
   const words = [
     "Bits that a codec needs more than the anchor for the same quality; negative is fewer.",
@@ -132,9 +126,44 @@ function bdFootnote() {
     "The interval is a bootstrap over the pictures; against a published curve there is none.",
     "The mean difference is that of the metric at equal rate.",
   ];
+  if (!(bd.anchor in DATA.bdRate)) words.push("Against this anchor the mean curves alone are compared, in this page.");
   if (fixed)
     words.push(`The fixed range is ${number(fixed.low)}–${number(fixed.high)} ${DATA.metrics[bd.metric].unit}.`);
   return words.join(" ");
+}
+
+// ---- Order
+
+/** Headers that sort: numbers from the largest or the smallest, words by the alphabet; what is missing comes last. */
+function makeSortable(table) {
+  if (table.tBodies[0].rows.length < 2) return;
+  [...table.tHead.rows[0].cells].forEach((head, column) => {
+    const press = () => sortBy(table, column, head.getAttribute("aria-sort") !== "ascending");
+    head.replaceChildren(element("button", { type: "button", class: "sort", onclick: press }, head.textContent.trim()));
+  });
+}
+
+function sortBy(table, column, ascending) {
+  const heads = [...table.tHead.rows[0].cells];
+  for (const head of heads) head.removeAttribute("aria-sort");
+  heads[column].setAttribute("aria-sort", ascending ? "ascending" : "descending");
+  const rows = [...table.tBodies[0].rows];
+  const sign = ascending ? 1 : -1;
+  rows.sort((a, b) => compare(valueIn(a, column), valueIn(b, column), sign));
+  table.tBodies[0].append(...rows);
+}
+
+function valueIn(row, column) {
+  const cell = row.cells[column];
+  if (!cell || cell.dataset.value === "" || cell.textContent.trim() === "–") return null;
+  const value = Number.parseFloat(cell.dataset.value ?? cell.textContent.replace("−", "-"));
+  return cell.dataset.value === undefined && Number.isNaN(value) ? cell.textContent.trim() : value;
+}
+
+function compare(a, b, sign) {
+  if (a === null || b === null) return (a === null) - (b === null);
+  if (typeof a === "number" && typeof b === "number") return sign * (a - b);
+  return sign * String(a).localeCompare(String(b), "en", { numeric: true });
 }
 
 // ---- CSV
@@ -183,6 +212,7 @@ function download(text, name) {
 }
 
 (function startTables() {
+  for (const table of document.querySelectorAll("table[data-name]")) makeSortable(table);
   buildBd();
   for (const button of document.querySelectorAll(".copy")) button.addEventListener("click", () => copyTable(button));
 })();

@@ -1,17 +1,20 @@
 "use strict";
-// The picture viewer: two codecs in one crop with a line to drag between them, magnified, and their difference.
+// The picture viewer: whole pictures by two codecs, at a quality, moved and magnified; its state is in the address.
 
 const ORIGINAL = " original"; // listed among the codecs; no codec has a name that begins with a space
-const view = { index: 0, left: "", right: "", cut: 50, zoom: 0, gain: 8 };
-const ZOOMS = [1, 2, 4];
+const view = { index: 0, left: "", right: "", stop: 1, difference: false, gain: 8 };
 const READ = { willReadFrequently: true }; // canvases in memory, not on the graphics card
 const parts = {};
 
 const current = () => DATA.views[view.index];
-const imageOf = (name) => (name === ORIGINAL ? current().original : current().codecs[name].image);
 const nameOf = (name) => (name === ORIGINAL ? "Original" : label(name));
+/** What a codec makes of the picture at the chosen quality; null for the original. */
+const shownOf = (name) => (name === ORIGINAL ? null : (current().codecs[name][view.stop] ?? current().codecs[name].at(-1)));
+const imageOf = (name) => shownOf(name)?.image ?? current().original;
+/** Who has the slider's qualities: the main codec, or the first that this picture has. */
+const leader = () => (DATA.main in current().codecs ? DATA.main : Object.keys(current().codecs)[0]);
 
-/** Who can be shown of this picture: the original first, then the codecs that have a crop. */
+/** Who can be shown of this picture: the original first, then the codecs. */
 function candidates() {
   return [ORIGINAL, ...Object.keys(DATA.codecs).filter((name) => current().codecs[name])];
 }
@@ -19,109 +22,82 @@ function candidates() {
 function buildViewer() {
   parts.thumbs = element("div", { class: "thumbs", role: "group", "aria-label": "Picture" });
   parts.tools = element("div", { class: "viewer-tools" });
-  parts.stage = element("div", { class: "stage" });
+  parts.zoomText = element("span", { class: "muted small zoom-text", "aria-live": "polite" });
   parts.table = element("div");
-  parts.difference = element("div", { class: "difference" });
   parts.notes = element("p", { class: "muted small" });
-  const beside = element("div", { class: "side" }, parts.table, parts.difference);
-  const panes = element(
-    "div",
-    { class: "panes" },
-    element("div", { class: "shown" }, parts.stage, parts.notes),
-    beside,
-  );
+  const shown = element("div", { class: "shown" }, buildStage(), buildStageTools());
+  const panes = element("div", { class: "panes" }, shown, element("div", { class: "side" }, parts.table, parts.notes));
   $("viewer").replaceChildren(parts.thumbs, parts.tools, panes);
-  buildThumbs();
-  buildStage();
-  buildDifference();
+  parts.thumbs.replaceChildren(...DATA.views.map(thumb));
 }
 
-function buildThumbs() {
-  const thumbs = DATA.views.map((entry, index) => {
-    const [left, top, right, bottom] = entry.box;
-    const box = element("b");
-    const percentOf = (value, whole) => `${(100 * value) / whole}%`;
-    box.style.left = percentOf(left, entry.width);
-    box.style.top = percentOf(top, entry.height);
-    box.style.width = percentOf(right - left, entry.width);
-    box.style.height = percentOf(bottom - top, entry.height);
-    const image = element("img", { src: entry.thumbnail, alt: entry.picture });
-    return element(
-      "button",
-      { type: "button", class: "thumb", title: entry.picture, onclick: () => choosePicture(index) },
-      image,
-      box,
-    );
-  });
-  parts.thumbs.replaceChildren(...thumbs);
+function thumb(entry, index) {
+  const image = element("img", { src: entry.original, alt: entry.picture, loading: "lazy" });
+  image.style.aspectRatio = `${entry.width} / ${entry.height}`;
+  const choose = () => {
+    choosePicture(index);
+    showWhole();
+  };
+  return element("button", { type: "button", class: "thumb", title: entry.picture, onclick: choose }, image);
 }
 
-function buildStage() {
-  parts.right = element("img", { class: "right", alt: "", draggable: "false" });
-  parts.left = element("img", { class: "left", alt: "", draggable: "false" });
-  parts.leftTag = element("span", { class: "tag l" });
-  parts.rightTag = element("span", { class: "tag r" });
-  parts.handle = element("div", {
-    class: "handle",
-    role: "slider",
-    tabindex: "0",
-    "aria-label": "Line between the left and the right codec",
-    "aria-valuemin": "0",
-    "aria-valuemax": "100",
-    "aria-orientation": "horizontal",
-  });
-  parts.compare = element(
-    "div",
-    { class: "compare", id: "compare" },
-    parts.right,
-    parts.left,
-    parts.leftTag,
-    parts.rightTag,
-    parts.handle,
-  );
-  parts.stage.append(parts.compare);
-  parts.handle.addEventListener("keydown", moveByKey);
-  parts.compare.addEventListener("pointerdown", startDrag);
-}
-
-function buildDifference() {
-  parts.canvas = element("canvas", { id: "difference", role: "img" });
-  const gains = dropDown(
+/** The buttons under the stage, which move and magnify. */
+function buildStageTools() {
+  const button = (id, text, title, act) =>
+    element("button", { type: "button", class: "quiet", id, title, onclick: act }, text);
+  parts.gains = dropDown(
     [2, 4, 8, 16, 32].map((gain) => [String(gain), `×${gain}`]),
     String(view.gain),
     { "aria-label": "Amplification" },
   );
-  gains.addEventListener("change", () => {
-    view.gain = Number(gains.value);
-    drawDifference();
+  parts.gains.addEventListener("change", () => {
+    view.gain = Number(parts.gains.value);
+    changed();
   });
-  parts.differenceText = element("span");
-  parts.difference.append(parts.canvas, element("p", { class: "small muted" }, parts.differenceText, gains));
+  const box = element("input", { type: "checkbox", id: "show-difference" });
+  box.addEventListener("change", () => {
+    view.difference = box.checked;
+    changed();
+  });
+  return element(
+    "div",
+    { class: "stage-tools", id: "zooms" },
+    button("zoom-out", "−", "Smaller", () => zoomAt(0.5)),
+    button("zoom-in", "+", "Larger", () => zoomAt(2)),
+    button("zoom-whole", "Whole", "The whole picture", showWhole),
+    button("zoom-one", "1:1", "A pixel of the picture is a pixel here", () => zoomAt(1 / scaleNow())),
+    button("zoom-box", "Largest error", "Where the main codec errs most", () => showBox(current().box)),
+    parts.zoomText,
+    element("label", { class: "check" }, box, " difference"),
+    parts.gains,
+  );
 }
 
-/** The drop-down lists of this picture's codecs, and the magnification. */
+/** The drop-down lists of this picture's codecs, and the slider of qualities. */
 function buildTools() {
   const choices = candidates().map((name) => [name, nameOf(name)]);
   const field = (title, which) => {
     const list = dropDown(choices, view[which], { id: `${which}-codec` });
     list.addEventListener("change", () => {
       view[which] = list.value;
-      showCodecs();
+      changed();
     });
     return element("label", { class: "field" }, title, list);
   };
-  const zooms = element("div", { class: "group", role: "group", "aria-label": "Magnification", id: "zooms" });
-  choice(
-    zooms,
-    ZOOMS.map((zoom) => [zoom, `${zoom}×`]),
-    view.zoom,
-    (zoom) => {
-      view.zoom = zoom;
-      showZoom();
-    },
-  );
   const swap = element("button", { type: "button", class: "quiet", onclick: swapSides }, "Swap sides");
-  parts.tools.replaceChildren(field("Left", "left"), field("Right", "right"), swap, zooms);
+  parts.tools.replaceChildren(field("Left", "left"), field("Right", "right"), swap, qualitySlider());
+}
+
+function qualitySlider() {
+  const last = current().codecs[leader()].length - 1;
+  const slider = element("input", { type: "range", id: "quality", min: 0, max: last, step: 1, value: view.stop });
+  parts.qualityText = element("output", { for: "quality" });
+  slider.addEventListener("input", () => {
+    view.stop = Number(slider.value);
+    changed();
+  });
+  parts.slider = slider;
+  return element("label", { class: "field quality" }, parts.qualityText, slider);
 }
 
 function choosePicture(index) {
@@ -131,96 +107,50 @@ function choosePicture(index) {
   // What was compared stays compared where this picture has it. At first: the main codec and the first other one.
   if (!names.includes(view.left)) view.left = names.includes(DATA.main) ? DATA.main : names[0];
   if (!names.includes(view.right)) view.right = names.find((name) => DATA.codecs[name]?.group === "anchor") ?? names[0];
-  if (!view.zoom) view.zoom = firstZoom();
+  view.stop = Math.min(view.stop, current().codecs[leader()].length - 1);
   buildTools();
   showCodecs();
-  showZoom();
+  showStage();
   const gone = Object.entries(current().leftOut).map(([name, reason]) => `${label(name)}: ${reason}`);
-  const [left, top, right, bottom] = current().box;
-  const words = `${current().picture}, ${right - left} × ${bottom - top} pixels at (${left}, ${top}).`;
+  const words = `${current().picture}, ${current().width} × ${current().height} pixels.`;
   parts.notes.textContent = words + (gone.length ? ` Not shown: ${gone.join("; ")}.` : "");
 }
 
 function swapSides() {
   [view.left, view.right] = [view.right, view.left];
   buildTools();
-  showCodecs();
+  changed();
 }
 
-/** The largest magnification at which the crop fits beside its table. */
-function firstZoom() {
-  const width = current().box[2] - current().box[0];
-  const room = Math.min($("viewer").clientWidth, 620);
-  return ZOOMS.filter((zoom) => zoom * width <= room).at(-1) ?? 1;
+/** The reader chose something: it is shown, and written in the address. */
+function changed() {
+  showCodecs();
+  remember();
 }
 
 function showCodecs() {
-  parts.left.src = imageOf(view.left);
-  parts.right.src = imageOf(view.right);
-  parts.leftTag.textContent = nameOf(view.left);
-  parts.rightTag.textContent = nameOf(view.right);
-  parts.left.alt = `${current().picture} by ${nameOf(view.left)}`;
-  parts.right.alt = `${current().picture} by ${nameOf(view.right)}`;
-  moveTo(view.cut);
+  for (const side of ["left", "right"]) {
+    parts[side].src = imageOf(view[side]);
+    parts[side].alt = `${current().picture} by ${nameOf(view[side])}`;
+    parts[`${side}Tag`].textContent = tagOf(view[side]);
+  }
+  const { quality, bpp } = shownOf(leader());
+  parts.qualityText.textContent = `Quality ${quality} of ${label(leader())}, ${number(bpp, 2)} bpp`;
+  parts.slider.setAttribute("aria-valuetext", parts.qualityText.textContent);
+  moveTo(stage.cut);
   parts.table.replaceChildren(metricTable());
   drawDifference();
 }
 
-function showZoom() {
-  const [left, top, right, bottom] = current().box;
-  parts.compare.style.width = `${view.zoom * (right - left)}px`;
-  parts.compare.style.height = `${view.zoom * (bottom - top)}px`;
-  parts.compare.classList.toggle("fits", view.zoom * (right - left) <= parts.stage.parentElement.clientWidth);
-}
-
-// ---- The line between the two
-
-function moveTo(cut) {
-  view.cut = Math.min(100, Math.max(0, cut));
-  parts.compare.style.setProperty("--cut", `${view.cut}%`);
-  parts.handle.setAttribute("aria-valuenow", String(Math.round(view.cut)));
-  parts.handle.setAttribute("aria-valuetext", `${Math.round(view.cut)} % ${nameOf(view.left)}`);
-}
-
-const KEYS = {
-  ArrowLeft: -2,
-  ArrowDown: -2,
-  ArrowRight: 2,
-  ArrowUp: 2,
-  PageDown: -10,
-  PageUp: 10,
-  Home: -100,
-  End: 100,
-};
-
-function moveByKey(event) {
-  if (!(event.key in KEYS)) return;
-  event.preventDefault();
-  moveTo(view.cut + KEYS[event.key]);
-}
-
-function startDrag(event) {
-  if (event.button !== 0) return;
-  const follow = (move) => {
-    const frame = parts.compare.getBoundingClientRect();
-    moveTo((100 * (move.clientX - frame.left)) / frame.width);
-  };
-  const stop = () => {
-    parts.compare.removeEventListener("pointermove", follow);
-    for (const end of ["pointerup", "pointercancel"]) parts.compare.removeEventListener(end, stop);
-  };
-  if (event.pointerType === "mouse") event.preventDefault();
-  parts.compare.setPointerCapture(event.pointerId);
-  parts.compare.addEventListener("pointermove", follow);
-  for (const end of ["pointerup", "pointercancel"]) parts.compare.addEventListener(end, stop);
-  parts.handle.focus({ preventScroll: true });
-  follow(event);
+function tagOf(name) {
+  const shown = shownOf(name);
+  return shown ? `${nameOf(name)} · ${number(shown.bpp, 2)} bpp` : nameOf(name);
 }
 
 // ---- Numbers and difference
 
 function metricTable() {
-  const sides = [view.left, view.right].map((name) => (name === ORIGINAL ? null : current().codecs[name]));
+  const sides = [view.left, view.right].map(shownOf);
   const rows = [
     ["quality", (shown) => String(shown.quality)],
     ["bits per pixel", (shown) => number(shown.bpp, 3)],
@@ -231,6 +161,7 @@ function metricTable() {
         metric.axis,
         (shown) => (name in shown.metrics ? infinite(shown.metrics[name], metric.digits) : "–"),
       ]),
+    ["shown as", (shown) => (shown.copied ? "a copy" : "its file")],
   ];
   const cell = (shown, text) => element("td", { class: "number" }, shown ? text(shown) : "–");
   const body = rows.map(([title, text]) =>
@@ -251,17 +182,19 @@ function metricTable() {
 const infinite = (value, digits) => (value === null ? "∞" : number(value, digits));
 
 async function drawDifference() {
-  const pair = [view.left, view.right];
-  const [left, right] = await Promise.all(pair.map((name) => pixelsOf(imageOf(name))));
-  if (pair[0] !== view.left || pair[1] !== view.right) return; // another was chosen meanwhile
+  $("show-difference").checked = view.difference;
+  parts.gains.hidden = !view.difference;
+  parts.canvas.hidden = !view.difference;
+  if (!view.difference) return;
+  const wanted = [imageOf(view.left), imageOf(view.right), view.gain];
+  const [left, right] = await Promise.all(wanted.slice(0, 2).map(pixelsOf));
+  const now = [imageOf(view.left), imageOf(view.right), view.gain];
+  if (wanted.some((value, i) => value !== now[i])) return; // another was chosen meanwhile
   parts.canvas.width = left.width;
   parts.canvas.height = left.height;
   parts.canvas.getContext("2d", READ).putImageData(differenceOf(left, right, view.gain), 0, 0);
-  parts.differenceText.textContent = "Difference of left and right, amplified";
-  parts.canvas.setAttribute(
-    "aria-label",
-    `Difference of ${nameOf(pair[0])} and ${nameOf(pair[1])}, amplified ${view.gain} times`,
-  );
+  const [first, second] = [nameOf(view.left), nameOf(view.right)];
+  parts.canvas.setAttribute("aria-label", `Difference of ${first} and ${second}, amplified ${view.gain} times`);
 }
 
 async function pixelsOf(url) {
@@ -282,9 +215,54 @@ function differenceOf(left, right, gain) {
   return made;
 }
 
+// ---- The address: a link to the page opens the same picture, codecs, quality and place.
+
+let remembering = 0;
+
+function remember() {
+  clearTimeout(remembering);
+  remembering = setTimeout(() => history.replaceState(null, "", `#${addressOf()}`), 150);
+}
+
+function addressOf() {
+  const { width, height } = current();
+  const entries = { picture: current().picture, left: view.left.trim(), right: view.right.trim() };
+  entries.quality = shownOf(leader()).quality;
+  if (stage.scale !== null) {
+    entries.zoom = stage.scale.toFixed(2);
+    entries.at = `${Math.round(stage.x * width)},${Math.round(stage.y * height)}`;
+  }
+  if (view.difference) entries.difference = view.gain;
+  return new URLSearchParams(entries);
+}
+
+/** Show what the address says; whether it says something. */
+function recall() {
+  const entries = new URLSearchParams(location.hash.slice(1));
+  const index = DATA.views.findIndex((entry) => entry.picture === entries.get("picture"));
+  if (index < 0) return false;
+  view.index = index;
+  const named = (name) => (name === ORIGINAL.trim() && !(name in DATA.codecs) ? ORIGINAL : name);
+  for (const side of ["left", "right"]) view[side] = named(entries.get(side) ?? "");
+  const stop = current().codecs[leader()].findIndex((shown) => String(shown.quality) === entries.get("quality"));
+  if (stop >= 0) view.stop = stop;
+  view.difference = entries.has("difference");
+  if (view.difference) view.gain = Number(entries.get("difference")) || 8;
+  parts.gains.value = String(view.gain);
+  const [x, y] = (entries.get("at") ?? "").split(",").map(Number);
+  const isPlace = Number.isFinite(x) && Number.isFinite(y);
+  [stage.x, stage.y] = isPlace ? [x / current().width, y / current().height] : [0.5, 0.5];
+  stage.scale = Number(entries.get("zoom")) > 0 ? Math.min(Number(entries.get("zoom")), LARGEST_SCALE) : null;
+  choosePicture(index);
+  return true;
+}
+
 (function startViewer() {
   if (!DATA.views.length) return;
   buildViewer();
-  choosePicture(0);
-  window.addEventListener("resize", showZoom);
+  onStage = remember;
+  if (recall()) $("pictures").scrollIntoView({ behavior: "instant" });
+  else choosePicture(0);
+  window.addEventListener("hashchange", recall);
+  window.addEventListener("resize", showStage);
 })();
