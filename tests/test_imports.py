@@ -26,48 +26,61 @@ ALLOWED = {
     "pillow": {"PIL", "codec/atomic", "codec/files", "codec/bitstream", "codec/pictures"},
     "codec/__init__": set(),
     "codec/grid": set(),
+    "codec/units": set(),
     "codec/blocks": set(),
     "codec/bitstream": {"codec/grid"},
     "codec/layers": {"torch", "codec/blocks"},
     "codec/architecture": {"codec/bitstream", "codec/blocks", "codec/grid"},
-    "codec/network": {"torch", "codec/layers", "codec/rate", "codec/architecture", "codec/bitstream", "codec/grid"},
-    "codec/rate": {"torch", "codec/layers"},
+    "codec/network": {"torch", "codec/architecture", "codec/bitstream", "codec/grid", "codec/layers"}
+    | {"codec/scales", "codec/units"},
+    "codec/rate": {"torch", "codec/layers", "codec/units"},
+    "codec/costs": {"numpy", "codec/bitstream"},
+    "codec/rounding": {"array_api_compat", "numpy", "codec/units"},
+    "codec/scales": {"numpy", "codec/architecture", "codec/bitstream", "codec/grid", "codec/units"},
+    "codec/networks": {"numpy", "codec/architecture", "codec/grid", "codec/rounding"},
     "codec/complexity": {"codec/architecture", "codec/blocks", "codec/grid"},
     "codec/atomic": set(),
     "codec/json_files": set(),
-    "codec/zoo": {"codec/atomic", "codec/bitstream", "codec/architecture", "codec/complexity", "codec/json_files"},
-    "codec/models": {"torch", "safetensors", "codec/atomic", "codec/isolation", "codec/zoo"}
-    | {"codec/architecture", "codec/network", "codec/complexity"},
-    "codec/pictures": {"numpy", "PIL", "codec/depth", "codec/profiles"},
-    "codec/depth": {"numpy", "PIL"},
-    "codec/profiles": {"numpy", "PIL", "codec/bitstream"},
-    "codec/files": {"PIL", "codec/atomic", "codec/inference", "codec/zoo", "codec/pictures", "codec/bitstream"},
+    "codec/zoo": {"codec/architecture", "codec/atomic", "codec/bitstream", "codec/complexity"} | {"codec/json_files"},
+    "codec/models": {"safetensors", "torch", "codec/architecture", "codec/atomic", "codec/complexity"}
+    | {"codec/isolation", "codec/network", "codec/stored", "codec/torch_networks", "codec/transforms"}
+    | {"codec/units", "codec/zoo"},
+    "codec/pictures": {"PIL", "numpy", "codec/depth", "codec/profiles"},
+    "codec/depth": {"PIL", "numpy"},
+    "codec/profiles": {"PIL", "numpy", "codec/bitstream"},
+    "codec/files": {"PIL", "codec/atomic", "codec/bitstream", "codec/inference", "codec/pictures", "codec/zoo"},
     "codec/compilation": {"numba"},
     "codec/entropy": {"numpy", "codec/compilation"},
     "codec/handful": {"numpy", "codec/entropy"},
-    "codec/adapt": {"torch", "numpy", "codec/architecture", "codec/bitstream", "codec/entropy", "codec/handful"}
-    | {"codec/grid", "codec/layers", "codec/network", "codec/rate"},
+    "codec/adapt": {"numpy", "codec/architecture", "codec/bitstream", "codec/entropy", "codec/grid"}
+    | {"codec/handful", "codec/networks", "codec/units"},
     "codec/isolation": {"torch"},
-    "codec/tiling": {"torch", "codec/architecture", "codec/blocks", "codec/grid", "codec/network"},
-    "codec/quantise": {"torch", "codec/rate"},
-    "codec/contexts": {"torch", "numpy", "codec/compilation", "codec/entropy"},
-    "codec/symbols": {"torch", "numpy", "codec/adapt", "codec/contexts", "codec/grid"}
-    | {"codec/network", "codec/rate", "codec/entropy", "codec/bitstream", "codec/quantise"},
-    "codec/transforms": {"torch", "numpy", "codec/adapt", "codec/grid", "codec/heap", "codec/models", "codec/network"}
-    | {"codec/bitstream", "codec/pictures", "codec/zoo"}
-    | {"codec/progress", "codec/quantise", "codec/symbols", "codec/tiling"},
-    "codec/refine": {"torch", "numpy", "codec/bitstream", "codec/grid", "codec/network", "codec/pictures"}
-    | {"codec/quantise", "codec/transforms"},
+    "codec/tiling": {"codec/architecture", "codec/blocks", "codec/grid"},
+    "codec/torch_networks": {"numpy", "torch", "codec/architecture", "codec/grid", "codec/layers"}
+    | {"codec/network", "codec/networks", "codec/quantise", "codec/tiling"},
+    "codec/onnx_networks": {"numpy", "onnxruntime", "codec/architecture", "codec/grid", "codec/networks"}
+    | {"codec/rounding", "codec/zoo"},
+    "codec/stored": {"numpy", "safetensors", "codec/architecture", "codec/networks", "codec/onnx_networks"}
+    | {"codec/scales", "codec/transforms", "codec/zoo"},
+    "codec/quantise": {"numpy", "torch", "codec/rate", "codec/rounding"},
+    "codec/contexts": {"numpy", "codec/compilation", "codec/entropy"},
+    "codec/symbols": {"numpy", "codec/adapt", "codec/bitstream", "codec/contexts", "codec/entropy", "codec/grid"}
+    | {"codec/rounding", "codec/scales", "codec/units"},
+    "codec/transforms": {"array_api_compat", "numpy", "codec/adapt", "codec/bitstream", "codec/grid"}
+    | {"codec/heap", "codec/networks", "codec/pictures", "codec/progress", "codec/rounding", "codec/scales"}
+    | {"codec/symbols", "codec/tiling", "codec/units", "codec/zoo"},
+    "codec/refine": {"numpy", "torch", "codec/costs", "codec/grid", "codec/network", "codec/pictures"}
+    | {"codec/quantise", "codec/torch_networks", "codec/transforms"},
     "codec/targets": {"codec/bitstream", "codec/encoding"},
-    "codec/encoding": {"torch", "numpy", "codec/adapt", "codec/decoding", "codec/progress", "codec/heap"}
-    | {"codec/isolation"}
-    | {"codec/grid", "codec/network", "codec/bitstream", "codec/pictures", "codec/refine", "codec/symbols"}
-    | {"codec/tiling", "codec/transforms"},
-    "codec/decoding": {"numpy", "PIL", "codec/progress", "codec/heap", "codec/bitstream", "codec/pictures"}
-    | {"codec/architecture", "codec/grid", "codec/symbols", "codec/transforms"},
-    "codec/inference": {"torch", "numpy", "PIL", "codec/encoding", "codec/decoding", "codec/progress"}
-    | {"codec/bitstream", "codec/grid", "codec/models", "codec/isolation", "codec/network", "codec/pictures"}
-    | {"codec/quantise", "codec/refine", "codec/symbols", "codec/targets", "codec/transforms"},
+    "codec/encoding": {"array_api_compat", "numpy", "codec/adapt", "codec/bitstream", "codec/costs"}
+    | {"codec/decoding", "codec/grid", "codec/heap", "codec/isolation", "codec/pictures", "codec/progress"}
+    | {"codec/refine", "codec/rounding", "codec/symbols", "codec/tiling", "codec/transforms"},
+    "codec/decoding": {"PIL", "numpy", "codec/architecture", "codec/bitstream", "codec/grid", "codec/heap"}
+    | {"codec/pictures", "codec/progress", "codec/symbols", "codec/transforms"},
+    "codec/inference": {"PIL", "numpy", "torch", "codec/bitstream", "codec/costs", "codec/decoding"}
+    | {"codec/encoding", "codec/grid", "codec/isolation", "codec/models", "codec/network", "codec/pictures"}
+    | {"codec/progress", "codec/quantise", "codec/stored", "codec/symbols", "codec/targets"}
+    | {"codec/torch_networks", "codec/transforms", "codec/zoo"},
     "codec/progress": set(),
     "codec/heap": set(),
     "evaluation/__init__": {"evaluation/curves"},
