@@ -78,7 +78,7 @@ def isolated(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def call(*arguments: Any, **keywords: Any) -> Any:
-        with _isolation() if "torch" in sys.modules else contextlib.nullcontext():
+        with _isolation() if sys.modules.get("torch") else contextlib.nullcontext():
             return function(*arguments, **keywords)
 
     return call

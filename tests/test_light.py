@@ -1,0 +1,170 @@
+"""Without PyTorch: pictures are compressed and decompressed by ONNX Runtime. `make test-light` runs this where nothing
+else is installed."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import slimcodec
+from slimcodec import InvalidInput, InvalidModel
+from slimcodec.codec import bitstream, inference, zoo
+
+GOLDEN = Path(__file__).with_name("golden")
+STUDENT = zoo.find(zoo.DEFAULT_STUDENT)
+WITH_TORCH = find_spec("torch") is not None
+needs_torch = pytest.mark.skipif(not WITH_TORCH, reason="compares with PyTorch")
+
+# What a user does, where every import of PyTorch fails.
+WITHOUT_TORCH = """
+import sys
+for name in ("torch", "torchvision", "lightning"):
+    sys.modules[name] = None
+import numpy as np
+from PIL import Image
+import slimcodec, slimcodec.pillow
+from slimcodec.cli import main
+slimcodec.compress_file("photo.png", "photo.slim", quality=4)
+slimcodec.decompress_file("photo.slim", "back.png")
+codec = slimcodec.load("slim-2k")
+data = codec.compress(Image.open("photo.png"), target_bpp=1.0)
+assert codec.decompress(data).size == (150, 100)
+assert codec.decompress(data, region=(0, 0, 64, 48)).size == (64, 48)
+Image.open("photo.slim").load()
+Image.open("photo.png").save("plugin.slim", quality=3)
+assert main(["compress", "photo.png", "line.slim", "-q", "3"]) == 0
+assert main(["decompress", "line.slim", "line.png"]) == 0
+assert main(["info", "line.slim"]) == 0 and main(["models"]) == 0
+try:
+    codec.compress(Image.open("photo.png"), effort=1)
+except slimcodec.InvalidInput as error:
+    assert "pip install 'slimcodec[torch]'" in str(error), error
+else:
+    raise AssertionError("effort needs PyTorch")
+"""
+
+
+def photo(height=100, width=150):
+    row, column = np.mgrid[:height, :width]
+    waves = [128 + 90 * np.sin(row / a + column / b) for a, b in ((15, 29), (17, -14), (-28, 30))]
+    return np.stack(waves, axis=2).astype(np.uint8)
+
+
+def test_everything_for_a_user_works_without_pytorch(tmp_path):
+    Image.fromarray(photo()).save(tmp_path / "photo.png")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert {path.suffix for path in tmp_path.iterdir()} == {".png", ".slim"}
+
+
+def test_a_golden_file_decodes_to_its_integers_and_pixels():
+    data, stored = (GOLDEN / "slim-2k.slim").read_bytes(), np.load(GOLDEN / "slim-2k.npz")
+    codec = slimcodec.load("slim-2k", backend="onnx")
+    symbols = codec.coder.read(bitstream.unpack(data))
+    for name in ("z", "index", "r"):
+        assert np.array_equal(getattr(symbols, name), stored[name])
+    pixels = np.asarray(codec.decompress(data))[::5, ::5].astype(int)
+    assert np.abs(pixels - stored["pixels"]).max() <= 1
+
+
+@needs_torch
+@pytest.mark.parametrize("size", [(64, 64), (70, 150), (1, 1)])
+def test_each_backend_reads_what_the_other_wrote(size):
+    picture = photo(*size)
+    codecs = [slimcodec.load("slim-2k", backend=backend) for backend in inference.BACKENDS]
+    files = [codec.compress(picture, quality=5) for codec in codecs]
+    for data in files:
+        symbols = [codec.coder.read(bitstream.unpack(data)) for codec in codecs]
+        assert all(np.array_equal(one, other) for one, other in zip(*symbols, strict=True))
+        one, other = (np.asarray(codec.decompress(data)).astype(int) for codec in codecs)
+        assert np.abs(one - other).max() <= 1
+    parts = [bitstream.unpack(data) for data in files]
+    assert parts[0].header == parts[1].header
+    assert abs(len(files[0]) - len(files[1])) <= max(8, len(files[0]) // 200)
+
+
+@needs_torch
+def test_a_big_picture_in_pieces_is_the_same_for_both():
+    picture = photo(1100, 1300)
+    onnx, torch = (slimcodec.load("slim-2k", backend=backend) for backend in inference.BACKENDS)
+    data = onnx.compress(picture, quality=2)
+    found = np.asarray(torch.decompress(data)).astype(int)
+    assert np.abs(found - np.asarray(onnx.decompress(data))).max() <= 1
+    error = np.square(found - picture).mean()
+    assert error < 30
+
+
+@needs_torch
+def test_effort_is_pytorchs_and_the_file_is_anyones():
+    codec = slimcodec.load("slim-2k", backend="onnx")
+    data = codec.compress(photo(), quality=4, effort=1)
+    assert codec.decompress(data).size == (150, 100)
+
+
+def test_what_onnx_cannot_do_is_said():
+    for wrong in ({"device": "cuda"}, {"precision": "bfloat16"}):
+        with pytest.raises(InvalidInput, match="backend onnx: runs on the CPU in float32"):
+            slimcodec.load("slim-2k", backend="onnx", **wrong)
+    with pytest.raises(InvalidInput, match="backend 'tensorrt': must be one of onnx, torch"):
+        slimcodec.load("slim-2k", backend="tensorrt")
+
+
+def test_a_model_without_graphs_is_for_pytorch():
+    with pytest.raises(InvalidModel, match="has no graphs for ONNX Runtime; PyTorch can run it"):
+        slimcodec.load(GOLDEN / "model", backend="onnx")
+
+
+@pytest.fixture
+def copied(tmp_path):
+    return Path(shutil.copytree(STUDENT, tmp_path / "model"))
+
+
+def refused(directory):
+    with pytest.raises(InvalidModel) as caught:
+        slimcodec.load(directory, backend="onnx").compress(photo())
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["g_s.onnx", "context.2.onnx", "weights.safetensors"])
+def test_damaged_files_are_named(copied, name):
+    path = copied / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert refused(copied) == f"{path}: its sha256 is not the one in model.json; the file is damaged or edited"
+    path.unlink()
+    assert refused(copied).startswith(f"{path}: cannot be read")
+
+
+def test_a_graph_that_is_none_is_named(copied):
+    (copied / "g_a.onnx").write_bytes(b"nothing")
+    info = json.loads((copied / "model.json").read_text())
+    info["graphs"]["g_a"] = hashlib.sha256(b"nothing").hexdigest()
+    (copied / "model.json").write_text(json.dumps(info))
+    assert refused(copied).startswith(f"{copied / 'g_a.onnx'}: ONNX Runtime cannot use it")
+
+
+@needs_torch
+def test_other_tables_take_the_graphs_away(copied, tmp_path):
+    """They say where weights are in a file that is then another."""
+    from slimcodec.codec import models
+
+    model = models.load(copied)
+    models.copy_with_tables(copied, tmp_path / "other", model.tables)
+    assert not list((tmp_path / "other").glob("*.onnx"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert slimcodec.load(tmp_path / "other").model.info.get("graphs") is None
