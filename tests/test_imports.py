@@ -21,7 +21,7 @@ PACKAGE = ROOT / "src/slimcodec"
 # What each module may import beside the standard library and `slimcodec` itself (the exceptions and the version).
 # Modules of the package are named folder/module. None: any, within what the other tests allow.
 ALLOWED = {
-    "__init__": {"codec/inference", "codec/files"},
+    "__init__": {"codec/inference", "codec/files", "codec/zoo"},
     "__main__": None,
     "pillow": {"PIL", "codec/atomic", "codec/files", "codec/bitstream", "codec/pictures"},
     "codec/__init__": set(),
@@ -35,10 +35,13 @@ ALLOWED = {
     "codec/complexity": {"codec/architecture", "codec/blocks", "codec/grid"},
     "codec/atomic": set(),
     "codec/json_files": set(),
-    "codec/zoo": {"codec/atomic", "codec/bitstream", "codec/architecture", "codec/complexity", "codec/json_files"},
-    "codec/models": {"torch", "safetensors", "codec/atomic", "codec/isolation", "codec/zoo"}
+    "codec/cards": {"codec/bitstream"},
+    "codec/hub": {"huggingface_hub"},
+    "codec/zoo": {"codec/atomic", "codec/architecture", "codec/complexity", "codec/json_files"}
+    | {"codec/cards", "codec/hub"},
+    "codec/models": {"torch", "safetensors", "codec/atomic", "codec/cards", "codec/isolation", "codec/zoo"}
     | {"codec/architecture", "codec/network", "codec/complexity"},
-    "codec/pictures": {"numpy", "PIL", "codec/depth", "codec/profiles"},
+    "codec/pictures": {"torch", "numpy", "PIL", "codec/depth", "codec/profiles"},
     "codec/depth": {"numpy", "PIL"},
     "codec/profiles": {"numpy", "PIL", "codec/bitstream"},
     "codec/files": {"PIL", "codec/atomic", "codec/inference", "codec/zoo", "codec/pictures", "codec/bitstream"},
@@ -59,15 +62,17 @@ ALLOWED = {
     "codec/refine": {"torch", "numpy", "codec/bitstream", "codec/grid", "codec/network", "codec/pictures"}
     | {"codec/quantise", "codec/transforms"},
     "codec/targets": {"codec/bitstream", "codec/encoding"},
+    "codec/batch": {"torch"},
     "codec/encoding": {"torch", "numpy", "codec/adapt", "codec/decoding", "codec/progress", "codec/heap"}
     | {"codec/isolation"}
     | {"codec/grid", "codec/network", "codec/bitstream", "codec/pictures", "codec/refine", "codec/symbols"}
     | {"codec/tiling", "codec/transforms"},
     "codec/decoding": {"numpy", "PIL", "codec/progress", "codec/heap", "codec/bitstream", "codec/pictures"}
     | {"codec/architecture", "codec/grid", "codec/symbols", "codec/transforms"},
-    "codec/inference": {"torch", "numpy", "PIL", "codec/encoding", "codec/decoding", "codec/progress"}
+    "codec/inference": {"torch", "numpy", "PIL", "codec/encoding", "codec/decoding", "codec/progress", "codec/batch"}
     | {"codec/bitstream", "codec/grid", "codec/models", "codec/isolation", "codec/network", "codec/pictures"}
-    | {"codec/quantise", "codec/refine", "codec/symbols", "codec/targets", "codec/transforms"},
+    | {"codec/quantise", "codec/symbols", "codec/targets", "codec/transforms", "codec/zoo"}
+    | {"codec/cards", "codec/hub"},
     "codec/progress": set(),
     "codec/heap": set(),
     "evaluation/__init__": {"evaluation/curves"},
@@ -185,6 +190,11 @@ def test_no_imports_go_round_in_a_circle():
 def test_hydra_stays_in_run_py_and_wandb_in_tracking(module):
     assert not imports(module) & RUN_ONLY
     assert ("wandb" in imports(module)) == (module == WANDB)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_hubs_library_stays_in_hub(module):
+    assert ("huggingface_hub" in imports(module)) == (module == "codec/hub")
 
 
 def test_run_py_leaves_wandb_to_tracking():

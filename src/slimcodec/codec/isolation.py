@@ -10,11 +10,12 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
-
-import torch
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import slimcodec
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 class _Setting(NamedTuple):
@@ -40,13 +41,23 @@ class _Setting(NamedTuple):
 class _MatmulPrecision:
     """`torch.set_float32_matmul_precision` as an attribute."""
 
-    precision = property(
-        lambda _: torch.get_float32_matmul_precision(), lambda _, value: torch.set_float32_matmul_precision(value)
-    )
+    @property
+    def precision(self) -> str:
+        import torch
+
+        return torch.get_float32_matmul_precision()
+
+    @precision.setter
+    def precision(self, value: str) -> None:
+        import torch
+
+        torch.set_float32_matmul_precision(value)
 
 
 def _settings() -> list[_Setting]:
     """oneDNN with real float32: in bfloat16, which some settings allow it, a picture has another file."""
+    import torch
+
     onednn: Any = torch.backends.mkldnn  # what is in it depends on the version
     settings = [_Setting(onednn, "enabled", (True,))] if onednn.is_available() else []
     if hasattr(onednn, "conv"):  # PyTorch 2.9
@@ -55,17 +66,19 @@ def _settings() -> list[_Setting]:
     return [*settings, _Setting(_MatmulPrecision(), "precision", ("highest",))]
 
 
-SETTINGS = _settings()
+SETTINGS: list[_Setting] | None = None  # found by the first call: `help(slimcodec)` must not wait for PyTorch
 _lock = threading.Lock()
 _calls = 0  # now in progress, in all threads
 _before: dict[int, Any] = {}  # number of a setting → what the first of them found
 
 
-def isolated(function: Callable) -> Callable:
+def isolated(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Run a function with gradients allowed, without autocast, and with `SETTINGS`; then all is as it was before."""
 
     @functools.wraps(function)
-    def call(*arguments: Any, **keywords: Any) -> Any:
+    def call(*arguments: Arguments.args, **keywords: Arguments.kwargs) -> Result:
+        import torch
+
         _go_on_after_fork()
         with contextlib.ExitStack() as stack:
             stack.enter_context(_own_settings())
@@ -82,12 +95,13 @@ def isolated(function: Callable) -> Callable:
 @contextlib.contextmanager
 def _own_settings() -> Iterator[None]:
     """The last call to end, of those in all threads, puts back what was there."""
-    global _calls
+    global _calls, SETTINGS
     with _lock:
         _calls += 1
+        settings = SETTINGS = _settings() if SETTINGS is None else SETTINGS
     try:
         with _lock:
-            for number, setting in enumerate(SETTINGS):
+            for number, setting in enumerate(settings):
                 if (found := setting.get()) not in setting.wanted:
                     _before.setdefault(number, found)
                     setting.set(setting.wanted[0])
@@ -97,12 +111,14 @@ def _own_settings() -> Iterator[None]:
             _calls -= 1
             if not _calls:
                 for number, value in _before.items():
-                    SETTINGS[number].restore(value)
+                    settings[number].restore(value)
                 _before.clear()
 
 
 def _go_on_after_fork() -> None:
     """OpenMP's threads do not survive a fork, and PyTorch would wait for them for ever: one thread needs no others."""
+    import torch
+
     if slimcodec.forked and torch.get_num_threads() > 1:
         torch.set_num_threads(1)
         warnings.warn(

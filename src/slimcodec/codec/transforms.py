@@ -31,6 +31,10 @@ TRANSFORM_TILE = 64  # latents: g_a and g_s take pieces of at most 1024 x 1024 p
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
 
+def automatic_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 class Transforms:
     """The integers of a file depend on neither `device` nor `precision`.
 
@@ -40,10 +44,11 @@ class Transforms:
     def __init__(self, model: Model, device: str | torch.device = "cpu", precision: str = "float32"):
         if precision not in PRECISIONS:
             raise InvalidInput(f"precision {precision!r}: must be one of {', '.join(PRECISIONS)}")
-        self.precision, self.directory = PRECISIONS[precision], model.directory
+        self.precision, self.precision_name = PRECISIONS[precision], precision
+        self.directory = model.directory
         self.model_hash = bytes.fromhex(model.sha256)[:HASH_BYTES]
         try:
-            self.device = torch.device(device)
+            self.device = torch.device(automatic_device() if device == "auto" else device)
             network = deepcopy(model.codec).eval().to(self.device).to(memory_format=torch.channels_last)
         except (RuntimeError, AssertionError) as error:
             raise InvalidInput(f"device {device}: cannot be used here ({str(error).splitlines()[0]})") from error

@@ -1,0 +1,36 @@
+"""Several pictures at a time, in threads: the networks and the entropy coder run outside Python's lock.
+
+Processes were no faster once they had started, and each takes a model and PyTorch of its own.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_threads(function: Callable[[Item], Result], items: Iterable[Item], jobs: int) -> Iterator[Result]:
+    """The function's results in the order of the items, `jobs` of them at a time. What it raises ends it all."""
+    if jobs == 1:
+        yield from map(function, items)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    import torch
+
+    # PyTorch counts its threads for each thread that calls it; more of them than cores would wait for each other.
+    threads = torch.get_num_threads()
+    share = max(1, threads // jobs)
+    pool = ThreadPoolExecutor(jobs, initializer=torch.set_num_threads, initargs=(share,))
+    try:
+        yield from pool.map(function, items)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        torch.set_num_threads(threads)  # for threads that others begin
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
