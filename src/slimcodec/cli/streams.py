@@ -5,6 +5,7 @@ import contextlib
 import io
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any, TextIO
 
@@ -53,10 +54,10 @@ def checked_streams() -> Iterator[None]:
 
 def require_streams(options: argparse.Namespace, closed: set[str]) -> None:
     """Raises InvalidInput when what was asked for needs a closed stream. Mere messages do without."""
-    sources, target = [*getattr(options, "inputs", []), getattr(options, "name", "")], getattr(options, "output", "")
+    sources, target = [*getattr(options, "inputs", []), getattr(options, "name", "")], getattr(options, "output", None)
     if "stdin" in closed and any(stands_for(name, 0) for name in sources):
         raise InvalidInput("stdin is closed; name a file to read")
-    if "stdout" in closed and (getattr(options, "prints", False) or stands_for(target, 1)):
+    if "stdout" in closed and (getattr(options, "prints", False) or stands_for(target or "", 1)):
         raise InvalidInput("stdout is closed, there is nowhere to write to")
 
 
@@ -122,5 +123,23 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
+_collecting = threading.local()
+
+
 def show_warning(message: Any, *_: Any, **__: Any) -> None:
-    complain(" ".join(str(message).split()))
+    line = " ".join(str(message).split())
+    collected = getattr(_collecting, "lines", None)
+    if collected is None:
+        complain(line)
+    else:
+        collected.append(line)
+
+
+@contextlib.contextmanager
+def collected_warnings() -> Iterator[list[str]]:
+    """What this thread is warned of, a line each: of several pictures at a time, each has its warnings by its line."""
+    _collecting.lines = lines = []
+    try:
+        yield lines
+    finally:
+        del _collecting.lines
