@@ -312,9 +312,10 @@ def test_verbose_says_what_it_took(tmp_path, photo, slim, codec, capsys):
 
 def test_a_psnr_out_of_reach_says_what_could_be(tmp_path, photo, capsys):
     assert run("compress", photo, tmp_path / "a.slim", "--psnr", "5") == 0
-    assert re.search(r"target_psnr_db 5: the lowest quality .* gives \d+\.\d\d dB here\n", capsys.readouterr().err)
+    assert re.search(r"slimcodec: --psnr 5: the lowest quality .* gives \d+\.\d\d dB here\n", capsys.readouterr().err)
     assert run("compress", photo, tmp_path / "b.slim", "--psnr", "99") == 2
-    assert re.search(r"the best quality .* gives \d.* dB here, the lowest \d.* dB\n", capsys.readouterr().err)
+    reach = r"--psnr 99: the best quality .* gives \d.* dB here, the lowest \d.* dB\n"
+    assert re.search(reach, capsys.readouterr().err)
 
 
 def test_a_bar_shows_on_a_terminal_alone(monkeypatch, capsys):
@@ -371,13 +372,7 @@ def test_models_lists_the_installed_ones_and_names_the_broken(installed, codec, 
     assert "students/mine" in printed.err and printed.err.count("\n") == 1
 
 
-NAMES_OF = {
-    "--effort": "effort",
-    "-q": "quality",
-    "--bpp": "target_bpp",
-    "--max-bytes": "max_bytes",
-    "--psnr": "target_psnr_db",
-}
+NAMES_OF = {"--effort": "effort", "-q": "quality", "--bpp": "--bpp", "--max-bytes": "--max-bytes", "--psnr": "--psnr"}
 OUT_OF_RANGE = [["--effort", "11"], ["--effort", "-1"], ["-q", "0.5"], ["-q", "9"], ["-q", "nan"]]
 OUT_OF_RANGE += [["--bpp", "0"], ["--max-bytes", "-5"], ["--psnr", "inf"]]
 HEAVY = "torch numpy numba PIL safetensors tqdm matplotlib scipy joblib plotly"

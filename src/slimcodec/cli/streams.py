@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import io
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from slimcodec.codec import atomic
 
 BAD_INPUT, STOPPED, NOBODY_READS = 2, 130, 141
 STREAM = "-"  # stdin as IN, stdout as OUT
+OPTIONS = {"target_bpp": "--bpp", "max_bytes": "--max-bytes", "target_psnr_db": "--psnr"}  # by their names in Python
 
 
 def open_closed_streams() -> set[str]:
@@ -120,14 +122,20 @@ def one_line(error: Exception) -> str:
     """What went wrong, in one line."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
-    return " ".join(str(error).split())
+    return _said(error)
+
+
+def _said(message: Any) -> str:
+    """In one line, and with the names that options have here."""
+    line = " ".join(str(message).split())
+    return re.sub(rf"\b({'|'.join(OPTIONS)})(?= )", lambda match: OPTIONS[match[0]], line)
 
 
 _collecting = threading.local()
 
 
 def show_warning(message: Any, *_: Any, **__: Any) -> None:
-    line = " ".join(str(message).split())
+    line = _said(message)
     collected = getattr(_collecting, "lines", None)
     if collected is None:
         complain(line)
