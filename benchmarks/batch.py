@@ -19,7 +19,7 @@ import torch
 import slimcodec
 from slimcodec.evaluation.photos import find_photos, open_photo
 
-ROUNDS = 3
+ROUNDS = 8
 
 
 def main() -> None:
@@ -38,8 +38,8 @@ def main() -> None:
         "decompress": lambda: [codec.decompress(data) for data in files],
         "decompress_batch": lambda: codec.decompress_batch(files),
     }
-    least = {name: [seconds(work) for _ in range(ROUNDS)] for name, work in found.items()}
-    milliseconds = {name: round(1000 * min(times) / len(photos), 1) for name, times in least.items()}
+    rounds = [{name: seconds(work) for name, work in found.items()} for _ in range(ROUNDS)]
+    milliseconds = {name: round(1000 * min(times[name] for times in rounds) / len(photos), 1) for name in found}
     for name, value in milliseconds.items():
         print(f"{name:20}{value:10.1f} ms a picture")
     if options.json:

@@ -1,6 +1,6 @@
-"""Several pictures at a time, in threads: the networks and the entropy coder run outside Python's lock.
+"""Several pictures at a time, in threads of one thread of PyTorch each: no core waits for another.
 
-Processes were no faster once they had started, and each takes a model and PyTorch of its own.
+Processes that have started are faster, but each takes seconds to start, and a model and PyTorch of its own.
 """
 
 import os
