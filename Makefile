@@ -9,7 +9,7 @@ INSTALL ?= $(BIN)/uv pip install --python $(BIN)/python
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 PARALLEL := -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test test-slow web figures docs lint clean
+.PHONY: demo test test-light test-slow web figures cards docs lint clean
 
 demo: .venv/.installed
 	$(BIN)/python run.py experiment=demo
@@ -36,6 +36,10 @@ web/node_modules: web/package-lock.json
 figures: .venv/.installed
 	$(BIN)/python -m slimcodec report results/kodak
 	cp results/kodak/figures/headline.png results/kodak/figures/psnr_rgb_db.png docs/figures/
+
+# The README.md of every model in students/ and teachers/, from its model.json.
+cards: .venv/.installed
+	$(BIN)/python -m slimcodec models --write-cards
 
 # The pages of docs/ as a site. make test builds it too.
 docs: .venv/.installed

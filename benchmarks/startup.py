@@ -17,7 +17,9 @@ PYTHON = sys.executable
 COMMANDS = {
     "python -c pass": [PYTHON, "-c", "pass"],
     "import slimcodec": [PYTHON, "-c", "import slimcodec"],
+    "slimcodec --version": [PYTHON, "-m", "slimcodec", "--version"],
     "slimcodec --help": [PYTHON, "-m", "slimcodec", "--help"],
+    "slimcodec compress, a value out of range": [PYTHON, "-m", "slimcodec", "compress", "a.jpg", "--effort", "11"],
     "run.py --help": [PYTHON, "run.py", "--help"],
     "run.py --cfg job": [PYTHON, "run.py", "--cfg", "job"],
     "run.py, a setting that there is not": [PYTHON, "run.py", "steps=3"],

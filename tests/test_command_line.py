@@ -1,11 +1,15 @@
 """The command line: what it writes, what it says about bad input, and its exit codes."""
 
+import argparse
 import io
 import json
 import os
+import re
 import shlex
+import shutil
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -13,7 +17,8 @@ import pytest
 from PIL import Image
 
 from slimcodec import InvalidInput
-from slimcodec.cli import VERBS, files, main
+from slimcodec.cli import VERBS, files, main, read_options
+from slimcodec.cli.plan import Job, Plan, plan, split
 from slimcodec.codec import atomic, inference, models, zoo
 
 
@@ -120,7 +125,7 @@ def test_stdin_and_stdout(slim, photo, codec, capsysbinary, monkeypatch):
 def test_a_terminal_is_no_place_for_a_picture(photo, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     with pytest.raises(InvalidInput, match="not for a terminal"):
-        files.plan([str(photo)], "-", ".slim")
+        plan(read_options(["compress", str(photo), "-"]))
 
 
 # --- several --------------------------------------------------------------------------------------------------------
@@ -152,18 +157,165 @@ def test_what_would_overwrite_is_refused_before_any_work(tmp_path, photo, small,
     twin = tmp_path / "other/photo.jpg"
     Image.open(photo).save(twin)
     before = small.read_bytes()
+    slim = tmp_path / "photo.slim"
+    slim.write_bytes(b"kept")
     for arguments, named in (
         (["compress", photo, twin, tmp_path / "slim"], "both"),
-        (["compress", photo, small], "is there already and no .slim file"),  # a forgotten OUT
-        (["compress", photo, twin, small], "is not a folder"),
-        (["compress", photo, photo], "is an input as well"),
+        (["compress", photo, twin, "-o", small], "is not a folder"),
+        (["compress", photo, small, tmp_path / "third.png"], "third.png: is not there"),
+        (["compress", photo, photo], "is named twice"),
+        (["compress", photo, "-o", photo], "does not make a file that ends in .png"),
         (["compress", photo, small, "-"], "stdout is for one picture"),
         (["compress", "-", photo, tmp_path / "slim"], "stdin has no name"),
+        (["compress", photo], "photo.slim: is there already; --force"),
+        (["compress", photo, slim], "photo.slim: is there already; --force"),
+        (["compress", small, photo], "photo.slim: is there already; --force"),
+        (["decompress", slim], "photo.png: is there already; --force"),
+        (["decompress", slim, "-o", tmp_path / "other/photo.jpg"], "photo.jpg: is there already"),
+        (["compress", photo, tmp_path / "a.webp"], "does not make a file that ends in .webp"),
+        (["compress", photo, tmp_path / "a"], "does not make a file; end OUT in .slim"),
+        (["decompress", slim, slim], "is named twice"),
+        (["decompress", slim, tmp_path / "b.slim"], "decompress makes pictures"),
+        (["compress", tmp_path], f"{tmp_path}: is a folder; --recursive"),
     ):
         assert run(*arguments) == 2
         printed = capsys.readouterr()
         assert printed.out == "" and printed.err.count("\n") == 1 and named in printed.err
-    assert small.read_bytes() == before and names(tmp_path) == ["other", "photo.png", "small.png"]
+    assert small.read_bytes() == before and slim.read_bytes() == b"kept"
+    assert names(tmp_path) == ["other", "photo.png", "photo.slim", "small.png"]
+
+
+@pytest.fixture
+def tree(tmp_path, photo, small):
+    """Two pictures of one name in two folders, and what is no picture."""
+    for folder in ("a", "b/c"):
+        (tmp_path / "tree" / folder).mkdir(parents=True)
+    shutil.copy(photo, tmp_path / "tree/a/photo.png")
+    shutil.copy(small, tmp_path / "tree/b/c/photo.PNG")
+    (tmp_path / "tree/a/notes.txt").write_text("no picture")
+    (tmp_path / "tree/a/.hidden.png").write_text("no picture")
+    return tmp_path / "tree"
+
+
+def below(folder, suffix):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob(f"*{suffix}"))
+
+
+def test_folders_keep_their_tree(tmp_path, tree, capsys):
+    slim, back = tmp_path / "slim", tmp_path / "back"
+    assert run("compress", "-r", tree, slim, "-q", "2") == 0
+    assert below(slim, ".slim") == ["a/photo.slim", "b/c/photo.slim"]
+    skipped = f"slimcodec: {tree}/a/notes.txt: skipped, by its suffix it is no picture\n"
+    assert capsys.readouterr().err == skipped
+    assert run("decompress", slim, "--recursive", "-o", back, "--quiet") == 0
+    assert below(back, ".png") == ["a/photo.png", "b/c/photo.png"] and capsys.readouterr() == ("", "")
+    assert run("compress", "-r", tree, "--quiet") == 0  # beside the pictures
+    assert below(tree, ".slim") == ["a/photo.slim", "b/c/photo.slim"]
+    assert run("compress", "-r", tree, "--quiet") == 2
+    assert "is there already, and 1 more; --force" in capsys.readouterr().err
+    (tree / "a/photo.slim").unlink()
+    before = (tree / "b/c/photo.slim").stat()
+    assert run("compress", "-r", tree, "--no-clobber") == 0
+    printed = capsys.readouterr()
+    assert printed.out.count("\n") == 1 and f"{tree}/b/c/photo.slim: is there already, left alone" in printed.err
+    assert (tree / "b/c/photo.slim").stat() == before
+    (tmp_path / "empty").mkdir()
+    assert run("compress", "-r", tmp_path / "empty") == 2 and "holds no picture" in capsys.readouterr().err
+
+
+def test_without_out_a_file_is_beside_the_picture(tmp_path, photo, small, slim, codec):
+    slim.unlink()
+    assert run("compress", photo, small, "-q", "5.5") == 0
+    assert names(tmp_path) == ["photo.png", "photo.slim", "small.png", "small.slim"]
+    assert slim.read_bytes() == codec.compress(photo, 5.5)
+    photo.unlink()
+    assert run("decompress", slim) == 0
+    assert np.array_equal(np.asarray(Image.open(photo)), np.asarray(codec.decompress(slim.read_bytes())))
+    assert run("compress", photo, slim, "-f", "-q", "3") == 0 and slim.read_bytes() == codec.compress(photo, 3)
+
+
+@pytest.mark.parametrize(
+    "suffix, format", [("jpg", "JPEG"), ("webp", "WEBP"), ("avif", "AVIF"), ("tif", "TIFF"), ("PNG", "PNG")]
+)
+def test_decompress_writes_what_the_suffix_says(tmp_path, slim, suffix, format):
+    assert run("decompress", slim, tmp_path / f"out.{suffix}") == 0
+    assert Image.open(tmp_path / f"out.{suffix}").format == format
+
+
+def test_which_name_is_out(tmp_path, photo, small, slim):
+    photo, small, slim, none, folder = map(str, (photo, small, slim, tmp_path / "none", tmp_path))
+    for compresses, given, output, expected in (
+        (True, [photo], None, ([photo], None)),
+        (True, [photo, slim], None, ([photo], slim)),
+        (True, [photo, small], None, ([photo, small], None)),  # as gzip: both
+        (True, [photo, small, none], None, ([photo, small], none)),
+        (True, [photo, folder], None, ([photo], folder)),
+        (True, [photo, "-"], None, ([photo], "-")),
+        (True, [photo, "/dev/null"], None, ([photo], "/dev/null")),
+        (True, [photo, slim], none, ([photo, slim], none)),
+        (True, ["-"], None, (["-"], "-")),
+        (False, [slim, photo], None, ([slim], photo)),
+        (False, [slim, slim], None, ([slim, slim], None)),
+    ):
+        assert split(given, output, compresses=compresses) == expected, given
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_several_at_a_time_say_the_same(tmp_path, photo, small, pictures, capsys, jobs):
+    """In the order of the names; a warning stands before its picture's line."""
+    deep = tmp_path / "deep.png"
+    Image.fromarray(np.full((16, 16), 40_000, np.uint16)).save(deep)
+    (tmp_path / "text.png").write_text("not a picture")
+    sources = [photo, deep, tmp_path / "text.png", small]
+    assert run("compress", *sources, "-o", tmp_path / "out", "-j", jobs) == 2
+    printed = capsys.readouterr()
+    lines = [line.split(": ")[0] for line in printed.out.splitlines()]
+    assert lines == [f"{tmp_path}/out/{name}.slim" for name in ("photo", "deep", "small")]
+    first, second = printed.err.splitlines()
+    assert first == f"slimcodec: {deep}: has 16 bits a channel, rounded to 8" and "text.png: is not a pic" in second
+    assert run("compress", *sources, "-o", tmp_path / "out", "-j", jobs, "--quiet", "--force") == 2
+    assert capsys.readouterr() == ("", f"{second}\n")
+
+
+def test_ctrl_c_ends_several_at_a_time(tmp_path, photo, small, monkeypatch, capsys):
+    """The others stop where they next say how far they are."""
+    started = threading.Event()
+
+    def compress(self, picture, progress, **_):
+        if picture.size == (31, 17):
+            started.wait(10)
+            raise KeyboardInterrupt
+        started.set()
+        for _ in range(1000):
+            progress(0.5)
+            time.sleep(0.01)
+        pytest.fail("went on")
+
+    monkeypatch.setattr(inference.Codec, "compress", compress)
+    begin = time.monotonic()
+    assert run("compress", small, photo, "-j", "2") == 130
+    for thread in set(threading.enumerate()) - {threading.current_thread()}:
+        thread.join(1)
+    assert time.monotonic() - begin < 5 and names(tmp_path) == ["photo.png", "small.png"]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_verbose_says_what_it_took(tmp_path, photo, slim, codec, capsys):
+    assert run("compress", photo, tmp_path / "a.slim", "-q", "5.5", "-v") == 0
+    decoded = np.asarray(codec.decompress(slim.read_bytes())).astype(float)
+    psnr_db = 10 * np.log10(255**2 / np.square(decoded - np.asarray(Image.open(photo))).mean())
+    numbers = rf"quality 5\.5, PSNR {psnr_db:.2f} dB, \d+\.\d\d s, \d+\.\d\d MP/s\n"
+    assert re.search(numbers, capsys.readouterr().out)
+    assert run("decompress", slim, tmp_path / "a.png", "-v") == 0
+    assert re.search(r"130x100 RGB, \d+\.\d\d s, \d+\.\d\d MP/s\n", capsys.readouterr().out)
+
+
+def test_a_psnr_out_of_reach_says_what_could_be(tmp_path, photo, capsys):
+    assert run("compress", photo, tmp_path / "a.slim", "--psnr", "5") == 0
+    assert re.search(r"slimcodec: --psnr 5: the lowest quality .* gives \d+\.\d\d dB here\n", capsys.readouterr().err)
+    assert run("compress", photo, tmp_path / "b.slim", "--psnr", "99") == 2
+    reach = r"--psnr 99: the best quality .* gives \d.* dB here, the lowest \d.* dB\n"
+    assert re.search(reach, capsys.readouterr().err)
 
 
 def test_a_bar_shows_on_a_terminal_alone(monkeypatch, capsys):
@@ -173,12 +325,12 @@ def test_a_bar_shows_on_a_terminal_alone(monkeypatch, capsys):
             progress(share)
         return "done"
 
-    jobs = [files.Job("a", "b"), files.Job("c", "d")]
-    assert files.do_each(jobs, work) == 0
+    jobs, options = Plan([Job("a", "b"), Job("c", "d")], []), argparse.Namespace(quiet=False, jobs=1)
+    assert files.do_each(jobs, work, options) == 0
     assert capsys.readouterr() == ("b: done\nd: done\n", "")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setattr(files, "BAR_AFTER_SECONDS", 0)
-    assert files.do_each(jobs, work) == 0
+    assert files.do_each(jobs, work, options) == 0
     printed = capsys.readouterr()
     assert printed.out == "b: done\nd: done\n" and "75%" in printed.err
 
@@ -220,24 +372,34 @@ def test_models_lists_the_installed_ones_and_names_the_broken(installed, codec, 
     assert "students/mine" in printed.err and printed.err.count("\n") == 1
 
 
-NAMES = [verb.__name__.rpartition(".")[2] for verb in VERBS]
+NAMES_OF = {"--effort": "effort", "-q": "quality", "--bpp": "--bpp", "--max-bytes": "--max-bytes", "--psnr": "--psnr"}
+OUT_OF_RANGE = [["--effort", "11"], ["--effort", "-1"], ["-q", "0.5"], ["-q", "9"], ["-q", "nan"]]
+OUT_OF_RANGE += [["--bpp", "0"], ["--max-bytes", "-5"], ["--psnr", "inf"]]
 HEAVY = "torch numpy numba PIL safetensors tqdm matplotlib scipy joblib plotly"
 
 
-def test_looking_imports_no_library(slim, tmp_path):
+def test_looking_and_values_out_of_range_import_no_library(slim, model_directory):
     script = f"""
 import sys
 from slimcodec.cli import main
 codes = main(["info", sys.argv[1]]), main(["models"])
+for wrong in {OUT_OF_RANGE}:
+    assert main(["compress", "photo.png", "--model", sys.argv[2], *wrong]) == 2
+assert main(["evaluate", "photos", "--out", "study", "--effort", "11"]) == 2
 print(codes, sorted(set("{HEAVY}".split()) & set(sys.modules)), file=sys.stderr)
 """
-    done = subprocess.run([sys.executable, "-c", script, slim], capture_output=True, text=True, timeout=20)
-    assert done.stderr == "(0, 0) []\n"
+    done = subprocess.run(
+        [sys.executable, "-c", script, slim, model_directory], capture_output=True, text=True, timeout=20
+    )
+    *refusals, last = done.stderr.splitlines()
+    assert last == "(0, 0) []" and len(refusals) == len(OUT_OF_RANGE) + 1, done.stderr
+    for line, (option, value) in zip(refusals, [*OUT_OF_RANGE, ["--effort", "11"]], strict=True):
+        assert value in line and "must be" in line and NAMES_OF[option] in line
 
 
 def test_help_and_typos_import_no_library():
     """A verb imports what it needs when it runs: what `slimcodec --help` imports, every command would wait for."""
-    tried = [["--help"], ["--version"], ["compres"], *([verb, flag] for verb in NAMES for flag in ("--help", "--typo"))]
+    tried = [["--help"], ["--version"], ["compres"], *([verb, flag] for verb in VERBS for flag in ("--help", "--typo"))]
     script = f"""
 import contextlib, os, sys
 from slimcodec.cli import main
@@ -251,7 +413,40 @@ with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), cont
 print(codes, sorted(set("{HEAVY}".split()) & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20)
-    assert (done.stdout, done.stderr) == (f"{[0, 0, 2] + [0, 2] * len(NAMES)} []\n", "")
+    assert (done.stdout, done.stderr) == (f"{[0, 0, 2] + [0, 2] * len(VERBS)} []\n", "")
+
+
+BASH = """
+source "$1"
+COMP_WORDS=(slimcodec compress --eff); COMP_CWORD=2
+_shtab_slimcodec slimcodec --eff compress; echo "${COMPREPLY[@]}"
+COMP_WORDS=(slimcodec dec); COMP_CWORD=1
+_shtab_slimcodec slimcodec dec slimcodec; echo "${COMPREPLY[@]}"
+COMP_WORDS=(slimcodec compress pho); COMP_CWORD=2
+_shtab_slimcodec slimcodec pho compress; echo "${COMPREPLY[@]}"
+"""
+FISH = """
+source $argv[1]
+for line in "slimcodec compress --eff" "slimcodec dec" "slimcodec compress pho"
+    echo (complete -C"$line" | string match -r "^[^[:space:]]+")
+end
+"""
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_verbs_options_and_files(tmp_path, photo, capsys, shell):
+    assert run("completion", shell) == 0
+    script = tmp_path / "script"
+    script.write_text(capsys.readouterr().out)
+    assert all(verb in script.read_text() for verb in VERBS)
+    if not shutil.which(shell):
+        pytest.skip(f"no {shell} here")
+    if shell == "zsh":  # it completes at a terminal alone
+        assert subprocess.run(["zsh", "-n", script], timeout=20).returncode == 0
+        return
+    arguments = ["bash", "--norc", "-c", BASH, "bash", script] if shell == "bash" else ["fish", "-c", FISH, script]
+    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=20)
+    assert done.stdout.splitlines() == ["--effort", "decompress", "photo.png"], done.stderr
 
 
 # --- what goes wrong ------------------------------------------------------------------------------------------------
@@ -292,9 +487,13 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, photo, slim, capsys):
 @pytest.mark.parametrize(
     "arguments, named",
     [
-        ("compress a.png", "OUT"),
+        ("compress", "IN"),
         ("compress a.png a.slim -q 3 --bpp 1", "not allowed with"),
-        ("compress a.png a.slim --colour", "--colour"),
+        ("compress a.png a.slim --colour", "usage: slimcodec compress"),
+        ("compress a.png a.slim --colour", "unrecognized arguments: --colour"),
+        ("compress a.png -f -n", "not allowed with"),
+        ("compress a.png -j 0", "is not a whole number from 1"),
+        ("decompress a.slim --region 0,0,0,1", "no part of a picture"),
         ("compress a.png a.slim -q good", "good"),
         ("decompress a.slim a.png --region 1,2,3", "X,Y,W,H"),
         ("compress a.png a.slim --max-pixels 0", "--max-pixels"),
@@ -494,6 +693,6 @@ def test_another_name_of_the_input_is_an_input_as_well(tmp_path, photo, capsys):
 def test_what_may_not_be_written_is_refused_in_one_line(photo, slim, capsys):
     before = slim.read_bytes()
     slim.chmod(0o444)
-    assert run("compress", photo, slim) == 2
+    assert run("compress", photo, slim, "--force") == 2
     reason = "may not be written to; change its mode or name another target"
     assert capsys.readouterr() == ("", f"slimcodec: {slim}: {reason}\n") and slim.read_bytes() == before

@@ -39,7 +39,7 @@ def student(name, teacher_name):
     )
 
 
-SHIPPED = {path.name: Architecture.from_dict(zoo.read_description(path)["architecture"]) for path in zoo.list_models()}
+SHIPPED = {path.name: Architecture.from_dict(zoo.read_description(path)["architecture"]) for path in zoo.directories()}
 ARCHITECTURES = (
     SHIPPED
     | {name: Architecture.from_dict(values) for name, values in VARIANTS.items()}

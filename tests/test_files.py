@@ -48,8 +48,9 @@ def test_files_hold_what_the_codec_makes(tmp_path, photo, codec):
     done = compress_file(photo, tmp_path / "out.slim", model=codec, quality=5.5)
     data = (tmp_path / "out.slim").read_bytes()
     assert data == codec.compress(Image.open(photo), 5.5)
-    assert done == (len(data), 130, 100, 5.5) and done.bpp == 8 * len(data) / 13000
-    assert decompress_file(tmp_path / "out.slim", tmp_path / "out.png", model=codec) == (130, 100, "RGB")
+    assert done[:4] == (len(data), 130, 100, 5.5) and done.bpp == 8 * len(data) / 13000
+    assert done.seconds > 0 and done.psnr_db is None
+    assert decompress_file(tmp_path / "out.slim", tmp_path / "out.png", model=codec)[:3] == (130, 100, "RGB")
     decoded = Image.open(tmp_path / "out.png")
     assert np.array_equal(np.asarray(decoded), np.asarray(codec.decompress(data)))
     for key in ("icc_profile", "exif"):

@@ -255,11 +255,11 @@ codec = slimcodec.load(model)
 
 
 def compress(to):
-    return main(["compress", str(photo), str(to), "--model", model])
+    return main(["compress", str(photo), str(to), "--force", "--model", model])
 
 
 def decompress(to):
-    return main(["decompress", str(slim), str(to), "--model", model])
+    return main(["decompress", str(slim), str(to), "--force", "--model", model])
 
 
 def child(work, delay=None):

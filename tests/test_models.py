@@ -292,7 +292,7 @@ def installed(model_directory, tmp_path, monkeypatch):
 def test_models_are_found_by_name(installed, tmp_path, monkeypatch):
     assert models.load("slim").directory == installed / "students/slim"
     assert inference.load("large").model.directory == installed / "teachers/large"
-    assert [path.name for path in zoo.list_models()] == ["slim", "large"]  # and not the half-written one
+    assert [path.name for path in zoo.directories()] == ["slim", "large"]  # and not the half-written one
     monkeypatch.chdir(tmp_path)
     (tmp_path / "slim").mkdir()  # a folder that happens to bear the name hides nothing
     assert zoo.find("slim") == installed / "students/slim"

@@ -44,13 +44,13 @@ def slim(tmp_path, photo, codec):
 
 
 def test_opening_reads_the_header_and_loading_decodes(slim, codec, monkeypatch):
-    decode = slimcodec.pillow.decode
-    monkeypatch.setattr(slimcodec.pillow, "decode", lambda *_, **__: pytest.fail("decoded"))
+    decompress = slimcodec.pillow.decompress
+    monkeypatch.setattr(slimcodec.pillow, "decompress", lambda *_, **__: pytest.fail("decoded"))
     with Image.open(slim) as picture:
         assert (picture.format, picture.size, picture.mode) == ("SLIM", (130, 100), "RGB")
         assert picture.get_format_mimetype() == Image.MIME["SLIM"] == "image/x-slim"
         assert picture.info["icc_profile"] == PROFILE
-        monkeypatch.setattr(slimcodec.pillow, "decode", decode)
+        monkeypatch.setattr(slimcodec.pillow, "decompress", decompress)
         picture.load()
     assert np.array_equal(np.asarray(picture), np.asarray(codec.decompress(slim.read_bytes())))
     assert picture.format == "SLIM" and picture.rotate(90, expand=True).size == (100, 130)
@@ -59,8 +59,9 @@ def test_opening_reads_the_header_and_loading_decodes(slim, codec, monkeypatch):
 @pytest.mark.parametrize("opened", [Path, lambda path: io.BytesIO(path.read_bytes())], ids=["path", "bytes"])
 def test_threads_may_share_an_image_that_is_not_loaded_yet(slim, codec, opened, monkeypatch):
     """Whichever comes first decodes, once; the others get its pixels."""
-    decode, calls = slimcodec.pillow.decode, []
-    monkeypatch.setattr(slimcodec.pillow, "decode", lambda *given, **more: calls.append(1) or decode(*given, **more))
+    decode, calls = slimcodec.pillow.decompress, []
+    counted = lambda *given, **more: calls.append(1) or decode(*given, **more)  # noqa: E731
+    monkeypatch.setattr(slimcodec.pillow, "decompress", counted)
     expected = codec.decompress(slim.read_bytes())
     uses = (
         lambda image: np.array_equal(image, expected),
@@ -222,7 +223,7 @@ def test_loading_follows_pillows_limit(slim, monkeypatch):
     with pytest.warns(Image.DecompressionBombWarning):
         Image.open(slim).load()
     limits = []
-    monkeypatch.setattr(slimcodec.pillow, "decode", lambda data, *, max_pixels, **_: limits.append(max_pixels))
+    monkeypatch.setattr(slimcodec.pillow, "decompress", lambda data, *, max_pixels, **_: limits.append(max_pixels))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     with pytest.raises(AttributeError):  # of the None that stands for a picture
         Image.open(slim).load()

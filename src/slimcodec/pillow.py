@@ -16,7 +16,7 @@ from PIL import Image, ImageFile
 from slimcodec import InvalidFile
 from slimcodec.codec import bitstream
 from slimcodec.codec.atomic import write_all, writing
-from slimcodec.codec.files import decode, encode, mode_of
+from slimcodec.codec.files import compress, decompress, mode_of
 from slimcodec.codec.pictures import MAX_SIDE, metadata
 
 FORMAT, MIME_TYPE = "SLIM", "image/x-slim"
@@ -53,7 +53,7 @@ class SlimImageFile(ImageFile.ImageFile):
         if self._im is not None or self.fp is None:
             return
         self.fp.seek(0)
-        picture = decode(self.fp.read(), max_pixels=_max_pixels(), allow_partial=ImageFile.LOAD_TRUNCATED_IMAGES)
+        picture = decompress(self.fp.read(), max_pixels=_max_pixels(), allow_partial=ImageFile.LOAD_TRUNCATED_IMAGES)
         self.readonly = picture.readonly
         self.im = picture.im  # last, for now it is loaded
         if self._exclusive_fp:
@@ -92,7 +92,7 @@ def _save(image: Image.Image, file: BinaryIO, filename: str | bytes) -> None:
     if profiles:  # Pillow's way to save others than those that the picture came with
         image = image.copy()
         image.info |= {key: value.tobytes() if hasattr(value, "tobytes") else value for key, value in profiles.items()}
-    write_all(file, encode(image, **{name: given[name] for name in SETTINGS if name in given}))
+    write_all(file, compress(image, **{name: given[name] for name in SETTINGS if name in given}))
 
 
 def _whole_or_none(save: Any) -> Any:

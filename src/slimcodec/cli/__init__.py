@@ -1,4 +1,4 @@
-"""The command line: slimcodec compress | decompress | info | models | evaluate | anchors | report | shards | export.
+"""The command line: slimcodec VERB, with a file for each of VERBS.
 
 Exit codes: 0 done, 1 our fault, 2 bad input, 130 stopped by Ctrl-C, 141 nobody read to the end of what was written.
 """
@@ -6,14 +6,15 @@ Exit codes: 0 done, 1 our fault, 2 bad input, 130 stopped by Ctrl-C, 141 nobody 
 import argparse
 import sys
 import warnings
+from collections.abc import Iterable
+from importlib import import_module
 
 from slimcodec import SlimcodecError, __version__
-from slimcodec.cli import anchors, compress, decompress, evaluate, export, info, models, report, shards
+from slimcodec.cli.plan import split
 from slimcodec.cli.streams import (
     BAD_INPUT,
     NOBODY_READS,
     STOPPED,
-    STREAM,
     checked_streams,
     complain,
     flushed,
@@ -23,7 +24,9 @@ from slimcodec.cli.streams import (
     show_warning,
 )
 
-VERBS = compress, decompress, info, models, evaluate, anchors, report, shards, export
+VERBS = (
+    "compress", "decompress", "info", "models", "evaluate", "anchors", "report", "shards", "export", "completion"
+)  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,8 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run_verb(arguments: list[str] | None, closed: set[str]) -> int:
-    options = read_options(arguments)
     try:
+        options = read_options(sys.argv[1:] if arguments is None else arguments)
         require_streams(options, closed)
         with warnings.catch_warnings():
             warnings.showwarning = show_warning
@@ -53,22 +56,25 @@ def run_verb(arguments: list[str] | None, closed: set[str]) -> int:
         return STOPPED
 
 
-def read_options(arguments: list[str] | None) -> argparse.Namespace:
-    """argparse's, but options may also stand between the INs and OUT."""
-    parser = build_parser()
-    options, more = parser.parse_known_args(arguments)
-    options.arguments = sys.argv[1:] if arguments is None else arguments
-    if more and (not hasattr(options, "inputs") or any(m.startswith("-") and m != STREAM for m in more)):
-        parser.error(f"unrecognized arguments: {' '.join(more)}")
-    if more:
-        *options.inputs, options.output = [*options.inputs, options.output, *more]
+def read_options(arguments: list[str]) -> argparse.Namespace:
+    """A verb's own parser reads what follows: its usage is the one that helps. Options may stand between names."""
+    name, *rest = arguments or [""]
+    if name not in VERBS:
+        build_parsers()[0].parse_args(arguments)  # --help, --version, or an error
+    options: argparse.Namespace = build_parsers([name])[1][name].parse_intermixed_args(rest)
+    options.arguments = arguments
+    if hasattr(options, "compresses"):
+        options.inputs, options.output = split(options.inputs, options.output, compresses=options.compresses)
     return options
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parsers(
+    names: Iterable[str] = VERBS,
+) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """That of the command line, and those of its verbs. A verb that is not among the names is not even imported."""
     parser = argparse.ArgumentParser(prog="slimcodec", description="Learned image compression with a slim decoder.")
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    for verb in VERBS:
-        verb.add(verbs)
-    return parser
+    for name in names:
+        import_module(f"slimcodec.cli.{name}").add(verbs)
+    return parser, verbs.choices

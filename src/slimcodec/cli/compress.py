@@ -4,19 +4,24 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from slimcodec.cli.files import do_each, plan
-from slimcodec.cli.options import add_files, add_max_pixels, add_model, add_verb
-from slimcodec.codec import bitstream, zoo
+from slimcodec.cli.files import do_each
+from slimcodec.cli.options import add_files, add_max_pixels, add_model, add_verb, speed
+from slimcodec.cli.plan import plan
+from slimcodec.codec import targets, zoo
 
+TARGETS = "quality", "target_bpp", "max_bytes", "target_psnr_db"
 EXAMPLES = """examples:
-  slimcodec compress photo.jpg photo.slim -q 5
-  slimcodec compress *.jpg slim/ --bpp 0.5 --effort 5
+  slimcodec compress photo.jpg                 writes photo.slim
+  slimcodec compress photo.jpg small.slim -q 2
+  slimcodec compress *.jpg -o slim/ --bpp 0.5 --effort 5
+  slimcodec compress -r photos/ -o slim/ -j 4
   cat photo.png | slimcodec compress - - --strip > photo.slim"""
 
 
 def add(verbs: Any) -> None:
     verb = add_verb(verbs, "compress", run, help="pictures → .slim", examples=EXAMPLES)
-    add_files(verb, "a picture of any kind that Pillow reads; - is stdin", "a .slim file, a folder, or - for stdout")
+    inputs, output = "a picture of any kind that Pillow reads, - for stdin", "a .slim file, a folder, or - for stdout"
+    add_files(verb, inputs, output, compresses=True)
     target = verb.add_mutually_exclusive_group()
     target.add_argument(
         "-q", "--quality", type=float, metavar="Q", help="1 (smallest) to 8 (best), fractions too; default 4"
@@ -27,19 +32,21 @@ def add(verbs: Any) -> None:
     verb.add_argument("--effort", type=int, default=0, metavar="E", help="0 (fast, default) to 10 (smaller files)")
     verb.add_argument("--strip", action="store_true", help="leave out the colour profile, EXIF and XMP")
     add_max_pixels(verb, None, "179 million, Pillow's limit")
-    add_model(verb, "the only student there is")
+    add_model(verb, zoo.DEFAULT_STUDENT)
 
 
 def run(options: argparse.Namespace) -> int:
+    model = zoo.find(options.model) if options.model else zoo.default_student()
+    wanted = {name: getattr(options, name) for name in TARGETS}
+    targets.wish(zoo.describe(model).architecture.rungs, **wanted)  # before anything is loaded
+    settings = {name: getattr(options, name) for name in ("strip", "device", "max_pixels")}
+    settings |= {name: value for name, value in wanted.items() if value is not None}
+    settings |= {"effort": targets.checked_effort(options.effort), "measure_psnr": options.verbose}
     from slimcodec import compress_file
-
-    model = options.model or zoo.default_student()
-    settings = {name: getattr(options, name) for name in ("effort", "strip", "device", "max_pixels")}
-    targets = {name: getattr(options, name) for name in ("quality", "target_bpp", "max_bytes", "target_psnr_db")}
-    settings |= {name: value for name, value in targets.items() if value is not None}
 
     def work(source: Any, target: Any, progress: Callable[[float], None]) -> str:
         done = compress_file(source, target, model=model, progress=progress, **settings)
-        return f"{done.bytes:,} bytes, {done.bpp:.3f} bpp, quality {done.quality:g}"
+        line = f"{done.bytes:,} bytes, {done.bpp:.3f} bpp, quality {done.quality:g}"
+        return f"{line}, PSNR {done.psnr_db:.2f} dB, {speed(done)}" if options.verbose else line
 
-    return do_each(plan(options.inputs, options.output, bitstream.EXTENSION), work)
+    return do_each(plan(options), work, options)

@@ -4,19 +4,22 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from slimcodec.cli.files import do_each, plan
-from slimcodec.cli.options import add_files, add_max_pixels, add_model, add_verb, count, region
+from slimcodec.cli.files import do_each
+from slimcodec.cli.options import add_files, add_max_pixels, add_model, add_verb, count, region, speed
+from slimcodec.cli.plan import plan
 from slimcodec.codec import bitstream
 
 EXAMPLES = """examples:
-  slimcodec decompress photo.slim photo.png
-  slimcodec decompress *.slim pictures/
+  slimcodec decompress photo.slim              writes photo.png
+  slimcodec decompress photo.slim photo.webp   without loss; photo.jpg at quality 95
+  slimcodec decompress -r slim/ -o pictures/
   slimcodec decompress huge.slim corner.png --region 0,0,640,480"""
 
 
 def add(verbs: Any) -> None:
     verb = add_verb(verbs, "decompress", run, help=".slim → pictures", examples=EXAMPLES)
-    add_files(verb, "a .slim file; - is stdin", "a picture of any kind that Pillow writes, a folder, or - for stdout")
+    inputs, output = "a .slim file, - for stdin", "a picture of any kind that Pillow writes, a folder, or - for stdout"
+    add_files(verb, inputs, output, compresses=False)
     verb.add_argument("--region", type=region, metavar="X,Y,W,H", help="only this part, in pixels")
     verb.add_argument(
         "--partial", action="store_true", dest="allow_partial", help="decode what there is of a truncated file"
@@ -42,6 +45,7 @@ def run(options: argparse.Namespace) -> int:
 
     def work(source: Any, target: Any, progress: Callable[[float], None]) -> str:
         done = decompress_file(source, target, progress=progress, **settings)
-        return f"{done.width}x{done.height} {done.mode}"
+        line = f"{done.width}x{done.height} {done.mode}"
+        return f"{line}, {speed(done)}" if options.verbose else line
 
-    return do_each(plan(options.inputs, options.output, ".png"), work)
+    return do_each(plan(options), work, options)

@@ -7,6 +7,7 @@ from typing import Any
 from slimcodec import InvalidInput
 from slimcodec.cli.options import add_verb
 from slimcodec.cli.studies import add_study, extra_packages, find_rivals, measure
+from slimcodec.codec.targets import checked_effort
 
 EXAMPLES = """examples:
   slimcodec evaluate photos/ --model slim-2k --out study/
@@ -33,6 +34,7 @@ def add(verbs: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    checked_effort(options.effort)
     if not options.model and not options.run:
         raise InvalidInput("name a model to evaluate, --model NAME, or a run with its rounds, --run DIRECTORY")
     with extra_packages():

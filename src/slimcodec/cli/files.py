@@ -1,102 +1,89 @@
-"""Several files at once: which becomes which, one after the other, with a line each and a bar."""
+"""Several files: one after the other or several at a time, with a line each, in their order, and a bar."""
 
+import argparse
 import contextlib
-import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from slimcodec import InvalidInput, InvalidModel, SlimcodecError
-from slimcodec.cli.streams import BAD_INPUT, STREAM, one_line, stands_for, write, writing_stdout
-from slimcodec.codec import atomic, bitstream
+from slimcodec import InvalidModel, SlimcodecError
+from slimcodec.cli.plan import Job, Plan
+from slimcodec.cli.streams import BAD_INPUT, STREAM, collected_warnings, one_line, stands_for, write, writing_stdout
+from slimcodec.codec import batch
 
 BAR_AFTER_SECONDS = 1.0
+Work = Callable[[Any, Any, Callable[[float], None]], str]  # of source and target, and told how far it is: a line
 
 
-class Job(NamedTuple):
-    source: str
-    target: str
+class Stopped(Exception):
+    """Another file's fault, or Ctrl-C, ended it all."""
 
 
-def plan(inputs: list[str], output: str, suffix: str) -> list[Job]:
-    """Which file becomes which. Raises InvalidInput before anything is written."""
-    several = len(inputs) > 1
-    if output == STREAM and (several or sys.stdout.isatty()):
-        raise InvalidInput(f"{STREAM}: stdout is for one picture, and not for a terminal; name a file or a folder")
-    if not several and not os.path.isdir(output) and not output.endswith(os.sep):
-        jobs = [Job(inputs[0], output)]
-    else:
-        jobs = _jobs_in_folder(inputs, output, suffix)
-    _check_targets(jobs, suffix)
-    return jobs
+class _Outcome(NamedTuple):
+    line: str
+    warnings: list[str]
+    failed: bool = False
 
 
-def _jobs_in_folder(inputs: list[str], folder: str, suffix: str) -> list[Job]:
-    if STREAM in inputs:
-        raise InvalidInput(f"{STREAM}: stdin has no name to write its picture under; make it the only IN and name OUT")
-    if os.path.exists(folder) and not os.path.isdir(folder):
-        raise InvalidInput(f"{folder}: is not a folder, and there are {len(inputs)} pictures to write to it")
-    sources = {}
-    for source in inputs:
-        target = os.path.join(folder, Path(source).stem + suffix)
-        if target in sources:
-            raise InvalidInput(f"{target}: both {sources[target]} and {source} would be written to it; use two folders")
-        sources[target] = source
-    os.makedirs(folder, exist_ok=True)
-    return [Job(source, target) for target, source in sources.items()]
-
-
-def _check_targets(jobs: list[Job], suffix: str) -> None:
-    """A forgotten OUT must not cost a picture: `compress *.png` where there are two."""
-    sources = {_identity(job.source) for job in jobs if job.source != STREAM}
-    for _, target in jobs:
-        if target == STREAM or atomic.is_stream(target):
-            continue
-        if _identity(target) in sources:
-            raise InvalidInput(f"{target}: is an input as well; name another OUT")
-        if suffix == bitstream.EXTENSION and os.path.isfile(target) and not target.endswith(suffix):
-            raise InvalidInput(
-                f"{target}: is there already and no {suffix} file; the last name is OUT, was it forgotten?"
-            )
-
-
-def _identity(name: str) -> Any:
-    """The same for all names of one file, hard links among them."""
-    try:
-        status = os.stat(name)
-    except OSError:
-        return os.path.realpath(name)
-    return status.st_dev, status.st_ino
-
-
-def do_each(jobs: list[Job], work: Callable[[Any, Any, Callable[[float], None]], str]) -> int:
+def do_each(planned: Plan, work: Work, options: argparse.Namespace) -> int:
     """Do all that can be done, with a line each. A missing or damaged model stops everything."""
-    code = 0
-    messages = sys.stderr if stands_for(jobs[0].target, 1) else sys.stdout
-    with _progress(len(jobs)) as (show, say):
-        for index, job in enumerate(jobs):
-            source = sys.stdin.buffer if job.source == STREAM else job.source
-            target = sys.stdout.buffer if job.target == STREAM else job.target
-            to_stdout = writing_stdout() if job.target == STREAM else contextlib.nullcontext()
-            try:
-                with to_stdout:
-                    line = work(source, target, lambda share, index=index: show(index + share))
-            except (InvalidModel, BrokenPipeError):
-                raise
-            except (SlimcodecError, OSError) as error:
-                say(f"slimcodec: {one_line(error)}", sys.stderr)
+    jobs, quiet, code = planned.jobs, options.quiet, 0
+    to_stdout = any(stands_for(job.target, 1) for job in jobs)
+    with _progress(len(jobs), quiet) as (show, say):
+        for note in [] if quiet else planned.notes:
+            say(f"slimcodec: {note}", sys.stderr)
+        for job, outcome in zip(jobs, _outcomes(jobs, work, show, options.jobs), strict=True):
+            for warning in [] if quiet else outcome.warnings:
+                say(f"slimcodec: {warning}", sys.stderr)
+            if outcome.failed:
+                say(f"slimcodec: {outcome.line}", sys.stderr)
                 code = BAD_INPUT
-            else:
-                say(f"{'stdout' if job.target == STREAM else job.target}: {line}", messages)
-            show(index + 1)
+            elif not quiet:
+                target = "stdout" if job.target == STREAM else job.target
+                say(f"{target}: {outcome.line}", sys.stderr if to_stdout else sys.stdout)
     return code
 
 
+def _outcomes(jobs: list[Job], work: Work, show: Callable[[float], None], at_a_time: int) -> Iterator[_Outcome]:
+    """In the order of the jobs. What stops everything is raised, and then nothing goes on for long."""
+    ended, shares = threading.Event(), [0.0] * len(jobs)
+
+    def outcome(index: int) -> _Outcome:
+        def progress(share: float) -> None:
+            if ended.is_set():
+                raise Stopped
+            shares[index] = share
+            show(sum(shares))
+
+        done = _attempt(jobs[index], lambda source, target: work(source, target, progress))
+        progress(1)
+        return done
+
+    try:
+        yield from batch.in_threads(outcome, range(len(jobs)), min(at_a_time, len(jobs)))
+    finally:
+        ended.set()
+
+
+def _attempt(job: Job, work: Callable[[Any, Any], str]) -> _Outcome:
+    source = sys.stdin.buffer if job.source == STREAM else job.source
+    target = sys.stdout.buffer if job.target == STREAM else job.target
+    to_stdout = writing_stdout() if job.target == STREAM else contextlib.nullcontext()
+    with collected_warnings() as warnings:
+        try:
+            with to_stdout:
+                return _Outcome(work(source, target), warnings)
+        except (InvalidModel, BrokenPipeError):
+            raise
+        except (SlimcodecError, OSError) as error:
+            return _Outcome(one_line(error), warnings, failed=True)
+
+
 @contextlib.contextmanager
-def _progress(total: int) -> Iterator[tuple[Callable[[float], None], Callable[[str, TextIO], None]]]:
+def _progress(total: int, quiet: bool) -> Iterator[tuple[Callable[[float], None], Callable[[str, TextIO], None]]]:
     """`show(files done)` and `say(line, stream)`: on a terminal a bar, where the work takes its time."""
-    if not sys.stderr.isatty():
+    if quiet or not sys.stderr.isatty():
         yield lambda done: None, _say
         return
     from tqdm import tqdm

@@ -13,12 +13,16 @@ from slimcodec.codec import zoo
 EXAMPLES = """examples:
   slimcodec models
   slimcodec models --json
+  slimcodec models --write-cards
   slimcodec info NAME"""
 
 
 def add(verbs: Any) -> None:
     verb = add_verb(verbs, "models", run, help="the installed models", examples=EXAMPLES, prints=True)
     verb.add_argument("--json", action="store_true", help="as JSON")
+    verb.add_argument(
+        "--write-cards", action="store_true", help="write each model's README.md anew, from its model.json"
+    )
 
 
 class Listed(NamedTuple):
@@ -35,9 +39,11 @@ class Listed(NamedTuple):
 
 def run(options: argparse.Namespace) -> int:
     found, code = [], 0
-    for directory in zoo.list_models():
+    for directory in zoo.directories():
         try:
             found.append(_listed(directory))
+            if options.write_cards:
+                zoo.write_card(directory)
         except InvalidModel as error:
             complain(str(error))
             code = BAD_INPUT

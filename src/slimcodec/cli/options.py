@@ -17,16 +17,28 @@ def add_verb(
     return verb
 
 
-def add_files(verb: argparse.ArgumentParser, inputs: str, output: str) -> None:
-    verb.add_argument("inputs", nargs="+", metavar="IN", help=inputs)
-    verb.add_argument("output", metavar="OUT", help=f"{output}; a folder for several INs")
+def add_files(verb: argparse.ArgumentParser, inputs: str, output: str, *, compresses: bool) -> None:
+    verb.set_defaults(compresses=compresses)
+    verb.add_argument("inputs", nargs="+", metavar="IN", help=f"{inputs}, or with -r a folder; the last may be OUT")
+    verb.add_argument("-o", "--output", metavar="OUT", help=f"{output}; a folder for several INs; default: beside IN")
+    verb.add_argument("-r", "--recursive", action="store_true", help="take folders, with all their folders")
+    there = verb.add_mutually_exclusive_group()
+    there.add_argument("-f", "--force", action="store_true", help="overwrite files that are there; else it is refused")
+    there.add_argument("-n", "--no-clobber", action="store_true", help="leave out what is there already")
+    verb.add_argument("-j", "--jobs", type=count, default=1, metavar="N", help="files at a time (default: 1)")
+    said = verb.add_mutually_exclusive_group()
+    said.add_argument("-v", "--verbose", action="store_true", help="say what it took, and what came of it")
+    said.add_argument("--quiet", action="store_true", help="say nothing but what went wrong")
+
+
+def speed(done: Any) -> str:
+    """Of what compress_file or decompress_file returned."""
+    return f"{done.seconds:.2f} s, {done.width * done.height / 1e6 / done.seconds:.2f} MP/s"
 
 
 def add_model(verb: argparse.ArgumentParser, default: str) -> None:
     verb.add_argument("--model", metavar="NAME", help=f"name or directory; default: {default}")
-    verb.add_argument(
-        "--device", default="cpu", metavar="D", help="where the networks run, such as cuda (default: cpu)"
-    )
+    verb.add_argument("--device", default="cpu", metavar="D", help="where the networks run: cpu (default), cuda, auto")
 
 
 def add_max_pixels(verb: argparse.ArgumentParser, default: int | None, said: str) -> None:
@@ -56,6 +68,8 @@ def region(text: str) -> tuple[int, int, int, int]:
         x, y, width, height = map(int, text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not X,Y,W,H in pixels, such as 0,0,640,480") from None
+    if min(x, y) < 0 or min(width, height) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no part of a picture; X and Y are from 0, W and H from 1")
     return x, y, width, height
 
 

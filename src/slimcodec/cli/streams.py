@@ -4,7 +4,9 @@ import argparse
 import contextlib
 import io
 import os
+import re
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any, TextIO
 
@@ -13,6 +15,7 @@ from slimcodec.codec import atomic
 
 BAD_INPUT, STOPPED, NOBODY_READS = 2, 130, 141
 STREAM = "-"  # stdin as IN, stdout as OUT
+OPTIONS = {"target_bpp": "--bpp", "max_bytes": "--max-bytes", "target_psnr_db": "--psnr"}  # by their names in Python
 
 
 def open_closed_streams() -> set[str]:
@@ -53,10 +56,10 @@ def checked_streams() -> Iterator[None]:
 
 def require_streams(options: argparse.Namespace, closed: set[str]) -> None:
     """Raises InvalidInput when what was asked for needs a closed stream. Mere messages do without."""
-    sources, target = [*getattr(options, "inputs", []), getattr(options, "name", "")], getattr(options, "output", "")
+    sources, target = [*getattr(options, "inputs", []), getattr(options, "name", "")], getattr(options, "output", None)
     if "stdin" in closed and any(stands_for(name, 0) for name in sources):
         raise InvalidInput("stdin is closed; name a file to read")
-    if "stdout" in closed and (getattr(options, "prints", False) or stands_for(target, 1)):
+    if "stdout" in closed and (getattr(options, "prints", False) or stands_for(target or "", 1)):
         raise InvalidInput("stdout is closed, there is nowhere to write to")
 
 
@@ -119,8 +122,32 @@ def one_line(error: Exception) -> str:
     """What went wrong, in one line."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
-    return " ".join(str(error).split())
+    return _said(error)
+
+
+def _said(message: Any) -> str:
+    """In one line, and with the names that options have here."""
+    line = " ".join(str(message).split())
+    return re.sub(rf"\b({'|'.join(OPTIONS)})(?= )", lambda match: OPTIONS[match[0]], line)
+
+
+_collecting = threading.local()
 
 
 def show_warning(message: Any, *_: Any, **__: Any) -> None:
-    complain(" ".join(str(message).split()))
+    line = _said(message)
+    collected = getattr(_collecting, "lines", None)
+    if collected is None:
+        complain(line)
+    else:
+        collected.append(line)
+
+
+@contextlib.contextmanager
+def collected_warnings() -> Iterator[list[str]]:
+    """What this thread is warned of, a line each: of several pictures at a time, each has its warnings by its line."""
+    _collecting.lines = lines = []
+    try:
+        yield lines
+    finally:
+        del _collecting.lines

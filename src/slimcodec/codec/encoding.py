@@ -110,13 +110,7 @@ class Encoding:
     @isolated
     def psnr_db(self, fixed_quality: int, *, effort: int | None = None) -> float:
         """On 8-bit RGB; infinite for identical pictures."""
-        decoded = self.decoded(fixed_quality, effort=effort)
-        error = sum(
-            float(np.square(rows.astype(np.int32) - others).sum())
-            for rows, others in zip(in_strips(self.picture.pixels), in_strips(decoded), strict=True)
-        )
-        mse = error / decoded.size
-        return 10 * np.log10(255**2 / mse) if mse else float("inf")
+        return psnr_db(self.picture.pixels, self.decoded(fixed_quality, effort=effort))
 
     def _start_fit(self) -> Fit | None:
         """What the picture's correction follows from; None where the model knows none."""
@@ -295,6 +289,16 @@ class _HyperLatents:
 
 def _copied(values: Array) -> Array:
     return array_namespace(values).asarray(values, copy=True)
+
+
+def psnr_db(pixels: np.ndarray | pictures.LazyPixels, decoded: np.ndarray) -> float:
+    """Both uint8 [H, W, 3]."""
+    error = sum(
+        float(np.square(rows.astype(np.int32) - others).sum())
+        for rows, others in zip(in_strips(pixels), in_strips(decoded), strict=True)
+    )
+    mse = error / decoded.size
+    return 10 * np.log10(255**2 / mse) if mse else float("inf")
 
 
 def in_strips(pixels: np.ndarray | pictures.LazyPixels) -> Iterator[np.ndarray]:

@@ -4,12 +4,14 @@ How it is written is said in codec/atomic.
 """
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from time import perf_counter
+from typing import Any, BinaryIO, NamedTuple, TypeAlias, Unpack
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -17,13 +19,11 @@ from PIL.PngImagePlugin import PngInfo
 from slimcodec import InvalidFile, InvalidInput, SlimcodecError
 from slimcodec.codec import bitstream, zoo
 from slimcodec.codec.atomic import is_stream, writing
-from slimcodec.codec.pictures import MAX_SIDE, file_name, open_picture
+from slimcodec.codec.inference import Codec, CompressSettings, DecompressSettings, load
+from slimcodec.codec.pictures import MAX_SIDE, AnyPicture, file_name, open_picture
 
-if TYPE_CHECKING:
-    from slimcodec.codec.inference import Codec
-
-    Source = str | PathLike | BinaryIO  # a path, or a file open in binary
-    Model = str | PathLike | Codec | None  # a name, a directory, a loaded codec, or whichever fits
+Source: TypeAlias = str | PathLike | BinaryIO  # a path, or a file open in binary
+Model: TypeAlias = str | PathLike | Codec | None  # a name, a directory, a loaded codec, or whichever fits
 
 XMP_TAG = 700  # of TIFF
 LOADED_MODELS = 4  # that stay in memory for the next file
@@ -41,6 +41,8 @@ class Compressed(NamedTuple):
     width: int  # pixels
     height: int  # pixels
     quality: float  # the one given, or that a target led to
+    seconds: float  # from the picture's file to the .slim file, without loading the model
+    psnr_db: float | None = None  # on 8-bit RGB, where it was asked for
 
     @property
     def bpp(self) -> float:
@@ -51,42 +53,78 @@ class Decompressed(NamedTuple):
     width: int  # pixels
     height: int  # pixels
     mode: str  # of PIL: L, LA, RGB or RGBA
+    seconds: float  # from the .slim file to the picture's file, without loading the model
+
+
+def compress(
+    picture: AnyPicture, *, model: Model = None, device: str = "cpu", **settings: Unpack[CompressSettings]
+) -> bytes:
+    """A picture → the bytes of a .slim file.
+
+    What `picture` may be, and what `settings` there are, quality, target_bpp, effort and so on, is said at
+    `Codec.compress`. `model` and `device` are as in `compress_file`.
+    """
+    return _codec(model, device, zoo.default_student).compress(picture, **settings)
+
+
+def decompress(
+    data: bytes | str | PathLike,
+    *,
+    model: Model = None,
+    device: str = "cpu",
+    **settings: Unpack[DecompressSettings],
+) -> Image.Image:
+    """The bytes of a .slim file, or its path → the PIL picture.
+
+    `settings` are those of `Codec.decompress`: region, max_pixels, max_memory and allow_partial. `model` and `device`
+    are as in `decompress_file`.
+    """
+    if isinstance(data, str | PathLike):
+        with _naming(data):
+            return decompress(_read(data), model=model, device=device, **settings)
+    codec = _codec(model, device, lambda: zoo.by_hash(_unpack(data, settings).header.model_hash.hex()))
+    return codec.decompress(data, **settings)
 
 
 def compress_file(
-    source: "Source",
-    target: "Source",
+    source: Source,
+    target: Source,
     *,
-    model: "Model" = None,
+    model: Model = None,
     device: str = "cpu",
     max_pixels: int | None = None,
-    **settings: Any,
+    measure_psnr: bool = False,
+    **settings: Unpack[CompressSettings],
 ) -> Compressed:
     """A picture file → a .slim file. `settings` are those of `Codec.compress`: quality, target_bpp, effort and so on.
 
-    `model` is a name, a directory or a loaded Codec (then `device` is its own); without one it is the only student
-    installed. A model stays loaded for the next file. `max_pixels` takes the place of Pillow's limit on the size.
+    `model` is a name, a directory or a loaded Codec (then `device` is its own); without one it is the default student.
+    A model stays loaded for the next file. `max_pixels` takes the place of Pillow's limit on the size. `measure_psnr`
+    decodes the file that was made, for `Compressed.psnr_db`.
 
     Raises InvalidInput, naming the file, for a picture or a setting that cannot be used, and OSError, naming the
     target, when it cannot be written; then there is no target, or the one from before.
     """
+    clock = _Clock()
     with _naming(source):
         picture = open_picture(_seekable(source), max_pixels)
-    codec = _codec(model, device, zoo.default_student)
+    with clock.stopped():
+        codec = _codec(model, device, zoo.default_student)
     with writing(target) as file, _naming(source):
         data = codec.compress(picture, **settings)
         file.write(data)
-    return _summary(data)
+    seconds = clock.seconds
+    return _summary(data, seconds, codec.psnr_db(picture, data) if measure_psnr else None)
 
 
 def decompress_file(
-    source: "Source",
-    target: "Source",
+    source: Source,
+    target: Source,
     *,
-    model: "Model" = None,
+    model: Model = None,
     device: str = "cpu",
     format: str | None = None,
-    **settings: Any,
+    **settings: Unpack[DecompressSettings],
 ) -> Decompressed:
     """A .slim file → a picture file. `settings` are those of `Codec.decompress`: region, max_pixels, max_memory
     and allow_partial.
@@ -99,27 +137,19 @@ def decompress_file(
     Raises InvalidFile, naming the file, when it is damaged or its model is not installed; InvalidInput, before the
     work, for a target that no picture, or not this one, can be written to; and OSError as `compress_file`.
     """
+    clock = _Clock()
     format = _format(target, format)
     data = _read(source)
     with _naming(source):
-        mode = mode_of(_unpack(data, settings))
-    _check_format(format, mode, file_name(target))
+        contents = _unpack(data, settings)
+    _check_format(format, mode_of(contents), file_name(target))
     with writing(target) as file:
         with _naming(source):
-            picture = decode(data, model=model, device=device, **settings)
+            with clock.stopped():
+                codec = _codec(model, device, lambda: zoo.by_hash(contents.header.model_hash.hex()))
+            picture = codec.decompress(data, **settings)
         _save(picture, file, format, file_name(target))
-    return Decompressed(*picture.size, picture.mode)
-
-
-def encode(picture: Image.Image, *, model: "Model" = None, device: str = "cpu", **settings: Any) -> bytes:
-    """`Codec.compress` of the model that `compress_file` would take."""
-    return _codec(model, device, zoo.default_student).compress(picture, **settings)
-
-
-def decode(data: bytes, *, model: "Model" = None, device: str = "cpu", **settings: Any) -> Image.Image:
-    """`Codec.decompress` of the model that `decompress_file` would take."""
-    codec = _codec(model, device, lambda: zoo.by_hash(_unpack(data, settings).header.model_hash.hex()))
-    return codec.decompress(data, **settings)
+    return Decompressed(picture.width, picture.height, picture.mode, clock.seconds)
 
 
 def mode_of(contents: bitstream.Contents) -> str:
@@ -128,7 +158,7 @@ def mode_of(contents: bitstream.Contents) -> str:
 
 
 @contextlib.contextmanager
-def _naming(source: "Source") -> Iterator[None]:
+def _naming(source: Source) -> Iterator[None]:
     """Put the file's name before what is refused of it, where it is not there yet."""
     try:
         yield
@@ -139,23 +169,44 @@ def _naming(source: "Source") -> Iterator[None]:
         raise type(error)(f"{name}: {error}") from error
 
 
-def _summary(data: bytes) -> Compressed:
+class _Clock:
+    """How long the work takes."""
+
+    def __init__(self) -> None:
+        self.begin = perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return perf_counter() - self.begin
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """What is done meanwhile does not count."""
+        begin = perf_counter()
+        yield
+        self.begin += perf_counter() - begin
+
+
+def _summary(data: bytes, seconds: float, psnr_db: float | None) -> Compressed:
     header = bitstream.unpack(data, max_pixels=MAX_SIDE**2).header
-    return Compressed(len(data), header.width, header.height, header.quality / bitstream.QUALITY_ONE)
+    quality = header.quality / bitstream.QUALITY_ONE
+    return Compressed(len(data), header.width, header.height, quality, seconds, psnr_db)
 
 
-def _codec(model: "Model", device: str, default: Callable[[], Path]) -> "Codec":
+def _codec(model: Model, device: str, default: Callable[[], Path]) -> Codec:
     if model is not None and not isinstance(model, str | PathLike):
         return model
-    directory = default() if model is None else zoo.find(Path(model))
-    return _loaded(directory.resolve(), zoo.read_description(directory)["weights_sha256"], device)
+    directory = default() if model is None else zoo.find(model)
+    with _LOADING:  # threads that want the same model wait for the first of them
+        return _loaded(directory.resolve(), zoo.read_description(directory)["weights_sha256"], device)
+
+
+_LOADING = threading.Lock()
 
 
 @lru_cache(LOADED_MODELS)
-def _loaded(directory: Path, sha256: str, device: str) -> "Codec":
+def _loaded(directory: Path, sha256: str, device: str) -> Codec:
     """The codec; the hash is there so that a directory that was written anew is loaded anew."""
-    from slimcodec.codec.inference import load
-
     return load(directory, device)
 
 
@@ -163,7 +214,7 @@ class _Piped(BytesIO):
     name: str
 
 
-def _seekable(source: "Source") -> "Source":
+def _seekable(source: Source) -> Source:
     """The source, or all that came through it where that is a pipe or a device: Pillow reads back and forth."""
     if hasattr(source, "read") or not is_stream(source):
         return source
@@ -172,19 +223,19 @@ def _seekable(source: "Source") -> "Source":
     return piped
 
 
-def _read(source: "Source", refusal: type[SlimcodecError] = InvalidFile) -> bytes:
+def _read(source: Source, refusal: type[SlimcodecError] = InvalidFile) -> bytes:
     try:
         return source.read() if hasattr(source, "read") else Path(source).read_bytes()
     except OSError as error:
         raise refusal(f"{file_name(source)}: cannot be read ({error.strerror or error})") from error
 
 
-def _unpack(data: bytes, settings: dict[str, Any]) -> bitstream.Contents:
-    known = {name: settings[name] for name in ("max_pixels", "allow_partial") if name in settings}
+def _unpack(data: bytes, settings: DecompressSettings) -> bitstream.Contents:
+    known: dict[str, Any] = {name: settings[name] for name in ("max_pixels", "allow_partial") if name in settings}
     return bitstream.unpack(data, **known)
 
 
-def _format(target: "Source", format: str | None) -> str:
+def _format(target: Source, format: str | None) -> str:
     """Pillow's name of the format to write."""
     known = Image.registered_extensions()  # this also makes Pillow know all that it can save
     wanted = f"is called {format!r}"

@@ -6,39 +6,65 @@ A file is decoded in two halves. Integers first: z, then h_scale's scale index, 
 Floats after: mu, y_hat and the picture. The encoder (codec/encoding) runs the same functions on the same integers, so
 it knows the decoder's picture. Big pictures pass the networks window by window (codec/tiling, codec/decoding): what
 they take beyond their own pixels has a bound.
+
+PyTorch is imported by the first codec, not with this module: `dir(slimcodec)` and `help(slimcodec)` come here, too.
 """
 
+from collections.abc import Iterable
 from functools import cached_property
 from importlib.util import find_spec
 from operator import index
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 from PIL import Image
 
 from slimcodec import InvalidFile, InvalidInput
-from slimcodec.codec import bitstream, decoding, pictures, stored, targets, zoo
+from slimcodec.codec import batch, bitstream, cards, hub, pictures, targets, zoo
 from slimcodec.codec.bitstream import QUALITY_ONE
-from slimcodec.codec.costs import STEPS
-from slimcodec.codec.encoding import Encoding
 from slimcodec.codec.grid import Window, whole
 from slimcodec.codec.isolation import isolated
+from slimcodec.codec.pictures import AnyPicture
 from slimcodec.codec.progress import Progress
-from slimcodec.codec.symbols import SymbolCoder
 from slimcodec.codec.targets import DEFAULT_QUALITY
-from slimcodec.codec.transforms import Transforms
 
 if TYPE_CHECKING:
     import torch
 
+    from slimcodec.codec.encoding import Encoding
     from slimcodec.codec.models import Model
     from slimcodec.codec.network import HyperpriorCodec
     from slimcodec.codec.quantise import Quantiser
     from slimcodec.codec.stored import Stored
+    from slimcodec.codec.symbols import SymbolCoder
     from slimcodec.codec.torch_networks import TorchNetworks
+    from slimcodec.codec.transforms import Transforms
 
 BACKENDS = "onnx", "torch"
+
+
+class CompressSettings(TypedDict, total=False):
+    """The keywords of `Codec.compress`."""
+
+    quality: float | None
+    target_bpp: float | None
+    max_bytes: int | None
+    target_psnr_db: float | None
+    effort: int
+    strip: bool
+    tile: int | None
+    progress: Progress | None
+
+
+class DecompressSettings(TypedDict, total=False):
+    """The keywords of `Codec.decompress`."""
+
+    region: tuple[int, int, int, int] | None
+    max_pixels: int
+    max_memory: int
+    allow_partial: bool
+    progress: Progress | None
 
 
 class Estimate(NamedTuple):
@@ -50,7 +76,9 @@ class Codec:
     """A loaded model. `device` and `precision` say how the networks run; the integers of a file depend on neither."""
 
     @isolated
-    def __init__(self, model: "Model | Stored", device: "str | torch.device" = "cpu", precision: str = "float32"):
+    def __init__(
+        self, model: "Model | Stored", device: "str | torch.device" = "cpu", precision: str = "float32"
+    ) -> None:
         self.model, self._how = model, (str(device), precision)
         self.transforms: Transforms = model.transforms(*self._how)
 
@@ -58,13 +86,22 @@ class Codec:
         """A copy, also one by pickle in another process, is made of the model anew."""
         return type(self), (self.model, *self._how)
 
+    def __repr__(self) -> str:
+        info = self.model.info
+        decoder, encoder = (info[f"{side}_macs_per_pixel"] / 1000 for side in ("decoder", "encoder"))
+        return (
+            f"<slimcodec.Codec {self.model.directory.resolve().name!r}: {info['role']}, "
+            f"{decoder:.2f} kMAC/pixel to decode, {encoder:.2f} to encode, "
+            f"{self.transforms.networks.description}, model {self.model_hash.hex()}>"
+        )
+
     @property
     def network(self) -> "HyperpriorCodec":
         """PyTorch's networks, prepared for inference."""
         return self._torch.codec
 
     @property
-    def coder(self) -> SymbolCoder:
+    def coder(self) -> "SymbolCoder":
         """Integers ↔ streams."""
         return self.transforms.coder
 
@@ -87,9 +124,11 @@ class Codec:
         return networks
 
     @cached_property
-    def _differentiable(self) -> Transforms:
+    def _differentiable(self) -> "Transforms":
         """What effort needs: networks in PyTorch. They are loaded for that if others run this codec."""
-        if not isinstance(self.model, stored.Stored):
+        from slimcodec.codec.stored import Stored
+
+        if not isinstance(self.model, Stored):
             return self.transforms
         return _in_pytorch(self.model.directory).transforms()
 
@@ -101,7 +140,7 @@ class Codec:
     @isolated
     def compress(
         self,
-        picture: Image.Image | np.ndarray,
+        picture: AnyPicture,
         quality: float | None = None,
         *,
         target_bpp: float | None = None,
@@ -112,12 +151,16 @@ class Codec:
         tile: int | None = None,
         progress: Progress | None = None,
     ) -> bytes:
-        """A picture (PIL, or uint8 [H, W], [H, W, 3], [H, W, 4]) of any size → the bytes of a .slim file.
+        """A picture of any size → the bytes of a .slim file.
+
+        It may be a PIL image, a numpy array uint8 [H, W], [H, W, 3] or [H, W, 4], a PyTorch tensor uint8 [3, H, W] or
+        [1, H, W], the path of a picture file, or such a file's bytes.
 
         quality         a real number from 1 (smallest) to 8 (best); 4 if nothing else is asked for
         target_bpp      bits a pixel, everything included, met within 2 %
         max_bytes       the best quality whose file is no larger
-        target_psnr_db  the lowest quality whose picture has at least that PSNR (8-bit RGB)
+        target_psnr_db  the lowest quality whose picture has at least that PSNR (8-bit RGB); a warning says where the
+                        lowest of all has more
         effort          0 (fast) to 10 (some 10 seconds a megapixel): how long latents are refined; decoding is the same
         strip           leave out the ICC profile, EXIF and XMP
         tile            cells of 64 pixels along the side of an independently coded tile; 0: one; None: by size
@@ -155,12 +198,45 @@ class Codec:
 
         Raises InvalidFile, for a file of another model, too, and InvalidInput for a region outside the picture.
         """
+        from slimcodec.codec import decoding
+
         contents = bitstream.unpack(data, max_pixels=max_pixels, allow_partial=allow_partial)
         self._check(contents.header)
         return decoding.decode(self.transforms, contents, _area(region, contents.header), max_memory, progress)
 
+    def compress_batch(
+        self, pictures: Iterable[AnyPicture], *, jobs: int | None = None, **settings: Unpack[CompressSettings]
+    ) -> list[bytes]:
+        """Pictures → the bytes of their .slim files, in the same order. `settings` are those of `compress`.
+
+        `jobs` pictures are compressed at a time, each by its share of the processor's cores. Without it there are as
+        many as cores, and one on another device. Each takes the memory of a picture.
+        """
+        return list(batch.in_threads(lambda picture: self.compress(picture, **settings), pictures, self._jobs(jobs)))
+
+    def decompress_batch(
+        self, files: Iterable[bytes], *, jobs: int | None = None, **settings: Unpack[DecompressSettings]
+    ) -> list[Image.Image]:
+        """The bytes of .slim files → their pictures, in the same order. `settings` are those of `decompress`.
+
+        `jobs` is as in `compress_batch`.
+        """
+        return list(batch.in_threads(lambda data: self.decompress(data, **settings), files, self._jobs(jobs)))
+
+    def _jobs(self, jobs: int | None) -> int:
+        if jobs is None:
+            return batch.cores() if self.device.type == "cpu" else 1
+        return targets.whole_number(jobs, "jobs", low=1)
+
     @isolated
-    def estimate(self, picture: Image.Image | np.ndarray, quality: float = DEFAULT_QUALITY) -> Estimate:
+    def psnr_db(self, picture: AnyPicture, data: bytes) -> float:
+        """What is left of a picture in its .slim file: PSNR on 8-bit RGB; infinite where nothing is lost."""
+        from slimcodec.codec import decoding, encoding
+
+        return encoding.psnr_db(pictures.from_picture(picture).pixels, decoding.colours(self.transforms, data))
+
+    @isolated
+    def estimate(self, picture: AnyPicture, quality: float = DEFAULT_QUALITY) -> Estimate:
         """The bits that the streams would take, and the decoded colours, without writing a file."""
         encoding, fixed = self.encoding(picture), self.fixed_quality(quality)
         return Estimate(encoding.bits(fixed), encoding.decoded(fixed))
@@ -168,16 +244,18 @@ class Codec:
     @isolated
     def encoding(
         self,
-        picture: Image.Image | np.ndarray,
+        picture: AnyPicture,
         *,
         effort: int = 0,
         strip: bool = False,
         tile: int | None = None,
         progress: Progress | None = None,
-    ) -> Encoding:
+    ) -> "Encoding":
         """A picture with its latents, which do not depend on the quality, ready to be written at any."""
-        effort = _whole_number(effort, "effort", len(STEPS) - 1)
-        tile = None if tile is None else _whole_number(tile, "tile", 255)
+        from slimcodec.codec.encoding import Encoding
+
+        effort = targets.checked_effort(effort)
+        tile = None if tile is None else targets.whole_number(tile, "tile", high=255)
         transforms = self._differentiable if effort else self.transforms
         return Encoding(transforms, pictures.from_picture(picture, strip=strip), effort, tile, progress)
 
@@ -195,41 +273,64 @@ class Codec:
 
 
 def load(
-    name_or_directory: str | Path,
+    name_or_directory: str | Path | None = None,
     device: "str | torch.device" = "cpu",
     precision: str = "float32",
     *,
     backend: str | None = None,
 ) -> Codec:
-    """Load a codec by its name in students/ or teachers/, or by its model directory. Raises InvalidModel.
+    """Load a codec by its name in students/ or teachers/, or by its model directory; the default student without one.
 
+    "hf://owner/name" is a model on the Hugging Face Hub, "hf://owner/name@revision" a pinned one (codec/hub).
+
+    device     "auto" is a GPU where there is one
     precision  "bfloat16" runs the float half of the networks in mixed precision; files stay readable either way
     backend    what runs the networks: "onnx" (ONNX Runtime: light, on the CPU in float32) or "torch" (PyTorch: any
                device); None takes the first that can do what is asked for and is installed. Files are the same but
                for rounding: each reads what the other wrote
+
+    Raises InvalidModel when there is no such model, or when it is damaged.
     """
+    from slimcodec.codec import stored
+
+    found = zoo.default_student() if name_or_directory is None else name_or_directory
     if backend not in (None, *BACKENDS):
         raise InvalidInput(f"backend {backend!r}: must be one of {', '.join(BACKENDS)}")
     plain = str(device) == "cpu" and precision == "float32"
     if backend == "onnx" and not plain:
         raise InvalidInput("backend onnx: runs on the CPU in float32; leave out device and precision, or take torch")
-    if backend == "onnx" or (backend is None and plain and _has_onnx(zoo.find(name_or_directory))):
-        return Codec(stored.load(name_or_directory))
-    return Codec(_in_pytorch(name_or_directory), device, precision)
+    if backend == "onnx" or (backend is None and plain and _has_onnx(zoo.find(found))):
+        return Codec(stored.load(found))
+    return Codec(_in_pytorch(found), device, precision)
 
 
 def _has_onnx(directory: Path) -> bool:
-    return find_spec("onnxruntime") is not None and stored.has_graphs(directory)
+    return find_spec("onnxruntime") is not None and bool(zoo.graphs(directory))
 
 
 def _in_pytorch(name_or_directory: str | Path) -> "Model":
     try:
         from slimcodec.codec import models
     except ModuleNotFoundError as error:
-        raise InvalidInput(
-            f"this needs {error.name}, which is not installed: pip install 'slimcodec[torch]'"
-        ) from error
+        message = f"this needs {error.name}, which is not installed: pip install 'slimcodec[torch]'"
+        raise InvalidInput(message) from error
     return models.load(name_or_directory)
+
+
+def push_to_hub(directory: str | Path, repository: str, *, private: bool = False) -> str:
+    """Publish a model directory on the Hugging Face Hub as owner/name → its address, hf://owner/name@commit.
+
+    The card goes with it, with what the Hub lists models by; what only further training needs does not. A token with
+    the right to write comes from `hf auth login` or HF_TOKEN. Needs slimcodec[hub].
+
+    Raises InvalidModel for a directory that could not be loaded, and for what the Hub refuses.
+    """
+    info, directory = load(directory).model.info, Path(directory)
+    card = hub.front_matter(info["role"], info["licence"].partition(",")[0].lower())
+    card += cards.render_card(repository.rpartition("/")[2], info, address=hub.SCHEME + repository)
+    names = [zoo.DESCRIPTION, zoo.WEIGHTS, *map(zoo.graph_file, zoo.graphs(directory))]
+    files = {name: directory / name for name in names} | {zoo.CARD: card.encode()}
+    return hub.upload(repository, files, private=private, message=f"slimcodec {info['role']}")
 
 
 def _area(region: tuple[int, int, int, int] | None, header: bitstream.Header) -> Window:
@@ -243,13 +344,3 @@ def _area(region: tuple[int, int, int, int] | None, header: bitstream.Header) ->
     if x < 0 or y < 0 or width < 1 or height < 1 or x + width > header.width or y + height > header.height:
         raise InvalidInput(f"region {region!r}: is not within the picture of {header.width} x {header.height} pixels")
     return Window(y, x, y + height, x + width)
-
-
-def _whole_number(value: int, name: str, highest: int) -> int:
-    try:
-        number = index(value)
-    except TypeError:
-        number = -1
-    if not 0 <= number <= highest:
-        raise InvalidInput(f"{name} {value!r}: must be a whole number from 0 to {highest}")
-    return number

@@ -11,9 +11,12 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import slimcodec
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 class _Setting(NamedTuple):
@@ -70,14 +73,14 @@ _calls = 0  # now in progress, in all threads
 _before: dict[int, Any] = {}  # number of a setting → what the first of them found
 
 
-def isolated(function: Callable) -> Callable:
+def isolated(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Run a function with gradients allowed, without autocast, and with `_settings`; then all is as it was before.
 
     Where nothing has imported PyTorch, there is nothing to set.
     """
 
     @functools.wraps(function)
-    def call(*arguments: Any, **keywords: Any) -> Any:
+    def call(*arguments: Arguments.args, **keywords: Arguments.kwargs) -> Result:
         with _isolation() if sys.modules.get("torch") else contextlib.nullcontext():
             return function(*arguments, **keywords)
 

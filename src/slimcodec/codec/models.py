@@ -23,6 +23,7 @@ import slimcodec
 from slimcodec import InvalidModel
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.atomic import write_text  # noqa: F401 - as what is imported from zoo
+from slimcodec.codec.cards import render_card as render_card
 from slimcodec.codec.complexity import decoder_macs_per_pixel, encoder_macs_per_pixel, macs_per_pixel
 from slimcodec.codec.isolation import isolated
 from slimcodec.codec.network import HyperpriorCodec
@@ -41,9 +42,7 @@ from slimcodec.codec.zoo import (  # noqa: F401 - who needs tensors too has the 
     architecture_of,
     find,
     graph_file,
-    list_models,
     read_description,
-    render_card,
     require_costs,
     write_description,
 )

@@ -27,6 +27,10 @@ class Networks(Protocol):
     head: Head
     rounding: Rounding
 
+    @property
+    def description(self) -> str:
+        """What runs them, in words."""
+
     def inference(self) -> AbstractContextManager[object]:
         """Around everything that is not to be differentiated."""
 

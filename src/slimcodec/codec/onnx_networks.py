@@ -24,6 +24,10 @@ class OnnxNetworks:
         self.rounding = Rounding(tables, lambda values: values)
         self._sessions: dict[tuple[int, str], Any] = {}
 
+    @property
+    def description(self) -> str:
+        return "ONNX Runtime"
+
     def inference(self) -> AbstractContextManager[object]:
         return nullcontext()
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from io import BytesIO
 from os import PathLike
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
@@ -16,6 +16,11 @@ from slimcodec import InvalidInput, SlimcodecError
 from slimcodec.codec import depth, profiles
 from slimcodec.codec.profiles import EXIF_MARKER
 
+if TYPE_CHECKING:
+    import torch
+
+# What `from_picture` takes: an image, an array or tensor of uint8, the path of a picture file, or its bytes.
+AnyPicture: TypeAlias = "Image.Image | np.ndarray | torch.Tensor | str | PathLike | bytes"
 LAZY_PIXELS = 1 << 22  # of an image with more, pixels are copied when they are needed, as far as they are
 MAX_SIDE = 65535  # pixels; what the header of a .slim file can say
 ORIENTATION = 0x0112  # EXIF's tag
@@ -52,8 +57,10 @@ class Picture(NamedTuple):
     xmp: bytes | None = None  # a packet
 
 
-def from_picture(picture: Image.Image | np.ndarray, *, strip: bool = False) -> Picture:
+def from_picture(picture: AnyPicture, *, strip: bool = False) -> Picture:
     """A PIL image, or uint8 [H, W] (grey), [H, W, 3] (RGB) or [H, W, 4] (RGBA) → `Picture`.
+
+    A tensor of PyTorch's is [H, W], [1, H, W] or [3, H, W]. A path is of a picture file, bytes are its own.
 
     EXIF's orientation is applied. CMYK becomes sRGB by its own profile. A PNG's gAMA and cHRM become a profile.
     An alpha channel is kept even where it is opaque everywhere: the mode comes back as it was. `strip` drops ICC, EXIF
@@ -65,6 +72,8 @@ def from_picture(picture: Image.Image | np.ndarray, *, strip: bool = False) -> P
 
     Raises InvalidInput for anything else, for damaged data, and for sides of 0 or more than `MAX_SIDE` pixels.
     """
+    if isinstance(picture, str | PathLike | bytes | bytearray | memoryview):
+        picture = open_picture(picture if isinstance(picture, str | PathLike) else BytesIO(picture))
     found = _from_image(picture) if isinstance(picture, Image.Image) else _from_array(_array(picture))
     return found._replace(icc=None, exif=None, xmp=None) if strip else found
 
@@ -322,11 +331,14 @@ def _three(grey: np.ndarray) -> np.ndarray:
 
 def _array(picture: Any) -> np.ndarray:
     """The picture if it is an array that can be one."""
-    if type(picture).__module__.partition(".")[0] == "torch":
-        raise InvalidInput("the picture is a torch tensor: pass it as a uint8 numpy array [height, width, 3], 0..255")
+    if hasattr(picture, "detach"):
+        return _of_tensor(picture)
     if not isinstance(picture, np.ndarray):
         kind = type(picture).__name__
-        raise InvalidInput(f"the picture is of type {kind}: it must be a PIL image or a uint8 array [height, width, 3]")
+        raise InvalidInput(
+            f"the picture is of type {kind}: it must be a PIL image, a uint8 array [height, width, 3], "
+            "or a picture file's path or bytes"
+        )
     if picture.dtype.kind == "f":
         raise InvalidInput(
             f"the picture is an array of {picture.dtype}: turn it into uint8, 0..255, first "
@@ -340,6 +352,20 @@ def _array(picture: Any) -> np.ndarray:
             "[height, width, 3] or [height, width, 4]"
         )
     return picture
+
+
+def _of_tensor(tensor: "torch.Tensor") -> np.ndarray:
+    """PyTorch's order is [channels, height, width]."""
+    kind, shape = str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)
+    if kind != "uint8" or len(shape) not in (2, 3) or (len(shape) == 3 and shape[0] not in (1, 3)):
+        raise InvalidInput(
+            f"the picture is a torch tensor of {kind} and shape {shape}: it must be uint8, 0..255, and "
+            "[height, width], or [channels, height, width] with 1 or 3 channels"
+        )
+    array = tensor.detach().cpu().numpy()
+    if array.ndim == 2:
+        return array
+    return array[0] if len(array) == 1 else np.moveaxis(array, 0, 2)
 
 
 def _from_array(array: np.ndarray) -> Picture:

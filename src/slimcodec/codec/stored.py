@@ -47,11 +47,6 @@ class Stored(NamedTuple):
         return Transforms(run, scales, self.tables, self.directory, self.sha256)
 
 
-def has_graphs(directory: Path) -> bool:
-    """Whether a model can be run without PyTorch."""
-    return GRAPHS in read_description(directory, count=False)
-
-
 def load(name_or_directory: str | Path) -> Stored:
     """Load a model by its name in students/ or teachers/, or by its directory. Raises InvalidModel."""
     directory = find(name_or_directory)

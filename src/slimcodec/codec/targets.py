@@ -1,31 +1,49 @@
 """Which quality meets a wish: a file size, bits a pixel, or a PSNR. Searches use estimated sizes, then real files."""
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from numbers import Real
-from typing import Any
+from operator import index
+from typing import TYPE_CHECKING, Any
 
 from slimcodec import InvalidInput
 from slimcodec.codec.bitstream import QUALITY_ONE
-from slimcodec.codec.encoding import Encoding
+
+if TYPE_CHECKING:
+    from slimcodec.codec.encoding import Encoding
 
 DEFAULT_QUALITY = 4.0
+MAX_EFFORT = 10
 TOLERANCE = 0.02  # of a target size
+EXCESS_DB = 0.1  # that a picture may have over its target without a word
 ATTEMPTS = 4  # real files that are made on the way to a target
 
 
-def compress(
-    encoding: Encoding,
+def compress(encoding: "Encoding", rungs: int, **asked: float | None) -> bytes:
+    """The file that meets what is asked for, as `wish` takes it. `rungs`: the model's qualities.
+
+    Raises InvalidInput for a wish that no quality of the model can meet.
+    """
+    name, value = wish(rungs, **asked)
+    if name == "quality":
+        return encoding.file(fixed_quality(value, rungs))
+    meet: dict[str, Callable[[Encoding, Any], bytes]]
+    meet = {"target_bpp": _near_bpp, "max_bytes": _within_bytes, "target_psnr_db": _at_psnr}
+    return meet[name](encoding, value)
+
+
+def wish(
     rungs: int,
     *,
     quality: float | None = None,
     target_bpp: float | None = None,
-    max_bytes: int | None = None,
+    max_bytes: float | None = None,
     target_psnr_db: float | None = None,
-) -> bytes:
-    """The file that meets the one wish that is not None; quality 4 if all are. `rungs`: the model's qualities.
+) -> tuple[str, float]:
+    """The name and value of the one that is not None; quality 4 if all are.
 
-    Raises InvalidInput for two wishes, and for one that no quality of the model can meet.
+    Raises InvalidInput for two of them, and for a value that means nothing.
     """
     asked = {"quality": quality, "target_bpp": target_bpp, "max_bytes": max_bytes, "target_psnr_db": target_psnr_db}
     wishes: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
@@ -34,12 +52,10 @@ def compress(
         raise InvalidInput(f"{' and '.join(wishes)}: only one of them can be asked for")
     ((name, value),) = wishes.items()
     if name == "quality":
-        return encoding.file(fixed_quality(value, rungs))
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < float("inf"):
+        fixed_quality(value, rungs)
+    elif isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < float("inf"):
         raise InvalidInput(f"{name} {value!r}: must be a positive number")
-    meet: dict[str, Callable[[Encoding, Any], bytes]]
-    meet = {"target_bpp": _near_bpp, "max_bytes": _within_bytes, "target_psnr_db": _at_psnr}
-    return meet[name](encoding, value)
+    return name, value
 
 
 def fixed_quality(quality: float, rungs: int) -> int:
@@ -49,7 +65,23 @@ def fixed_quality(quality: float, rungs: int) -> int:
     return round(quality * QUALITY_ONE)
 
 
-def _near_bpp(encoding: Encoding, bpp: float) -> bytes:
+def checked_effort(value: Any) -> int:
+    """InvalidInput if it is none."""
+    return whole_number(value, "effort", high=MAX_EFFORT)
+
+
+def whole_number(value: Any, name: str, low: int = 0, high: int | None = None) -> int:
+    """The value as an int; InvalidInput if it is none, or out of its range."""
+    try:
+        number = index(value)
+    except TypeError:
+        number = low - 1
+    if number < low or (high is not None and number > high):
+        raise InvalidInput(f"{name} {value!r}: must be a whole number from {low}{f' to {high}' if high else ''}")
+    return number
+
+
+def _near_bpp(encoding: "Encoding", bpp: float) -> bytes:
     wanted = bpp * encoding.pixel_count / 8
     best = None
     aim = wanted
@@ -67,7 +99,7 @@ def _near_bpp(encoding: Encoding, bpp: float) -> bytes:
     raise InvalidInput(f"target_bpp {bpp:g}: cannot be met for this picture; {_reach(encoding)}")
 
 
-def _within_bytes(encoding: Encoding, limit: int) -> bytes:
+def _within_bytes(encoding: "Encoding", limit: int) -> bytes:
     best, aim = None, float(limit)
     for _ in range(ATTEMPTS):
         fixed = _largest(encoding, partial(_fits, encoding, aim))
@@ -86,27 +118,43 @@ def _within_bytes(encoding: Encoding, limit: int) -> bytes:
     return encoding.file(fixed)
 
 
-def _at_psnr(encoding: Encoding, psnr_db: float) -> bytes:
+def _at_psnr(encoding: "Encoding", psnr_db: float) -> bytes:
     below = _largest(encoding, lambda q: encoding.psnr_db(q, effort=0) < psnr_db)
+    if below is None:
+        _warn_of_more(encoding, psnr_db)
     fixed = QUALITY_ONE if below is None else below + 1
     while fixed <= _highest(encoding):
         if encoding.psnr_db(fixed) >= psnr_db:
             return encoding.file(fixed)
         fixed += QUALITY_ONE // 16  # refinement may have traded a little of it for bits
     best = encoding.psnr_db(_highest(encoding))
-    raise InvalidInput(f"target_psnr_db {psnr_db:g}: the best quality of this model gives {best:.2f} dB here")
+    least = encoding.psnr_db(QUALITY_ONE)
+    raise InvalidInput(
+        f"target_psnr_db {psnr_db:g}: the best quality of this model gives {best:.2f} dB here, "
+        f"the lowest {least:.2f} dB"
+    )
 
 
-def estimated_bytes(encoding: Encoding, fixed: int) -> float:
+def _warn_of_more(encoding: "Encoding", psnr_db: float) -> None:
+    """Not refused: among many pictures, one that is easy must not fail."""
+    least = encoding.psnr_db(QUALITY_ONE, effort=0)
+    if least >= psnr_db + EXCESS_DB:
+        warnings.warn(
+            f"target_psnr_db {psnr_db:g}: the lowest quality of this model, which is taken, gives {least:.2f} dB here",
+            stacklevel=2,
+        )
+
+
+def estimated_bytes(encoding: "Encoding", fixed: int) -> float:
     """What a file of the unrefined latents would take, without making it."""
     return encoding.overhead_bytes + encoding.bits(fixed, effort=0) / 8
 
 
-def _fits(encoding: Encoding, limit: float, fixed: int) -> bool:
+def _fits(encoding: "Encoding", limit: float, fixed: int) -> bool:
     return estimated_bytes(encoding, fixed) <= limit
 
 
-def _largest(encoding: Encoding, holds: Callable[[int], bool]) -> int | None:
+def _largest(encoding: "Encoding", holds: Callable[[int], bool]) -> int | None:
     """The highest quality (8.8) at which it holds; it holds up to some quality and not beyond. None: nowhere."""
     low, high = QUALITY_ONE - 1, _highest(encoding)
     while low < high:
@@ -115,11 +163,11 @@ def _largest(encoding: Encoding, holds: Callable[[int], bool]) -> int | None:
     return low if low >= QUALITY_ONE else None
 
 
-def _highest(encoding: Encoding) -> int:
+def _highest(encoding: "Encoding") -> int:
     return QUALITY_ONE * encoding.transforms.architecture.rungs
 
 
-def _reach(encoding: Encoding) -> str:
+def _reach(encoding: "Encoding") -> str:
     sizes = [len(encoding.file(fixed, effort=0)) for fixed in (QUALITY_ONE, _highest(encoding))]
     low, high = (f"{size:,} bytes ({8 * size / encoding.pixel_count:.3f} bpp)" for size in sizes)
     return f"this model makes {low} to {high} of it"

@@ -20,6 +20,10 @@ from slimcodec.codec.tiling import level_margins
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
 
+def automatic_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 class TorchNetworks:
     """Of a codec, which stays as it is. Raises InvalidInput for a device or precision that cannot be used."""
 
@@ -32,9 +36,10 @@ class TorchNetworks:
     ):
         if precision not in PRECISIONS:
             raise InvalidInput(f"precision {precision!r}: must be one of {', '.join(PRECISIONS)}")
-        self.precision, self.architecture = PRECISIONS[precision], codec.architecture
+        self.precision, self.precision_name = PRECISIONS[precision], precision
+        self.architecture = codec.architecture
         try:
-            self.device = torch.device(device)
+            self.device = torch.device(automatic_device() if device == "auto" else device)
             network = deepcopy(codec).eval().to(self.device).to(memory_format=torch.channels_last)
         except (RuntimeError, AssertionError) as error:
             raise InvalidInput(f"device {device}: cannot be used here ({str(error).splitlines()[0]})") from error
@@ -42,6 +47,10 @@ class TorchNetworks:
         self.head = Head(*(tensor.detach().cpu().numpy() for tensor in (conv.weight, conv.bias)))
         self.codec = network.requires_grad_(False).pack()
         self.rounding = Quantiser(tables, self.device)
+
+    @property
+    def description(self) -> str:
+        return f"{self.precision_name} on {self.device}"
 
     def inference(self) -> AbstractContextManager[object]:
         return torch.inference_mode()

@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 
 import slimcodec
 from slimcodec import InvalidFile, InvalidInput, InvalidModel
-from slimcodec.codec import complexity, json_files
+from slimcodec.codec import complexity, hub, json_files
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.atomic import write_text
-from slimcodec.codec.bitstream import HASH_BYTES
+from slimcodec.codec.cards import render_card as render_card
+from slimcodec.codec.cards import short as short
 
 FORMAT_VERSION = 2
 MAX_BYTES = 4 << 20  # of model.json: those of trained models have some 10 kB, 65,536 channels a megabyte
@@ -53,13 +54,27 @@ def graph_file(name: str) -> str:
     return f"{name}.onnx"
 
 
-def find(name_or_directory: str | Path) -> Path:
-    """A directory with a model.json, or one of that name in a zoo; else InvalidModel with the names there are."""
+def graphs(directory: Path) -> dict[str, str]:
+    """The networks that ONNX Runtime can run, and the SHA-256 of each graph; none if only PyTorch can."""
+    found = read_description(directory, count=False).get(GRAPHS, {})
+    return found if isinstance(found, dict) else {}
+
+
+def find(name_or_directory: str | os.PathLike) -> Path:
+    """A directory with a model.json, one of that name in a zoo, or one from the Hub for hf://owner/name.
+
+    Else InvalidModel, with the names there are.
+    """
+    if isinstance(name_or_directory, str) and hub.is_address(name_or_directory):
+        found = hub.download(name_or_directory, [DESCRIPTION, WEIGHTS])
+        if names := graphs(found):
+            hub.download(f"{name_or_directory.partition('@')[0]}@{found.name}", list(map(graph_file, names)))
+        return found
     path = Path(name_or_directory)
     for candidate in (path, *(zoo / path for zoo in zoos())):
         if os.path.isfile(candidate / DESCRIPTION):  # unlike Path.is_file, False for names no file can have
             return candidate
-    known = ", ".join(sorted(directory.name for directory in list_models())) or "none"
+    known = ", ".join(sorted(list_models())) or "none"
     raise InvalidModel(f"{name_or_directory}: no model directory (with a {DESCRIPTION}) and no model of that name; "
                        f"known names: {known}")  # fmt: skip
 
@@ -71,14 +86,19 @@ def zoos() -> list[Path]:
     return [folder for folder in folders if folder.is_dir()]
 
 
-def list_models() -> list[Path]:
+def list_models() -> list[str]:
+    """The names of the models that are installed, students first; `load` takes them."""
+    return [directory.name for directory in directories()]
+
+
+def directories() -> list[Path]:
     """Every model directory of the zoos; those still being written have hidden names."""
     return [path.parent for zoo in zoos() for path in sorted(zoo.glob(f"[!.]*/{DESCRIPTION}"))]
 
 
 def default_student() -> Path:
     """The student called slim-2k, or the only one; InvalidInput, with their names, for several others or none."""
-    students = [directory for directory in list_models() if directory.parent.name == "students"]
+    students = [directory for directory in directories() if directory.parent.name == "students"]
     students = [directory for directory in students if directory.name == DEFAULT_STUDENT] or students
     if len(students) != 1:
         names = ", ".join(directory.name for directory in students) or "none"
@@ -91,7 +111,7 @@ def by_hash(prefix: str) -> Path:
 
     Raises InvalidFile, with the hash, when there is none.
     """
-    for directory in list_models():
+    for directory in directories():
         # A damaged neighbour must not stop a file that does not need it.
         with contextlib.suppress(InvalidModel):
             if read_description(directory)["weights_sha256"].startswith(prefix):
@@ -99,57 +119,6 @@ def by_hash(prefix: str) -> Path:
     raise InvalidFile(
         f"made with model {prefix}, which is not installed; name its directory (--model, or model= in Python)"
     )
-
-
-def short(sha256: str) -> str:
-    """A model's hash as files have it, in hexadecimal digits."""
-    return sha256[: 2 * HASH_BYTES]
-
-
-def render_card(name: str, info: dict[str, Any]) -> str:
-    """The model card: everything it says is in model.json."""
-    teacher, finish = info["teacher"], info["configuration"].get("finish")
-    start = finish.get("start") if isinstance(finish, dict) else None
-    lines = [
-        f"# {name}",
-        "",
-        f"A slimcodec {info['role']}: {info['decoder_macs_per_pixel']:,.0f} MAC/pixel to decode, "
-        f"{info['encoder_macs_per_pixel']:,.0f} to encode, {info['parameters']:,} parameters.",
-        "",
-        f"- weights: sha256 `{short(info['weights_sha256'])}…`, licence: {info['licence']}",
-        f"- made by: slimcodec {info['slimcodec_version']}, commit {info['git_commit'] or 'unknown'}",
-        *([f"- trained on from: {start}"] if start else []),
-        *([f"- teacher: {teacher['name']} (sha256 `{short(teacher['sha256'])}…`)"] if teacher else []),
-        "",
-        "| part | MAC/pixel |",
-        "|---|---:|",
-        *(f"| {part} | {macs:,.1f} |" for part, macs in info["macs_per_pixel"].items()),
-    ]
-    for title, figure in info["figures"].items():
-        lines += ["", f"## {title}", "", *_figure_lines(figure)]
-    return "\n".join(lines) + "\n"
-
-
-def _figure_lines(figure: Any) -> list[str]:
-    """A figure is a dict: its `curve`, if any, becomes a table, everything else a list."""
-    if not isinstance(figure, dict):
-        return [str(figure)]
-    lines = [f"- {key}: {_number(value)}" for key, value in figure.items() if key != "curve"]
-    if curve := figure.get("curve"):
-        lines += ["", "| quality | bpp | PSNR-RGB (dB) |", "|---:|---:|---:|"]
-        rows = zip(curve["quality"], curve["bpp"], curve["psnr_db"], strict=True)
-        lines += [
-            f"| {quality:g} | {bpp:.4f} | {'–' if psnr is None else f'{psnr:.2f}'} |" for quality, bpp, psnr in rows
-        ]
-    return lines
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_number(item)}" for key, item in value.items())
-    if isinstance(value, list):
-        return " to ".join(_number(item) for item in value)
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def read_description(directory: Path, *, count: bool = True) -> dict[str, Any]:
@@ -216,6 +185,11 @@ def write_description(directory: Path, name: str, info: dict[str, Any]) -> None:
     info = _finite(info)
     write_text(directory / DESCRIPTION, json.dumps(info, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     write_text(directory / CARD, render_card(name, info))
+
+
+def write_card(directory: Path) -> None:
+    """Render the card of a model directory anew."""
+    write_text(directory / CARD, render_card(directory.name, read_description(directory)))
 
 
 def _finite(value: Any) -> Any:
