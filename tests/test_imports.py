@@ -56,7 +56,7 @@ ALLOWED = {
     "codec/entropy": {"numpy", "codec/compilation"},
     "codec/handful": {"numpy", "codec/entropy"},
     "codec/adapt": {"numpy", "codec/architecture", "codec/bitstream", "codec/entropy", "codec/grid"}
-    | {"codec/handful", "codec/networks", "codec/units"},
+    | {"codec/handful", "codec/networks", "codec/scales", "codec/units"},
     "codec/isolation": {"torch"},
     "codec/tiling": {"codec/architecture", "codec/blocks", "codec/grid"},
     "codec/torch_networks": {"numpy", "torch", "codec/architecture", "codec/grid", "codec/layers"}

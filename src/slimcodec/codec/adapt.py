@@ -21,6 +21,7 @@ from slimcodec.codec.bitstream import MAX_CORRECTION_BYTES, MAX_CORRECTIONS, QUA
 from slimcodec.codec.entropy import Tables
 from slimcodec.codec.grid import Window
 from slimcodec.codec.networks import Head
+from slimcodec.codec.scales import unfolded
 from slimcodec.codec.units import INDEX_STEP, SCALE_COUNT
 
 BASIS, SCALES = "head_basis", "head_scales"  # names of the tables
@@ -108,7 +109,7 @@ class Corrections:
         """features [1, C, h, w] of g_s before its head; pixels of the window `inner` of them alone,
         [1, 3, ratio·h', ratio·w'], less the middle grey. What is around is seen by the head."""
         kernel = self.head.weight.shape[-1]
-        seen = _unfolded(features[0], kernel)[:, *inner.slices]
+        seen = unfolded(features[0], kernel)[:, *inner.slices]
         seen = seen.reshape(len(seen), -1)
         _, colours, height, width = pixels.shape
         blocks = pixels.reshape(colours, height // self.ratio, self.ratio, width // self.ratio, self.ratio)
@@ -162,15 +163,6 @@ def integers(curvature: np.ndarray, slope: np.ndarray, bits: np.ndarray) -> tupl
             break
     cost = q @ curvature @ q - 2 * slope @ q + bits[np.arange(len(q)), np.abs(q)].sum()
     return q.astype(np.int16), -float(cost)
-
-
-def _unfolded(features: np.ndarray, kernel: int) -> np.ndarray:
-    """[C, h, w] → what a convolution sees at each place, zeros beyond the edges: [C·k², h, w]."""
-    if kernel == 1:
-        return features
-    padded = np.pad(features, [(0, 0), (kernel // 2, kernel // 2), (kernel // 2, kernel // 2)])
-    seen = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), axis=(1, 2))
-    return seen.transpose(0, 3, 4, 1, 2).reshape(-1, *features.shape[1:])
 
 
 def check_tables(tables: Mapping[str, Any], architecture: Architecture) -> None:

@@ -277,7 +277,10 @@ class HyperpriorCodec(nn.Module):
     @torch.no_grad()
     def scales(self) -> Scales:
         """What the scale index takes, in integers alone; of a codec that is not packed."""
-        layers = [[tensor.cpu().numpy() for tensor in layer.quantised()] for layer in self.h_scale.integer_layers]
+        layers = []
+        for layer in self.h_scale.integer_layers:
+            weight, bias, exponent = layer.quantised()
+            layers.append((weight.cpu().numpy(), bias.cpu().numpy(), int(exponent)))
         return Scales(self.architecture, (self.log_gain * GAIN_UNIT).round().cpu().numpy(), layers)
 
     def pack(self) -> "HyperpriorCodec":

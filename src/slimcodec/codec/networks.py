@@ -23,9 +23,14 @@ class Head(NamedTuple):
 class Networks(Protocol):
     """Networks take and give float32 arrays [1, C, h, w]."""
 
-    architecture: Architecture
-    head: Head
-    rounding: Rounding
+    @property
+    def architecture(self) -> Architecture: ...
+
+    @property
+    def head(self) -> Head: ...
+
+    @property
+    def rounding(self) -> Rounding: ...
 
     @property
     def description(self) -> str:

@@ -7,7 +7,7 @@ trains, is in codec/network.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,17 @@ from slimcodec.codec.units import GAIN_UNIT, INDEX_STEP, SCALE_COUNT
 
 ACTIVATION_BITS = 4  # activations come in units of 1/16
 RATIOS = 1, 2, 1, 1  # of the pixel shuffles after the layers
+
+
+def unfolded(x: np.ndarray, kernel: int) -> np.ndarray:
+    """[C, h, w] → what a convolution sees at each place, zeros beyond the edges: [C·k², h, w]."""
+    if kernel == 1:
+        return x
+    margin = kernel // 2
+    padded = np.pad(x, [(0, 0), (margin, margin), (margin, margin)])
+    windows: Any = np.lib.stride_tricks.sliding_window_view  # whose types know a single axis alone
+    seen: np.ndarray = windows(padded, (kernel, kernel), axis=(1, 2))
+    return seen.transpose(0, 3, 4, 1, 2).reshape(-1, *x.shape[1:])
 
 
 class Layer(NamedTuple):
@@ -33,11 +44,7 @@ class Layer(NamedTuple):
         """float64 [C, h, w] of integers → [O / ratio², ratio·h, ratio·w]."""
         outputs, inputs, kernel, _ = self.weight.shape
         _, height, width = x.shape
-        padding = kernel // 2
-        padded = np.pad(x, [(0, 0), (padding, padding), (padding, padding)])
-        seen = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), axis=(1, 2))
-        columns = seen.transpose(0, 3, 4, 1, 2).reshape(inputs * kernel**2, height * width)
-        out = self.weight.reshape(outputs, -1) @ columns
+        out = self.weight.reshape(outputs, -1) @ unfolded(x, kernel).reshape(inputs * kernel**2, -1)
         out += self.bias[:, None]
         np.floor(np.divide(out, 1 << self.shift, out=out), out=out)
         if not self.last:

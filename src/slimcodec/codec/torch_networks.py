@@ -44,6 +44,7 @@ class TorchNetworks:
         except (RuntimeError, AssertionError) as error:
             raise InvalidInput(f"device {device}: cannot be used here ({str(error).splitlines()[0]})") from error
         conv = codec.g_s.head.conv
+        assert conv.bias is not None
         self.head = Head(*(tensor.detach().cpu().numpy() for tensor in (conv.weight, conv.bias)))
         self.codec = network.requires_grad_(False).pack()
         self.rounding = Quantiser(tables, self.device)

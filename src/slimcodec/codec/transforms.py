@@ -120,7 +120,7 @@ class Transforms:
         """
         xp, gain = array_namespace(y), self.gain(fixed_quality)[:, None]
         r = np.empty(index.shape, np.int16)
-        features, y_hat = [self.networks.h_mean(z_hat)], {}
+        features, y_hat = [self.networks.h_mean(z_hat)], dict[int, Array]()
         for stage, chosen in enumerate(map(list, self.architecture.stages)):
             mu, scales = self._means(stage, features), self.networks.native(index[None, chosen])
             exact = (xp.stack([plane_of(y, plane) for plane in chosen], axis=1) - mu) * gain
@@ -135,7 +135,8 @@ class Transforms:
     def latents(self, symbols: Symbols, fixed_quality: int) -> Array:
         """The integers of a window of cells → y_hat [1, M, 4·rows, 4·columns]."""
         gain = self.gain(fixed_quality)[:, None]
-        features, y_hat = [self.networks.h_mean(self.networks.native(symbols.z[None].astype(np.float32)))], {}
+        z_hat = self.networks.native(symbols.z[None].astype(np.float32))
+        features, y_hat = [self.networks.h_mean(z_hat)], dict[int, Array]()
         for stage, chosen in enumerate(map(list, self.architecture.stages)):
             mu, scales = self._means(stage, features), self.networks.native(symbols.index[None, chosen])
             stage_r = self.networks.native(symbols.r[None, chosen].astype(np.float32))
