@@ -19,6 +19,14 @@ demo: .venv/.installed
 test: lint
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest $(PARALLEL)
 
+# What needs no PyTorch, where there is none.
+LIGHT := .venv-light/bin
+test-light:
+	$(PYTHON) -m venv --clear .venv-light
+	$(LIGHT)/python -m pip install --constraint constraints.txt . pytest
+	$(LIGHT)/python -m pytest --noconftest -o pythonpath= -o filterwarnings= tests/test_light.py
+	du -sm .venv-light
+
 # Pages are opened in a real Chromium: apt install chromium (or any that is called chromium on the PATH).
 test-slow: .venv/.installed web/node_modules
 	$(BIN)/python -m pytest -m slow -s
@@ -50,7 +58,7 @@ lint: .venv/.installed
 	$(BIN)/ruff format --check
 
 clean:
-	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .venv-light build dist .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is younger than what it was installed from, so a second call installs nothing.

@@ -32,7 +32,7 @@ def main() -> None:
         f"--every {options.every}",
         "photos": len(photos),
         "models": {
-            role: _measured(inference.load(model), photos, role)
+            role: _measured(inference.load(model, backend="torch"), photos, role)
             for role, model in (("teacher", options.teacher), ("student", options.student))
         },
     }

@@ -46,7 +46,7 @@ def main() -> None:
     sets = {"photos": [open_photo(path) for path in find_photos(options.photos)[: options.limit]]}
     if options.large:
         sets["large"] = [mosaic(find_photos(options.large))] * options.repeats
-    codec = slimcodec.load(options.model)
+    codec = slimcodec.load(options.model, backend="torch")
     results = []
     for threads, (name, pictures) in product(options.threads, sets.items()):
         torch.set_num_threads(threads)

@@ -34,7 +34,7 @@ def main() -> None:
     print("| compared with float32 on one thread | largest difference | values that differ | PSNR |")
     print("|---|---:|---:|---:|")
     with threads(1):
-        codecs = [slimcodec.load(name) for name in options.models]
+        codecs = [slimcodec.load(name, backend="torch") for name in options.models]
         coded = [
             (codec, photo, data, np.asarray(codec.decompress(data)))
             for codec in codecs

@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     photo = Image.fromarray(skimage.data.chelsea()).crop(CROP)
-    codec = inference.load(options.model)
+    codec = inference.load(options.model, backend="torch")
     data = codec.compress(photo, options.quality)
     jpeg = _jpeg_of_size(photo, len(data))
     original = np.asarray(photo)

@@ -13,7 +13,7 @@ from PIL import Image
 
 import slimcodec
 from slimcodec import InvalidFile, InvalidInput, InvalidModel
-from slimcodec.codec import inference, models, refine, targets, transforms, zoo
+from slimcodec.codec import costs, inference, models, targets, torch_networks, zoo
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +58,7 @@ def test_a_codec_says_what_it_is(codec):
 
 def test_the_device_auto_is_a_gpu_where_there_is_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert transforms.automatic_device() == "cuda"
+    assert torch_networks.automatic_device() == "cuda"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert slimcodec.load("mine", device="auto").device == torch.device("cpu")
 
@@ -133,4 +133,4 @@ def test_the_psnr_of_a_file(photo, codec):
 
 
 def test_there_are_steps_for_every_effort():
-    assert len(refine.STEPS) == targets.MAX_EFFORT + 1
+    assert len(costs.STEPS) == targets.MAX_EFFORT + 1

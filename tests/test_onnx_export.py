@@ -13,9 +13,11 @@ import skimage.data
 from conftest import VARIANTS, lively
 from safetensors.numpy import load_file
 
+import slimcodec
 from slimcodec.cli import main
 from slimcodec.codec import models
 from slimcodec.codec.architecture import Architecture
+from slimcodec.codec.inference import BACKENDS
 from slimcodec.training import onnx_export
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -107,6 +109,22 @@ def test_without_onnx_one_line_says_what_to_install(monkeypatch, capsys, tmp_pat
     assert main(["export", str(GOLDEN / "model"), "--onnx", str(tmp_path / "onnx")]) == 2
     said = capsys.readouterr().err
     assert "slimcodec[onnx]" in said and said.count("\n") == 1 and not (tmp_path / "onnx").exists()
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_graphs_have_their_weights_in_the_models_own_file(tmp_path, half):
+    """A model that got them is run by ONNX Runtime, and is the model that it was."""
+    before = models.load(GOLDEN / "corrected-model")
+    directory = models.save(tmp_path / "model", before.codec, before.tables, role="student", half=half)
+    weights = (directory / "weights.safetensors").read_bytes()
+    assert main(["export", str(directory), "--graphs"]) == 0
+    assert (directory / "weights.safetensors").read_bytes() == weights
+    assert all(len(path.read_bytes()) < 40_000 for path in directory.glob("*.onnx"))
+    codecs = [slimcodec.load(directory, backend=backend) for backend in BACKENDS]
+    for size in ((128, 192), (100, 130)):
+        data = codecs[0].compress(photo(*size), quality=1.5)
+        one, other = (np.asarray(codec.decompress(data)).astype(int) for codec in codecs)
+        assert np.abs(one - other).max() <= 1
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ def cost(encoding, fixed_quality):
 
 @pytest.fixture(scope="module")
 def student():
-    return load("slim-2k")
+    return load("slim-2k", backend="torch")
 
 
 @pytest.fixture

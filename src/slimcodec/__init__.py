@@ -8,7 +8,7 @@
     codec = slimcodec.load("slim-2k", device="auto")        # one of list_models(), or a model directory → Codec
     files = codec.compress_batch(pictures)
 
-Importing the package is light: torch and numba are imported when a model is first loaded.
+Importing the package is light: what runs a model is imported when the first one is loaded.
 """
 
 import os

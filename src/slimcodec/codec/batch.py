@@ -3,6 +3,8 @@
 Processes that have started are faster, but each takes seconds to start, and a model and PyTorch of its own.
 """
 
+import contextlib
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -19,18 +21,25 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item], jobs: 
         return
     from concurrent.futures import ThreadPoolExecutor
 
-    if not (torch := sys.modules.get("torch")):  # ONNX Runtime's threads serve all
-        with ThreadPoolExecutor(jobs) as pool:
+    with _sharing_pytorch(jobs) as begin_thread:
+        pool = ThreadPoolExecutor(jobs, initializer=begin_thread)
+        try:
             yield from pool.map(function, items)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _sharing_pytorch(jobs: int) -> Iterator[Callable[[], None] | None]:
+    """What every thread begins with. PyTorch, if it is there, counts its threads for each thread that calls it; more of
+    them than cores would wait for each other."""
+    if not (torch := sys.modules.get("torch")):
+        yield None
         return
-    # PyTorch counts its threads for each thread that calls it; more of them than cores would wait for each other.
     threads = torch.get_num_threads()
-    share = max(1, threads // jobs)
-    pool = ThreadPoolExecutor(jobs, initializer=torch.set_num_threads, initargs=(share,))
     try:
-        yield from pool.map(function, items)
+        yield functools.partial(torch.set_num_threads, max(1, threads // jobs))
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
         torch.set_num_threads(threads)  # for threads that others begin
 
 

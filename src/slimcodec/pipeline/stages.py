@@ -252,9 +252,23 @@ def export_to(run: Run, copy: Path, source: Path, figures: dict[str, Any]) -> No
     with alone(copy.parent):  # into a zoo, runs of different directories promote theirs
         models.copy(source, copy)
         models.add_figures(copy, figures)
+        if copy != run.directory.student:
+            add_graphs(run, copy)
     if copy == run.directory.student:
         run.tracker.model(copy, run.teacher, run.settings.teacher.name)
     run.say(f"export: {copy}")
+
+
+def add_graphs(run: Run, model: Path) -> None:
+    """What users load runs without PyTorch."""
+    try:
+        from slimcodec.training import onnx_export
+    except ModuleNotFoundError as error:
+        run.say(
+            f"export: {model} needs PyTorch, for {error.name} is missing; `slimcodec export {model} --graphs` later"
+        )
+        return
+    onnx_export.add_graphs(model)
 
 
 def is_exported(copy: Path, source: Path, figures: dict[str, Any]) -> bool:

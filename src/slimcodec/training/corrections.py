@@ -14,7 +14,6 @@ from torch import Tensor
 from slimcodec.codec.adapt import BASIS, SCALES
 from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.grid import whole
-from slimcodec.codec.layers import packed_order
 from slimcodec.codec.models import Model
 from slimcodec.codec.units import INDEX_STEP, SCALE_MIN
 
@@ -37,11 +36,8 @@ def learned(model: Model, photos: Iterable[np.ndarray], count: int) -> dict[str,
     examples = gathered(model, photos)
     mean = (examples.inner.double() * examples.errors[:, None, None]).mean(0)
     basis = orthonormal(examples, in_turns(examples, first_basis(examples, mean, count)), mean)
-    head = model.codec.g_s.head
-    unpacked = torch.empty(len(basis), head.conv.out_channels, basis.shape[1])
-    unpacked[:, packed_order(head.conv.out_channels, head.ratio)] = basis.transpose(1, 2).float()
     # As a model directory in half precision holds them.
-    return model.tables | {BASIS: unpacked.half().float(), SCALES: scales(model, examples, basis)}
+    return model.tables | {BASIS: basis.transpose(1, 2).half().float(), SCALES: scales(model, examples, basis)}
 
 
 def gathered(model: Model, photos: Iterable[np.ndarray]) -> Examples:
