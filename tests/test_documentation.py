@@ -121,6 +121,8 @@ def with_photos(tmp_path, monkeypatch):
     picture = Image.open(tmp_path / "photos" / "0.png")
     picture.save(tmp_path / "photo.png")
     picture.save(tmp_path / "photo.jpg", quality=95)
+    for name in ("run.py", "conf"):  # as in the folder of the repository
+        (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
