@@ -61,8 +61,8 @@ ALLOWED = {
     "codec/tiling": {"codec/architecture", "codec/blocks", "codec/grid"},
     "codec/torch_networks": {"numpy", "torch", "codec/architecture", "codec/grid", "codec/layers"}
     | {"codec/network", "codec/networks", "codec/quantise", "codec/tiling"},
-    "codec/onnx_networks": {"numpy", "onnxruntime", "codec/architecture", "codec/grid", "codec/networks"}
-    | {"codec/rounding", "codec/zoo"},
+    "codec/onnx_networks": {"numpy", "onnxruntime", "codec/architecture", "codec/batch", "codec/grid"}
+    | {"codec/networks", "codec/rounding", "codec/zoo"},
     "codec/stored": {"numpy", "safetensors", "codec/architecture", "codec/networks", "codec/onnx_networks"}
     | {"codec/scales", "codec/transforms", "codec/zoo"},
     "codec/quantise": {"numpy", "torch", "codec/rate", "codec/rounding"},

@@ -18,6 +18,7 @@ from PIL import Image
 import slimcodec
 from slimcodec import InvalidInput, InvalidModel
 from slimcodec.codec import bitstream, inference, zoo
+from slimcodec.codec.batch import cores
 
 GOLDEN = Path(__file__).with_name("golden")
 STUDENT = zoo.find(zoo.DEFAULT_STUDENT)
@@ -111,6 +112,23 @@ def test_effort_is_pytorchs_and_the_file_is_anyones():
     codec = slimcodec.load("slim-2k", backend="onnx")
     data = codec.compress(photo(), quality=4, effort=1)
     assert codec.decompress(data).size == (150, 100)
+
+
+@pytest.mark.parametrize("said, wanted", [("1", 1), ("3", 3), ("", None), ("0", None), ("many", None)])
+def test_threads_are_as_many_as_the_environment_says(said, wanted, monkeypatch):
+    import onnxruntime
+
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    found = []
+
+    def session(path, options, **_):
+        found.append(options.intra_op_num_threads)
+        raise RuntimeError("enough")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    with pytest.raises(InvalidModel, match="ONNX Runtime cannot use it \\(enough\\)"):
+        slimcodec.load("slim-2k", backend="onnx").compress(photo())
+    assert found == [wanted or cores()]
 
 
 def test_what_onnx_cannot_do_is_said():

@@ -10,6 +10,7 @@ import numpy as np
 
 from slimcodec import InvalidModel
 from slimcodec.codec.architecture import Architecture
+from slimcodec.codec.batch import cores
 from slimcodec.codec.grid import LATENT_SCALE, Window
 from slimcodec.codec.networks import Head
 from slimcodec.codec.rounding import Rounding
@@ -81,11 +82,18 @@ class OnnxNetworks:
         return self  # nothing in it changes
 
 
+def threads() -> int:
+    """As many as OMP_NUM_THREADS says, as for PyTorch, or as this process has cores: ONNX Runtime looks at neither."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return int(wanted) if wanted.isdecimal() and int(wanted) else cores()
+
+
 def _open(path: Path) -> Any:
     import onnxruntime  # type: ignore[import-untyped]
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors, which are raised as well
+    options.intra_op_num_threads = threads()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other work needs the cores
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -10,7 +10,17 @@ from pathlib import Path
 import slimcodec
 from slimcodec.evaluation.summary import Command, Machine, Provenance
 
-LIBRARIES = ("torch", "numpy", "pillow", "numba", "bjontegaard", "pytorch-msssim", "piq", "imageio-ffmpeg")
+LIBRARIES = (
+    "onnxruntime",
+    "torch",
+    "numpy",
+    "pillow",
+    "numba",
+    "bjontegaard",
+    "pytorch-msssim",
+    "piq",
+    "imageio-ffmpeg",
+)
 DIRTY = "+dirty"
 COMMIT_OF_A_COPY = "SLIMCODEC_COMMIT"
 
