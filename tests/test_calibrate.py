@@ -9,8 +9,9 @@ from conftest import lively
 
 from slimcodec.codec import models
 from slimcodec.codec.grid import PLANES
-from slimcodec.codec.quantise import OFFSET_UNIT, Quantiser, check_tables
+from slimcodec.codec.quantise import Quantiser
 from slimcodec.codec.rate import SCALE_COUNT
+from slimcodec.codec.rounding import OFFSET_UNIT, check_tables
 from slimcodec.codec.symbols import entropy_tables
 from slimcodec.training import calibrate
 from slimcodec.training.calibrate import (

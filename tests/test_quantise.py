@@ -6,17 +6,17 @@ import torch
 
 from slimcodec import InvalidModel
 from slimcodec.codec import entropy
-from slimcodec.codec.quantise import (
+from slimcodec.codec.quantise import Quantiser
+from slimcodec.codec.rate import SCALE_COUNT, gaussian_pmfs, scale
+from slimcodec.codec.rounding import (
     DEFAULT_ERROR_BITS,
     ERROR_BITS_UNIT,
     ESCAPE_BITS,
     OFFSET_UNIT,
     REACH,
-    Quantiser,
     check_tables,
     magnitude_bits,
 )
-from slimcodec.codec.rate import SCALE_COUNT, gaussian_pmfs, scale
 
 CPU = torch.device("cpu")
 COUNT = 20_000

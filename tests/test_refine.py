@@ -8,7 +8,7 @@ import slimcodec
 from slimcodec import InvalidInput, load
 from slimcodec.codec import costs, refine
 from slimcodec.codec.architecture import LADDER
-from slimcodec.codec.quantise import REFINED_ERROR_BITS
+from slimcodec.codec.rounding import REFINED_ERROR_BITS
 
 
 def cost(encoding, fixed_quality):

@@ -7,17 +7,7 @@ import torch
 from torch import Tensor
 
 from slimcodec.codec.rate import whole_index
-from slimcodec.codec.rounding import (  # noqa: F401 - who trains has them through here
-    DEFAULT_ERROR_BITS,
-    ERROR_BITS_UNIT,
-    ESCAPE_BITS,
-    OFFSET_UNIT,
-    REACH,
-    REFINED_ERROR_BITS,
-    Rounding,
-    check_tables,
-    magnitude_bits,
-)
+from slimcodec.codec.rounding import REACH, Rounding
 
 
 class Quantiser(Rounding):

@@ -29,7 +29,7 @@ TABLES: Shapes = {
     "r_skip": ((1,), np.int32),
 }
 # A model has all of a group or none.
-COST_TABLES: Shapes = {"r_error_bits": ((1,), np.int16)}  # which only encoders look at; see codec/quantise
+COST_TABLES: Shapes = {"r_error_bits": ((1,), np.int16)}  # which only encoders look at; see codec/rounding
 BANK_TABLES: Shapes = {  # they take z_frequencies' place; see codec/contexts
     "z_bank_frequencies": (("K", 256), np.uint16),
     "z_banks": (("Q", "N", "S", "A"), np.uint8),

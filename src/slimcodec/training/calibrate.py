@@ -14,8 +14,9 @@ from torch import Tensor
 from slimcodec.codec import entropy, rate
 from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.network import HyperpriorCodec, round_z, to_planes
-from slimcodec.codec.quantise import ERROR_BITS_UNIT, OFFSET_UNIT, Quantiser
+from slimcodec.codec.quantise import Quantiser
 from slimcodec.codec.rate import SCALE_COUNT
+from slimcodec.codec.rounding import ERROR_BITS_UNIT, OFFSET_UNIT
 
 # What an error of one step costs, in bits. In theory 6 / ln 2 = 8.7, where rate and distortion balance at small steps;
 # through g_s it is 9 to 11 for nearly every channel, at every quality. Choices and tables must be made for each other:
