@@ -39,6 +39,11 @@ slimcodec.decompress_file("photo.slim", "back.png")
 codec = slimcodec.load("slim-2k")
 data = codec.compress(Image.open("photo.png"), target_bpp=0.4)
 assert codec.decompress(data).size == (150, 100)
+files = codec.compress_batch(["photo.png", "photo.png"], quality=3)
+assert [picture.size for picture in codec.decompress_batch(files)] == 2 * [(150, 100)]
+assert codec.psnr_db("photo.png", data) > 20
+assert slimcodec.decompress(slimcodec.compress("photo.png")).size == (150, 100)
+assert main(["compress", "-r", ".", "-o", "all/", "--jobs", "2"]) == 0
 assert codec.decompress(data, region=(0, 0, 64, 48)).size == (64, 48)
 Image.open("photo.slim").load()
 Image.open("photo.png").save("plugin.slim", quality=3)
@@ -67,7 +72,7 @@ def test_everything_for_a_user_works_without_pytorch(tmp_path):
         [sys.executable, "-c", WITHOUT_TORCH], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert {path.suffix for path in tmp_path.iterdir()} == {".png", ".slim"}
+    assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".png", ".slim"}
 
 
 def test_a_golden_file_decodes_to_its_integers_and_pixels():

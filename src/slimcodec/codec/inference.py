@@ -225,7 +225,7 @@ class Codec:
 
     def _jobs(self, jobs: int | None) -> int:
         if jobs is None:
-            return batch.cores() if self.device.type == "cpu" else 1
+            return batch.cores() if self.transforms.networks.on_cpu else 1
         return targets.whole_number(jobs, "jobs", low=1)
 
     @isolated

@@ -36,6 +36,9 @@ class Networks(Protocol):
     def description(self) -> str:
         """What runs them, in words."""
 
+    @property
+    def on_cpu(self) -> bool: ...
+
     def inference(self) -> AbstractContextManager[object]:
         """Around everything that is not to be differentiated."""
 

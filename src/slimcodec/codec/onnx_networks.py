@@ -29,6 +29,10 @@ class OnnxNetworks:
     def description(self) -> str:
         return "ONNX Runtime"
 
+    @property
+    def on_cpu(self) -> bool:
+        return True
+
     def inference(self) -> AbstractContextManager[object]:
         return nullcontext()
 
@@ -77,9 +81,6 @@ class OnnxNetworks:
         if key not in self._sessions:
             self._sessions[key] = _open(self.directory / graph_file(name))
         return self._sessions[key]
-
-    def __deepcopy__(self, _: Any) -> "OnnxNetworks":
-        return self  # nothing in it changes
 
 
 def threads() -> int:

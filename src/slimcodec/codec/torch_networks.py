@@ -53,6 +53,10 @@ class TorchNetworks:
     def description(self) -> str:
         return f"{self.precision_name} on {self.device}"
 
+    @property
+    def on_cpu(self) -> bool:
+        return self.device.type == "cpu"
+
     def inference(self) -> AbstractContextManager[object]:
         return torch.inference_mode()
 
