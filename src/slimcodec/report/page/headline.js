@@ -29,19 +29,7 @@ function drawHeadline() {
   const chart = layout({
     height: frame.height,
     margin: frame.margin,
-    xaxis: {
-      type: "log",
-      range: frame.x,
-      ...decimalTicks(frame.x),
-      title: axisTitle("decoder complexity (kMAC per pixel)"),
-    },
-    yaxis: {
-      range: frame.y,
-      tickvals: TICKS.map(scaled),
-      ticktext: TICKS.map((t) => (t ? percent(t, 0) : "0")),
-      zeroline: false,
-      title: narrow() ? undefined : axisTitle(`BD-rate against ${label(data.anchor)}`),
-    },
+    ...rateAxes(frame, "decoder complexity (kMAC per pixel)", data.anchor),
     annotations: [
       ...pathArrows(data),
       ...levelLabels(data, frame),
@@ -52,6 +40,20 @@ function drawHeadline() {
   });
   draw("headline-plot", [...headlineLines(data), ...spotTraces(data)], chart);
   $("headline-caption").textContent = headlineCaption(data);
+}
+
+/** The axes of BD-rates against `anchor` over what is on a logarithmic axis. */
+function rateAxes(frame, over, anchor) {
+  return {
+    xaxis: { type: "log", range: frame.x, ...decimalTicks(frame.x), title: axisTitle(over) },
+    yaxis: {
+      range: frame.y,
+      tickvals: TICKS.map(scaled),
+      ticktext: TICKS.map((t) => (t ? percent(t, 0) : "0")),
+      zeroline: false,
+      title: narrow() ? undefined : axisTitle(`BD-rate against ${label(anchor)}`),
+    },
+  };
 }
 
 /** Ranges of the axes and the pixels that they cover. */

@@ -20,19 +20,7 @@ function drawTimes() {
   const chart = layout({
     height: frame.height,
     margin: frame.margin,
-    xaxis: {
-      type: "log",
-      range: frame.x,
-      ...decimalTicks(frame.x),
-      title: axisTitle(`${timing.side}, milliseconds per megapixel`),
-    },
-    yaxis: {
-      range: frame.y,
-      tickvals: TICKS.map(scaled),
-      ticktext: TICKS.map((t) => (t ? percent(t, 0) : "0")),
-      zeroline: false,
-      title: narrow() ? undefined : axisTitle(`BD-rate against ${label(timing.anchor)}`),
-    },
+    ...rateAxes(frame, `${timing.side}, milliseconds per megapixel`, timing.anchor),
     annotations: timedLabels(spots, frame),
   });
   draw("times-plot", spots.map(timedTrace), chart);
