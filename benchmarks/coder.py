@@ -5,7 +5,7 @@
     python benchmarks/coder.py slim-2k --photos KODAK --before BEFORE --json FILE
 
 The residuals of the first photos at quality 4, as real files hold them. All coders take turns in one process and have
-one thread; numbers are medians of the ratio's two sides. constriction has no tables of 16 bits as ours are, so that
+one thread; numbers are medians of its CPU seconds. constriction has no tables of 16 bits as ours are, so that
 no file of ours can be read with it: it codes the same residuals by the Gaussians that the tables came from, or by
 the tables themselves in floating point, a table after the other.
 
@@ -110,9 +110,9 @@ def _measured(coders: dict[str, Coder], symbols: int) -> dict[str, dict[str, flo
 
 
 def _clocked(work: Callable[[], Any]) -> tuple[Any, float]:
-    began = time.perf_counter()
+    began = time.process_time()
     result = work()
-    return result, time.perf_counter() - began
+    return result, time.process_time() - began
 
 
 def _ours(module: Any, r: np.ndarray, index: np.ndarray, tables: Any) -> Coder:
