@@ -5,6 +5,7 @@ ziglang brings one for the build and is gone with it.
 """
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,12 @@ class CoderHook(BuildHookInterface):
         return [] if building.compiler() else ["ziglang"]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        with building.library() as path:
-            build_data["artifacts"].append(f"/{path.relative_to(self.root).as_posix()}")
+        self.until_the_wheel_is_there = ExitStack()
+        library = self.until_the_wheel_is_there.enter_context(building.library())
+        if version != "editable":  # which is used where it is
+            build_data["force_include"][str(library)] = f"slimcodec/codec/{library.name}"
         platform = self.build_config.builder.get_best_matching_tag().rpartition("-")[2]
         build_data["tag"], build_data["pure_python"] = f"py3-none-{platform}", False
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        self.until_the_wheel_is_there.close()
