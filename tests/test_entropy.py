@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from slimcodec import InvalidFile, InvalidInput, InvalidModel
-from slimcodec.codec import entropy
 from slimcodec.codec.entropy import Decoder, Encoder, build_tables, information_bits, quantise
 
 GOLDEN = bytes.fromhex("67876ac6ea120000de110c75182d00005cf22e45f40198ff")

@@ -7,11 +7,7 @@ Only the standard library is imported here: hatch_build.py builds wheels with it
 
 import contextlib
 import os
-import shlex
-import shutil
-import subprocess
 import sys
-import tempfile
 import zlib
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -33,6 +29,9 @@ def library_path() -> Path:
 
 def compiler() -> list[str] | None:
     """CC, else the first that is found, the package ziglang's last."""
+    import shlex  # these imports are late: hardly any process compiles
+    import shutil
+
     if named := os.environ.get("CC"):
         return shlex.split(named)
     if found := next(filter(shutil.which, COMPILERS), None):
@@ -49,6 +48,8 @@ def library() -> Iterator[Path]:
     if (path := library_path()).exists():
         yield path
         return
+    import tempfile
+
     with contextlib.ExitStack() as stack:
         try:
             folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
@@ -60,6 +61,9 @@ def library() -> Iterator[Path]:
 
 
 def _compile(target: Path) -> None:
+    import shlex
+    import subprocess
+
     if (found := compiler()) is None:
         raise InvalidInput(f"{SOURCE}: {NO_COMPILER}")
     position = [] if os.name == "nt" else ["-fPIC"]
@@ -76,6 +80,8 @@ def _compile(target: Path) -> None:
 
 def _kept(made: Path, path: Path) -> bool:
     """Put it in its place whole: several processes may build it at a time."""
+    import shutil
+
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         shutil.copyfile(made, partial)

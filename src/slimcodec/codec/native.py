@@ -6,7 +6,6 @@ copied before it is checked.
 
 import ctypes
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,15 +24,16 @@ def _written(dtype: type, dimensions: int = 1) -> Any:
 
 
 COUNT = ctypes.c_int64
-TABLES = [_read(np.uint32), _read(np.int64), _read(np.int32), _read(np.uint16, 2), COUNT, ctypes.c_int]
-INDEX = [ndpointer(ndim=1, flags="C_CONTIGUOUS"), ctypes.c_int]  # and its bytes an entry, 1 or 4
-STREAM = [_written(np.uint64), _read(np.uint32), COUNT, COUNT]
-FUNCTIONS: dict[str, Sequence[Any]] = {
-    "look_up": [_read(np.int16), COUNT, *INDEX, *TABLES, _written(np.uint32), ctypes.POINTER(COUNT)],
-    "encode": [_read(np.uint32), COUNT, _written(np.uint64), _written(np.uint32), COUNT],
-    "decode": [*STREAM, *INDEX, COUNT, *TABLES, _written(np.int16)],
-    "decode_banks": [*STREAM, _read(np.int32), _read(np.int32, 2), COUNT, _read(np.int32, 2), COUNT]
-    + [_read(np.uint8, 3), COUNT, *TABLES, COUNT, COUNT, COUNT, _written(np.int16, 3)],
+TABLES = (_read(np.uint32), _read(np.int64), _read(np.int32), _read(np.uint16, 2), COUNT, ctypes.c_int)
+INDEX = (ndpointer(ndim=1, flags="C_CONTIGUOUS"), ctypes.c_int)  # and its bytes an entry, 1 or 4
+STREAM = (_written(np.uint64), _read(np.uint32), COUNT, COUNT)
+EDGES = (_read(np.int32, 2), COUNT)
+RULE = (_read(np.int32), *EDGES, *EDGES, _read(np.uint8, 3), COUNT)
+FUNCTIONS: dict[str, tuple[Any, ...]] = {
+    "look_up": (_read(np.int16), COUNT, *INDEX, *TABLES, _written(np.uint32), ctypes.POINTER(COUNT)),
+    "encode": (_read(np.uint32), COUNT, _written(np.uint64), _written(np.uint32), COUNT),
+    "decode": (*STREAM, *INDEX, COUNT, *TABLES, _written(np.int16)),
+    "decode_banks": (*STREAM, *RULE, *TABLES, COUNT, COUNT, COUNT, _written(np.int16, 3)),
 }
 
 
