@@ -375,7 +375,7 @@ def test_models_lists_the_installed_ones_and_names_the_broken(installed, codec, 
 NAMES_OF = {"--effort": "effort", "-q": "quality", "--bpp": "--bpp", "--max-bytes": "--max-bytes", "--psnr": "--psnr"}
 OUT_OF_RANGE = [["--effort", "11"], ["--effort", "-1"], ["-q", "0.5"], ["-q", "9"], ["-q", "nan"]]
 OUT_OF_RANGE += [["--bpp", "0"], ["--max-bytes", "-5"], ["--psnr", "inf"]]
-HEAVY = "torch numpy numba PIL safetensors tqdm matplotlib scipy joblib plotly"
+HEAVY = "torch numpy PIL safetensors tqdm matplotlib scipy joblib plotly"
 
 
 def test_looking_and_values_out_of_range_import_no_library(slim, model_directory):

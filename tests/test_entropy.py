@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from slimcodec import InvalidFile, InvalidInput, InvalidModel
-from slimcodec.codec import entropy
 from slimcodec.codec.entropy import Decoder, Encoder, build_tables, information_bits, quantise
 
 GOLDEN = bytes.fromhex("67876ac6ea120000de110c75182d00005cf22e45f40198ff")
@@ -173,20 +172,6 @@ def test_arguments_stay_as_they_were(dtype):
     assert encoder.finish() == GOLDEN
     Decoder(GOLDEN).get(table_index, tables)
     assert table_index.flags.writeable
-
-
-def test_no_loop_is_compiled_more_than_twice():
-    """For indices of 8 and of 32 bits: not for read-only arrays, other strides or other types."""
-    symbols, table_index, tables = small_stream()
-    for dtype in (np.uint8, np.int16, np.int32, np.uint32, np.int64):
-        for writeable in (True, False):
-            index = table_index.astype(dtype)
-            index.flags.writeable = writeable
-            for step in (1, -1):
-                data = encode((symbols[::step], index[::step], tables))
-                Decoder(data, partial=writeable).get(index[::step], tables)
-    assert len(entropy._look_up.signatures) <= 2 and len(entropy._decode.signatures) <= 2
-    assert len(entropy._encode.signatures) == 1
 
 
 def test_every_int16_value_survives_the_escape():

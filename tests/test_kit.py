@@ -87,7 +87,7 @@ def test_a_checkpoint_comes_back_while_it_trains(tmp_path, monkeypatch):
 
 def test_the_packages_are_those_of_training():
     found = kit._distributions("slimcodec", {"train"})
-    assert {"lightning", "hydra-core", "numba", "llvmlite", "pydantic-core", "torch-pruning"} <= found
+    assert {"lightning", "hydra-core", "pydantic-core", "torch-pruning"} <= found
     assert not found & {"torch", "wandb", "compressai", "pytest", "mkdocs", "colorama"}
 
 

@@ -20,7 +20,6 @@ import numpy as np
 
 from slimcodec import InvalidModel
 from slimcodec.codec import entropy
-from slimcodec.codec.compilation import compiled
 
 OWN = 6  # so much more than any other channel's a channel's own surroundings count
 
@@ -97,7 +96,9 @@ class BankCoder:
         """The next hyper-latents, int8 [N, rows, columns]. Raises InvalidFile as the decoder does."""
         channels, rows, columns = shape
         vectors = np.zeros((rows, columns, channels), np.int16)
-        decoder.follow(_decode, self.rules[rung], self.tables, vectors)
+        weights, sum_edges, activity_edges, banks = self.rules[rung]
+        rule = weights, sum_edges, sum_edges.shape[1], activity_edges, activity_edges.shape[1], banks, OWN
+        decoder.follow("decode_banks", *rule, *self.tables.for_native, rows, columns, channels, vectors)
         return np.ascontiguousarray(np.moveaxis(vectors, -1, 0), np.int8)
 
     def information_bits(self, z: np.ndarray, rung: int) -> float:
@@ -107,56 +108,3 @@ class BankCoder:
 def _bytes(count: int) -> tuple[np.ndarray, np.ndarray]:
     """The sizes and minima of so many tables for -128 … 127."""
     return np.full(count, 256), np.full(count, -128)
-
-
-@compiled()
-def _decode(
-    states: np.ndarray,
-    words: np.ndarray,
-    position: int,
-    rule: Rule,
-    tables: entropy.Tables,
-    vectors: np.ndarray,
-) -> int:
-    """As `entropy._decode`, of one vector [N] after the other: into `vectors` [rows, columns, N], zeros before."""
-    rows, columns, channels = vectors.shape
-    nothing = np.zeros(channels, np.int16)
-    for y in range(rows):
-        for x in range(columns):
-            left = vectors[y, x - 1] if x else vectors[y - 1, 0] if y else nothing
-            above = vectors[y - 1, x] if y else left
-            position = _decode_vector(states, words, position, rule, tables, left, above, vectors[y, x])
-    return position
-
-
-@compiled()
-def _decode_vector(
-    states: np.ndarray,
-    words: np.ndarray,
-    position: int,
-    rule: Rule,
-    tables: entropy.Tables,
-    left: np.ndarray,
-    above: np.ndarray,
-    vector: np.ndarray,
-) -> int:
-    activity = 0
-    for n in range(len(vector)):
-        activity += rule.weights[n] * (abs(left[n]) + abs(above[n]))
-    for n in range(len(vector)):
-        near = rule.weights[n] * (abs(left[n]) + abs(above[n]))
-        sums = _interval(left[n] + above[n], rule.sum_edges[n])
-        bank = rule.banks[n, sums, _interval(activity + OWN * near, rule.activity_edges[n])]
-        if position > len(words):
-            break
-        position = entropy.decode_one(states, words, position, bank, tables, vector[n : n + 1])
-        activity += 2 * rule.weights[n] * abs(vector[n]) - near
-    return position
-
-
-@compiled()
-def _interval(value: int, edges: np.ndarray) -> int:
-    below = 0
-    for edge in edges:
-        below += value > edge
-    return below

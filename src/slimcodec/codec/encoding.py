@@ -11,10 +11,10 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from slimcodec.codec import bitstream, decoding, heap, pictures
 from slimcodec.codec.adapt import Correction, Fit
+from slimcodec.codec.arrays import array_namespace
 from slimcodec.codec.costs import STEPS, error_bits
 from slimcodec.codec.grid import (
     CELL,

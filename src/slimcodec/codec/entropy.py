@@ -21,14 +21,14 @@ value mod 2^16 (two's complement) and frequency 1. After the last symbol both st
 Symbols of skipped tables are 0 and not in the stream: they are no coded symbols.
 """
 
-from collections.abc import Callable
+from ctypes import byref
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from slimcodec import InvalidFile, InvalidInput, InvalidModel
-from slimcodec.codec.compilation import compiled
+from slimcodec.codec import native
 
 PRECISION = 16
 LANES = 2  # two independent states, so that the processor works on both at once; they swap after every symbol
@@ -37,22 +37,14 @@ _TOTAL = 1 << PRECISION
 _BUCKET_BITS = 8
 _STATES_BYTES = 8 * LANES
 
-# The compiled code needs every operand unsigned: numba makes a float of uint64 mixed with int64.
-_ZERO, _ONE = np.uint64(0), np.uint64(1)
 _INITIAL = np.uint64(1 << 31)
 _STATE_END = np.uint64(1 << 63)
-_SLOT_BITS = np.uint64(PRECISION)
-_SLOT_MASK = np.uint64(_TOTAL - 1)
-_BUCKET_SHIFT = np.uint64(PRECISION - _BUCKET_BITS)
-_WORD_BITS = np.uint64(32)
-_WORD_MASK = np.uint64(0xFFFFFFFF)
-_RENORM_BITS = np.uint64(63 - PRECISION)
 
 
 class Tables(NamedTuple):
     """T probability tables laid end to end; table t has L_t symbols, for the values minimum[t], minimum[t] + 1, ...
 
-    Made by `build_tables`, which checks what the compiled loops rely on.
+    Made by `build_tables`, which checks what coder.c relies on.
     """
 
     cumulative: np.ndarray  # uint32 [sum(L_t + 1)]: each table's first slots, from 0, and then 65536
@@ -61,6 +53,11 @@ class Tables(NamedTuple):
     escape: bool  # the last symbol of every table is an escape (see the module's docstring)
     lookup: np.ndarray  # uint16 [T, 256]: the symbol that owns the first slot of each bucket of 256 slots
     skip: int  # the first tables, for symbols that are always 0 and not coded
+
+    @property
+    def for_native(self) -> tuple[Any, ...]:
+        """As the functions of coder.c take them."""
+        return self.cumulative, self.start, self.minimum, self.lookup, self.skip, self.escape
 
 
 def build_tables(
@@ -177,7 +174,7 @@ class Encoder:
         position = len(words)
         # What is decoded first must be encoded last.
         for intervals in reversed(self._puts):
-            position = _encode(intervals, states, words, position)
+            position = native.call("encode", intervals, len(intervals), states, words, position)
         return states[::-1].astype("<u8").tobytes() + words[position:].astype("<u4").tobytes()
 
 
@@ -215,13 +212,13 @@ class Decoder:
         table_index = np.asarray(table_index)
         index = _checked_index(table_index, tables)
         symbols = np.zeros(len(index), np.int16)
-        self.follow(_decode, index, tables, symbols)
+        self.follow("decode", index, index.itemsize, len(index), *tables.for_native, symbols)
         return symbols.reshape(table_index.shape)
 
-    def follow(self, decode: Callable[..., int], *arguments: Any) -> None:
-        """Read on with a compiled function that finds the tables as it goes: decode(states, words, position,
-        *arguments) → the new position, as `_decode` does it. Raises `InvalidFile` like `get`."""
-        self._position = decode(self._states, self._words, self._position, *arguments)
+    def follow(self, name: str, *arguments: Any) -> None:
+        """Read on with a function of coder.c: `decode`, or one that finds the tables as it goes. Raises `InvalidFile`
+        like `get`."""
+        self._position = native.call(name, self._states, self._words, len(self._words), self._position, *arguments)
         if self.exhausted and not self._partial:
             raise InvalidFile("coded stream: truncated or damaged, it ends before its last symbol")
 
@@ -241,23 +238,26 @@ def intervals_of(symbols: np.ndarray, table_index: np.ndarray, tables: Tables) -
     if symbols.shape != table_index.shape:
         raise InvalidInput(f"entropy coder: symbols of shape {symbols.shape}, table indices of {table_index.shape}")
     _check_integers(symbols, -(1 << 15), (1 << 15) - 1, "symbol")
-    values = _frozen(np.ascontiguousarray(symbols, np.int16).reshape(-1))
+    values = np.ascontiguousarray(symbols, np.int16).reshape(-1)
     index = _checked_index(table_index, tables)
-    intervals = np.empty(len(values) << tables.escape, np.uint32)
-    done, count = _look_up(values, index, tables, intervals)
-    if done < len(values):
-        which = "skipped table" if index[done] < tables.skip else "table"
-        raise InvalidInput(f"entropy coder: {which} {index[done]} has no symbol for the value {values[done]}")
-    return intervals[:count].copy()  # hardly any value is escaped, so nearly half of it would be kept for nothing
+    intervals, count = np.empty(len(values) << tables.escape, np.uint32), native.COUNT()
+    found = native.call(
+        "look_up", values, len(values), index, index.itemsize, *tables.for_native, intervals, byref(count)
+    )
+    if found < len(values):
+        which = "skipped table" if index[found] < tables.skip else "table"
+        raise InvalidInput(f"entropy coder: {which} {index[found]} has no symbol for the value {values[found]}")
+    return intervals[: count.value].copy()  # hardly any value is escaped, so half of it would be kept for nothing
 
 
 def _checked_index(table_index: np.ndarray, tables: Tables) -> np.ndarray:
-    """Table indices as a vector, uint8 if they were and else uint32, after checking that there are such tables."""
-    _check_integers(table_index, 0, len(tables.minimum) - 1, "table index")
-    if table_index.dtype == np.uint8:
-        return _frozen(np.ascontiguousarray(table_index).reshape(-1))
-    # Unsigned, or the compiled loops would look at every index whether it is negative, and be five times slower.
-    return _frozen(np.ascontiguousarray(table_index, np.int32).reshape(-1).view(np.uint32))
+    """Table indices as a vector, uint8 if they were and else uint32, after checking that there are such tables.
+
+    A copy, which nobody else changes between the check and its use.
+    """
+    index = np.array(table_index, order="C").reshape(-1)
+    _check_integers(index, 0, len(tables.minimum) - 1, "table index")
+    return index if index.dtype == np.uint8 else index.astype(np.uint32)
 
 
 def _check_integers(array: np.ndarray, lowest: int, highest: int, name: str) -> None:
@@ -266,124 +266,3 @@ def _check_integers(array: np.ndarray, lowest: int, highest: int, name: str) -> 
     for extreme in (array.min(initial=0), array.max(initial=0)):
         if not lowest <= extreme <= highest:
             raise InvalidInput(f"entropy coder: {name} {extreme} lies outside {lowest}..{highest}")
-
-
-def _frozen(vector: np.ndarray) -> np.ndarray:
-    """A vector (or this view of it) made read-only, so that numba sees one kind of array and compiles once."""
-    vector.flags.writeable = False
-    return vector
-
-
-@compiled()
-def _look_up(values: np.ndarray, index: np.ndarray, tables: Tables, intervals: np.ndarray) -> tuple[int, int]:
-    """Fill `intervals`; returns how many values were found, all unless one has no symbol, and how many were written."""
-    cumulative, escape = tables.cumulative, tables.escape
-    count = 0
-    for i in range(len(values)):
-        table, value = index[i], values[i]
-        if table < tables.skip:
-            if value != 0:
-                return i, count
-            continue
-        first, last = tables.start[table], tables.start[table + 1] - 2
-        symbol = first + value - tables.minimum[table]
-        escaped = symbol < first or symbol > last - escape
-        if escaped:
-            if not escape:
-                return i, count
-            symbol = last
-        slot = cumulative[symbol]
-        intervals[count] = slot | (cumulative[symbol + 1] - slot - 1) << PRECISION
-        count += 1
-        if escaped:
-            intervals[count] = value & 0xFFFF
-            count += 1
-    return len(values), count
-
-
-@compiled(error_model="numpy")
-def _encode(intervals: np.ndarray, states: np.ndarray, words: np.ndarray, position: int) -> int:
-    """Encode from the last interval to the first, writing words downwards from `position`; returns the new position.
-
-    `states`: the lane of the last, then the other; on return the lane of the one before the first, then the other.
-    """
-    x, other = states[0], states[1]
-    for i in range(len(intervals) - 1, -1, -1):
-        interval = np.uint64(intervals[i])
-        start, frequency = interval & _SLOT_MASK, (interval >> _SLOT_BITS) + _ONE
-        if x >= frequency << _RENORM_BITS:
-            position -= 1
-            words[position] = x & _WORD_MASK
-            x >>= _WORD_BITS
-        quotient = x // frequency
-        x = (quotient << _SLOT_BITS) + (x - quotient * frequency) + start
-        x, other = other, x
-    states[0], states[1] = x, other
-    return position
-
-
-@compiled()
-def _decode(
-    states: np.ndarray, words: np.ndarray, position: int, index: np.ndarray, tables: Tables, symbols: np.ndarray
-) -> int:
-    """Decode one symbol for each `index` into `symbols`, zeros before; returns the new position. It is beyond the last
-    word if one was missing, and then nothing more is decoded: the symbol that came before the word is still right.
-
-    `states`: the lane of the next symbol, then the other, before and after.
-    """
-    cumulative = tables.cumulative
-    x, other = states[0], states[1]
-    for i in range(len(index)):
-        table = index[i]
-        if table < tables.skip:
-            continue
-        if position > len(words):
-            break
-        slot = x & _SLOT_MASK
-        symbol = _owner(tables, table, slot)
-        first = np.uint64(cumulative[symbol])
-        frequency = np.uint64(cumulative[symbol + 1]) - first
-        x, position = _pull(x, slot - first, frequency, words, position)
-        x, other = other, x
-        if tables.escape and symbol == tables.start[table + 1] - 2:
-            symbols[i] = np.int16(x & _SLOT_MASK)
-            x, position = _pull(x, _ZERO, _ONE, words, position)
-            x, other = other, x
-        else:
-            symbols[i] = tables.minimum[table] + symbol - tables.start[table]
-    states[0], states[1] = x, other
-    return position
-
-
-@compiled()
-def decode_one(
-    states: np.ndarray, words: np.ndarray, position: int, table: int, tables: Tables, symbol: np.ndarray
-) -> int:
-    """`_decode` of a single symbol [1], of a table without escape that is not skipped; for `Decoder.follow`."""
-    slot = states[0] & _SLOT_MASK
-    found = _owner(tables, table, slot)
-    first = np.uint64(tables.cumulative[found])
-    frequency = np.uint64(tables.cumulative[found + 1]) - first
-    x, position = _pull(states[0], slot - first, frequency, words, position)
-    states[0], states[1] = states[1], x
-    symbol[0] = tables.minimum[table] + found - tables.start[table]
-    return position
-
-
-@compiled()
-def _owner(tables: Tables, table: Any, slot: Any) -> Any:
-    """The place in `tables.cumulative` of the symbol that owns a slot of a table."""
-    symbol = tables.start[table] + tables.lookup[table, slot >> _BUCKET_SHIFT]
-    while tables.cumulative[symbol + 1] <= slot:
-        symbol += 1
-    return symbol
-
-
-@compiled()
-def _pull(x: Any, offset: Any, frequency: Any, words: np.ndarray, position: int) -> tuple[Any, int]:
-    """Take one symbol out of a state, and bring it back above 2^31 with one word; past the end the word is 0."""
-    x = frequency * (x >> _SLOT_BITS) + offset
-    if x < _INITIAL:
-        word = np.uint64(words[position]) if position < len(words) else _ZERO
-        return (x << _WORD_BITS) | word, position + 1
-    return x, position

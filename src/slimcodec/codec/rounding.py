@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from slimcodec import InvalidModel
+from slimcodec.codec.arrays import array_namespace
 from slimcodec.codec.units import SCALE_COUNT
 
 # What an error of one step costs, in bits, where a model does not say: what encoders took before models did.

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from slimcodec import InvalidFile, InvalidModel
 from slimcodec.codec import heap
 from slimcodec.codec.adapt import BASIS, Correction, Corrections, Fit
+from slimcodec.codec.arrays import array_namespace
 from slimcodec.codec.bitstream import HASH_BYTES
 from slimcodec.codec.grid import LATENT_SCALE, LATENTS, PLANES, Window, cells_of, is_big, whole
 from slimcodec.codec.networks import Head, Networks

@@ -15,7 +15,6 @@ LIBRARIES = (
     "torch",
     "numpy",
     "pillow",
-    "numba",
     "bjontegaard",
     "pytorch-msssim",
     "piq",

@@ -1,0 +1,17 @@
+"""The functions of the library that an array is of, NumPy or PyTorch, by the names of the array API standard."""
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+_NUMPY_HAS_ALL = np.lib.NumpyVersion(np.__version__) >= "2.1.0"
+
+
+def array_namespace(*arrays: Any) -> ModuleType:
+    if _NUMPY_HAS_ALL and all(isinstance(array, np.ndarray) for array in arrays):
+        return np
+    import array_api_compat  # late: what it has for NumPy takes as long to import as NumPy itself
+
+    found: ModuleType = array_api_compat.array_namespace(*arrays)
+    return found

@@ -1,0 +1,211 @@
+/* The loops of the entropy coder: codec/entropy says what a stream is, codec/contexts what banks are, and codec/native
+   how these functions are called. C99 of unsigned integers, without a header of Python's and without a library.
+
+   Who calls has checked the tables (build_tables), every table's number, and that all arrays are as long as is said
+   here. Whatever the words are, nothing else is read or written. */
+
+#include <stdint.h>
+
+#ifdef _WIN32
+#define EXPORTED __declspec(dllexport)
+#else
+#define EXPORTED __attribute__((visibility("default")))
+#endif
+
+#define SLOT_BITS 16
+#define SLOT_MASK 0xFFFFu
+#define BUCKET_BITS 8 /* a table's look-up has 2^8 entries, one for each run of 2^8 slots */
+#define INITIAL ((uint64_t)1 << 31)
+
+/* See entropy.Tables. */
+typedef struct {
+    const uint32_t *cumulative;
+    const int64_t *start;
+    const int32_t *minimum;
+    const uint16_t *lookup;
+    int64_t skip;
+    int escape;
+} Tables;
+
+#define TABLES_ARGUMENTS                                                                                               \
+    const uint32_t *cumulative, const int64_t *start, const int32_t *minimum, const uint16_t *lookup, int64_t skip,    \
+        int escape
+#define TABLES {cumulative, start, minimum, lookup, skip, escape}
+
+/* What decoding goes on from. */
+typedef struct {
+    uint64_t x, other;     /* the lane of the next symbol, and the other */
+    const uint32_t *words; /* [count] */
+    int64_t count, position;
+} Stream;
+
+static inline uint32_t table_of(const void *index, int64_t i, int bytes) {
+    return bytes == 1 ? ((const uint8_t *)index)[i] : ((const uint32_t *)index)[i];
+}
+
+/* --------------------------------------------------------------------------------------------------- encoding */
+
+static inline int64_t look_up(const int16_t *values, int64_t count, const void *index, int bytes, const Tables tables,
+                              uint32_t *intervals, int64_t *written) {
+    uint32_t *next = intervals;
+    int64_t i;
+    for (i = 0; i < count; i++) {
+        uint32_t table = table_of(index, i, bytes);
+        int64_t value = values[i];
+        if (table < tables.skip) {
+            if (value != 0) break;
+            continue;
+        }
+        int64_t first = tables.start[table], last = tables.start[table + 1] - 2;
+        int64_t symbol = first + value - tables.minimum[table];
+        int escaped = symbol < first || symbol > last - tables.escape;
+        if (escaped) {
+            if (!tables.escape) break;
+            symbol = last;
+        }
+        uint32_t slot = tables.cumulative[symbol];
+        *next++ = slot | (tables.cumulative[symbol + 1] - slot - 1) << SLOT_BITS;
+        if (escaped) *next++ = (uint16_t)value;
+    }
+    *written = next - intervals;
+    return i;
+}
+
+/* Fill `intervals`, room for `count`, or twice as many with an escape. How many values were found is returned, all
+   unless one has no symbol; how many intervals were made is `written`. */
+EXPORTED int64_t slimcodec_look_up(const int16_t *values, int64_t count, const void *index, int bytes, TABLES_ARGUMENTS,
+                                   uint32_t *intervals, int64_t *written) {
+    const Tables tables = TABLES;
+    return bytes == 1 ? look_up(values, count, index, 1, tables, intervals, written)
+                      : look_up(values, count, index, 4, tables, intervals, written);
+}
+
+/* Encode from the last interval to the first, writing words downwards from `position`, of which there are at least
+   `count`; the new position is returned. `states`: the lane of the last, then the other; on return the lane of the one
+   before the first, then the other. */
+EXPORTED int64_t slimcodec_encode(const uint32_t *intervals, int64_t count, uint64_t *states, uint32_t *words,
+                                  int64_t position) {
+    uint64_t x = states[0], other = states[1];
+    for (int64_t i = count; i-- > 0;) {
+        uint64_t start = intervals[i] & SLOT_MASK, frequency = (uint64_t)(intervals[i] >> SLOT_BITS) + 1;
+        if (x >= frequency << (63 - SLOT_BITS)) {
+            words[--position] = (uint32_t)x;
+            x >>= 32;
+        }
+        uint64_t coded = (x / frequency << SLOT_BITS) + x % frequency + start;
+        x = other;
+        other = coded;
+    }
+    states[0] = x;
+    states[1] = other;
+    return position;
+}
+
+/* --------------------------------------------------------------------------------------------------- decoding */
+
+/* The place in `cumulative` of the symbol that owns a slot of a table. */
+static inline int64_t owner(const Tables tables, uint32_t table, uint32_t slot) {
+    int64_t bucket = (int64_t)table << BUCKET_BITS | slot >> (SLOT_BITS - BUCKET_BITS);
+    int64_t symbol = tables.start[table] + tables.lookup[bucket];
+    while (tables.cumulative[symbol + 1] <= slot) symbol++; /* a table's last is 65536 */
+    return symbol;
+}
+
+/* Take one symbol out of the state, bring it back above 2^31 with one word, and go on to the other lane. Past the end
+   a word is 0, and the position is beyond it. */
+static inline void pull(Stream *stream, uint64_t offset, uint64_t frequency) {
+    uint64_t x = frequency * (stream->x >> SLOT_BITS) + offset;
+    if (x < INITIAL) {
+        uint64_t word = stream->position < stream->count ? stream->words[stream->position] : 0;
+        x = x << 32 | word;
+        stream->position++;
+    }
+    stream->x = stream->other;
+    stream->other = x;
+}
+
+static inline int64_t next_symbol(Stream *stream, const Tables tables, uint32_t table) {
+    uint32_t slot = stream->x & SLOT_MASK;
+    int64_t symbol = owner(tables, table, slot);
+    uint32_t first = tables.cumulative[symbol];
+    pull(stream, slot - first, tables.cumulative[symbol + 1] - first);
+    return symbol;
+}
+
+static inline int exhausted(const Stream *stream) { return stream->position > stream->count; }
+
+static inline int64_t left(const Stream *stream, uint64_t *states) {
+    states[0] = stream->x;
+    states[1] = stream->other;
+    return stream->position;
+}
+
+static inline int64_t decode(Stream stream, uint64_t *states, const void *index, int bytes, int64_t symbol_count,
+                             const Tables tables, int16_t *symbols) {
+    for (int64_t i = 0; i < symbol_count; i++) {
+        uint32_t table = table_of(index, i, bytes);
+        if (table < tables.skip) continue;
+        if (exhausted(&stream)) break;
+        int64_t symbol = next_symbol(&stream, tables, table);
+        if (tables.escape && symbol == tables.start[table + 1] - 2) {
+            symbols[i] = (int16_t)(stream.x & SLOT_MASK);
+            pull(&stream, 0, 1);
+        } else {
+            symbols[i] = (int16_t)(tables.minimum[table] + symbol - tables.start[table]);
+        }
+    }
+    return left(&stream, states);
+}
+
+/* Decode one symbol for each `index` into `symbols`, zeros before; the new position is returned. It is beyond the last
+   word if one was missing, and then nothing more is decoded: the symbol that came before the word is still right.
+   `states`: the lane of the next symbol, then the other, before and after. */
+EXPORTED int64_t slimcodec_decode(uint64_t *states, const uint32_t *words, int64_t count, int64_t position,
+                                  const void *index, int bytes, int64_t symbol_count, TABLES_ARGUMENTS,
+                                  int16_t *symbols) {
+    const Tables tables = TABLES;
+    Stream stream = {states[0], states[1], words, count, position};
+    return bytes == 1 ? decode(stream, states, index, 1, symbol_count, tables, symbols)
+                      : decode(stream, states, index, 4, symbol_count, tables, symbols);
+}
+
+/* ------------------------------------------------------------------------------------------------------ banks */
+
+static inline int64_t magnitude(int64_t value) { return value < 0 ? -value : value; }
+
+static inline int64_t edges_below(int64_t value, const int32_t *edges, int64_t count) {
+    int64_t below = 0;
+    for (int64_t i = 0; i < count; i++) below += value > edges[i];
+    return below;
+}
+
+/* As slimcodec_decode, of one vector [channels] after the other: into `vectors` [rows, columns, channels], zeros
+   before. Of a contexts.Rule: weights [channels], sum_edges [channels, sum_count], activity_edges [channels,
+   activity_count], banks [channels, sum_count + 1, activity_count + 1], all of which are numbers of tables, and OWN. */
+EXPORTED int64_t slimcodec_decode_banks(uint64_t *states, const uint32_t *words, int64_t count, int64_t position,
+                                        const int32_t *weights, const int32_t *sum_edges, int64_t sum_count,
+                                        const int32_t *activity_edges, int64_t activity_count, const uint8_t *banks,
+                                        int64_t own, TABLES_ARGUMENTS, int64_t rows, int64_t columns, int64_t channels,
+                                        int16_t *vectors) {
+    const Tables tables = TABLES;
+    Stream stream = {states[0], states[1], words, count, position};
+    for (int64_t at = 0; at < rows * columns; at++) {
+        int16_t *z = vectors + at * channels;
+        /* Beyond an edge left and above stand for each other, and at the first position its own zeros for both. */
+        const int16_t *before = at % columns ? z - channels : at ? z - columns * channels : z;
+        const int16_t *above = at >= columns ? z - columns * channels : before;
+        int64_t activity = 0;
+        for (int64_t n = 0; n < channels; n++) activity += weights[n] * (magnitude(before[n]) + magnitude(above[n]));
+        for (int64_t n = 0; n < channels; n++) {
+            if (exhausted(&stream)) return left(&stream, states);
+            int64_t near = weights[n] * (magnitude(before[n]) + magnitude(above[n]));
+            int64_t sum = edges_below(before[n] + above[n], sum_edges + n * sum_count, sum_count);
+            int64_t busy = edges_below(activity + own * near, activity_edges + n * activity_count, activity_count);
+            uint32_t bank = banks[(n * (sum_count + 1) + sum) * (activity_count + 1) + busy];
+            int64_t symbol = next_symbol(&stream, tables, bank);
+            z[n] = (int16_t)(tables.minimum[bank] + symbol - tables.start[bank]);
+            activity += 2 * (int64_t)weights[n] * magnitude(z[n]) - near;
+        }
+    }
+    return left(&stream, states);
+}

@@ -1,0 +1,57 @@
+"""The functions of coder.c. Each looks at the kinds of its arrays: a wrong one is an error, not a crash.
+
+They run without Python's lock, so threads code at the same time. An array that another thread may change must be
+copied before it is checked.
+"""
+
+import ctypes
+import functools
+from typing import Any
+
+import numpy as np
+from numpy.ctypeslib import ndpointer
+
+from slimcodec import InvalidInput
+from slimcodec.codec import building
+
+
+def _read(dtype: type, dimensions: int = 1) -> Any:
+    return ndpointer(dtype, dimensions, flags="C_CONTIGUOUS")
+
+
+def _written(dtype: type, dimensions: int = 1) -> Any:
+    return ndpointer(dtype, dimensions, flags=("C_CONTIGUOUS", "WRITEABLE"))
+
+
+COUNT = ctypes.c_int64
+TABLES = (_read(np.uint32), _read(np.int64), _read(np.int32), _read(np.uint16, 2), COUNT, ctypes.c_int)
+INDEX = (ndpointer(ndim=1, flags="C_CONTIGUOUS"), ctypes.c_int)  # and its bytes an entry, 1 or 4
+STREAM = (_written(np.uint64), _read(np.uint32), COUNT, COUNT)
+EDGES = (_read(np.int32, 2), COUNT)
+RULE = (_read(np.int32), *EDGES, *EDGES, _read(np.uint8, 3), COUNT)
+FUNCTIONS: dict[str, tuple[Any, ...]] = {
+    "look_up": (_read(np.int16), COUNT, *INDEX, *TABLES, _written(np.uint32), ctypes.POINTER(COUNT)),
+    "encode": (_read(np.uint32), COUNT, _written(np.uint64), _written(np.uint32), COUNT),
+    "decode": (*STREAM, *INDEX, COUNT, *TABLES, _written(np.int16)),
+    "decode_banks": (*STREAM, *RULE, *TABLES, COUNT, COUNT, COUNT, _written(np.int16, 3)),
+}
+
+
+@functools.cache
+def functions() -> dict[str, Any]:
+    """By their names in coder.c. Raises InvalidInput where there is no library and none can be made."""
+    with building.library() as path:
+        try:
+            library = ctypes.CDLL(str(path))
+        except OSError as error:
+            raise InvalidInput(f"{path}: cannot be loaded ({error}); delete it, and it is made anew") from error
+    found = {}
+    for name, arguments in FUNCTIONS.items():
+        found[name] = getattr(library, f"slimcodec_{name}")
+        found[name].argtypes, found[name].restype = arguments, COUNT
+    return found
+
+
+def call(name: str, *arguments: Any) -> int:
+    result: int = functions()[name](*arguments)
+    return result
