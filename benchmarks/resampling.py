@@ -32,7 +32,7 @@ from slimcodec.evaluation.provenance import commit
 from slimcodec.training.photos import folder_photos
 
 FACTORS = {"1": (1, 1), "3/4": (3, 4), "1/2": (1, 2)}
-QUALITIES = -1, 0, 1, 1.5, 2, 3, 4, 6
+QUALITIES = -1, 0, 1, 1.5, 2, 3, 4
 TAPS = 8
 COEFFICIENT_BITS = 8
 FITTED_AT = 1, 3  # qualities
@@ -51,7 +51,9 @@ def main() -> None:
     for named in options.validation:
         name, folder = named.split("=", 1)
         paths = find_photos(folder)[:: options.every]
-        points[name] = {path.stem: _of_picture(codec, open_photo(path), filters) for path in tqdm(paths, name)}
+        points[name] = {
+            path.stem: _of_picture(codec, open_photo(path), filters, options.own) for path in tqdm(paths, name)
+        }
     result = {
         "command": "python benchmarks/resampling.py " + " ".join(sys.argv[1:]),
         "date": date.today().isoformat(),
@@ -70,6 +72,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--validation", required=True, nargs="+", metavar="NAME=FOLDER")
     parser.add_argument("--model", default="slim-2k")
     parser.add_argument("--limit", type=int, default=24, help="training photos")
+    parser.add_argument("--own", action="store_true", help="also fit filters to each picture, which takes long")
     parser.add_argument("--every", type=int, default=1, help="take every n-th picture")
     return parser.parse_args()
 
@@ -83,14 +86,16 @@ def _macs(codec: Codec, top: int, bottom: int) -> float:
 # ------------------------------------------------------------------------------------------------------------ coding
 
 
-def _of_picture(codec: Codec, picture: Image.Image, filters: dict[str, Filters]) -> dict[str, dict[str, list[Any]]]:
+def _of_picture(
+    codec: Codec, picture: Image.Image, filters: dict[str, Filters], own: bool
+) -> dict[str, dict[str, list[Any]]]:
     """Factor → how it was made larger → [quality, bpp, PSNR] at every quality."""
     found: dict[str, dict[str, list[Any]]] = {}
     for factor, (top, bottom) in FACTORS.items():
         found[factor] = {}
         whole = _padded(picture, bottom)
         for quality, size, decoded in _coded(codec, _smaller(whole, top, bottom)):
-            for how, (larger, bits) in _larger(decoded, whole, (top, bottom), filters.get(factor)).items():
+            for how, (larger, bits) in _larger(decoded, whole, (top, bottom), filters.get(factor), own).items():
                 bpp = (8 * size + bits) / (picture.width * picture.height)
                 error = psnr_db(np.asarray(picture), larger[: picture.height, : picture.width])
                 found[factor].setdefault(how, []).append([quality, bpp, error])
@@ -126,7 +131,7 @@ def _smaller(picture: Image.Image, top: int, bottom: int) -> Image.Image:
 
 
 def _larger(
-    decoded: np.ndarray, picture: Image.Image, factor: tuple[int, int], filters: Filters | None
+    decoded: np.ndarray, picture: Image.Image, factor: tuple[int, int], filters: Filters | None, own: bool
 ) -> dict[str, tuple[np.ndarray, int]]:
     """The full resolution in every way, uint8, and the bits that the way costs."""
     if filters is None:
@@ -135,10 +140,11 @@ def _larger(
         name.lower(): (np.asarray(Image.fromarray(decoded).resize(picture.size, Image.Resampling[name])), 0)
         for name in ("BICUBIC", "LANCZOS")
     }
-    own = _fitted([(decoded, picture)], factor)
-    bits = COEFFICIENT_BITS * sum(of_direction.size for of_direction in own)
-    for name, chosen, cost in (("learned", filters, 0), ("of the picture", own, bits)):
-        found[name] = _levels(_filtered(decoded, picture.size, chosen, factor)), cost
+    found["learned"] = _levels(_filtered(decoded, picture.size, filters, factor)), 0
+    if own:
+        fitted = _fitted([(decoded, picture)], factor)
+        bits = COEFFICIENT_BITS * sum(of_direction.size for of_direction in fitted)
+        found["of the picture"] = _levels(_filtered(decoded, picture.size, fitted, factor)), bits
     return found
 
 
