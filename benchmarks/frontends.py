@@ -1,4 +1,4 @@
-"""Should fixed transforms or branches for luma and chroma stand at both ends of a codec? docs/brief-arms.md has it.
+"""Should fixed transforms or branches for luma and chroma stand at both ends of a codec? docs/tried.md has it.
 
     python benchmarks/frontends.py OUT.json --photos PHOTOS --validation SET [--steps 1500] [--only ARM]
 

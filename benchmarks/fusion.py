@@ -1,4 +1,4 @@
-"""Does a linear regression on decoded neighbours, merged with c_k, foresee latents better? docs/brief-arms.md has it.
+"""Does a linear regression on decoded neighbours, merged with c_k, foresee latents better? docs/tried.md has it.
 
     python benchmarks/fusion.py OUT.json --photos TRAIN --validation NAME=FOLDER ... [--every 2]
 

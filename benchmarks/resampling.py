@@ -1,4 +1,4 @@
-"""Is a picture better coded at ¾ or ½ of its resolution where files are small? docs/brief-arms.md says what came out.
+"""Is a picture better coded at ¾ or ½ of its resolution where files are small? docs/tried.md says what came out.
 
     python benchmarks/resampling.py OUT.json --photos TRAIN --validation NAME=FOLDER ... [--every 2]
 
