@@ -33,6 +33,7 @@ from slimcodec.training.photos import folder_photos
 
 FACTORS = {"1": (1, 1), "3/4": (3, 4), "1/2": (1, 2)}
 QUALITIES = -1, 0, 1, 1.5, 2, 3, 4
+CHOSEN = "lanczos"  # how pictures are made larger where factors are compared
 TAPS = 8
 COEFFICIENT_BITS = 8
 FITTED_AT = 1, 3  # qualities
@@ -222,12 +223,12 @@ def _levels(values: np.ndarray) -> np.ndarray:
 
 
 def _tables(of_set: str, points: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    ways = {f"{factor}, {how}": (factor, how) for factor, found in next(iter(points.values())).items() for how in found}
+    ways = [(factor, how) for factor, found in next(iter(points.values())).items() for how in found if factor != "1"]
+    rows = [_equal(f"{factor}, {how}", [(factor, how)], points) for factor, how in ways]
+    chosen = [way for way in ways if way[1] == CHOSEN]
+    rows.append(_equal(f"the best of 1, 3/4 and 1/2, {CHOSEN}", chosen, points, or_full=True))
     heading = ["", "rate at equal PSNR, mean", "median", "best", "worst", "fewer bits", "of"]
-    yield (
-        f"{of_set}-equal",
-        {"heading": heading, "rows": [_equal(name, way, points) for name, way in ways.items() if way[0] != "1"]},
-    )
+    yield f"{of_set}-equal", {"heading": heading, "rows": rows}
     heading = [
         "bpp",
         *(f"{factor} wins" for factor in FACTORS),
@@ -239,20 +240,25 @@ def _tables(of_set: str, points: dict[str, Any]) -> Iterator[tuple[str, dict[str
         yield f"{of_set}-{what}", {"heading": heading, "rows": [_at_rate(bpp, points, low) for bpp in RATES]}
 
 
-def _equal(name: str, way: tuple[str, str], points: dict[str, Any]) -> list[str]:
-    """Rate against the full resolution at quality 1, at its PSNR."""
+def _equal(name: str, ways: list[tuple[str, str]], points: dict[str, Any], *, or_full: bool = False) -> list[str]:
+    """Rate against the full resolution at quality 1, at its PSNR: of the best of some ways, or of no change."""
     found = []
     for of_picture in points.values():
-        _, bpp, psnr = next(point for point in of_picture["1"]["as it is"] if point[0] == 1)
-        curve = of_picture[way[0]][way[1]]
-        if curve[0][2] <= psnr <= curve[-1][2]:
-            found.append(100 * (np.exp(_curve(curve, 2, 1)(psnr)) / bpp - 1))
+        full = next(point for point in of_picture["1"]["as it is"] if point[0] == 1)
+        changes = [change for factor, how in ways if (change := _change(of_picture[factor][how], full)) is not None]
+        found += [min(changes + [0.0] * or_full)] if changes or or_full else []
     if not found:
         return [name, *["–"] * 4, "0", "0"]
     shown = [
         f"{value:+.1f} %".replace("-", "−") for value in (np.mean(found), np.median(found), min(found), max(found))
     ]
     return [name, *shown, str(sum(value < 0 for value in found)), str(len(found))]
+
+
+def _change(curve: list[Any], full: list[Any]) -> float | None:
+    """Of the rate at the PSNR of `full`, in per cent; None where the curve does not go there."""
+    _, bpp, psnr = full
+    return 100 * (float(np.exp(_curve(curve, 2, 1)(psnr))) / bpp - 1) if curve[0][2] <= psnr <= curve[-1][2] else None
 
 
 def _at_rate(bpp: float, points: dict[str, Any], lowest: float) -> list[str]:
@@ -274,7 +280,7 @@ def _at_rate(bpp: float, points: dict[str, Any], lowest: float) -> list[str]:
 
 
 def _psnr_at(bpp: float, found: dict[str, list[Any]], lowest: float) -> float | None:
-    curve = [point for point in found.get("learned", found.get("as it is", [])) if point[0] >= lowest]
+    curve = [point for point in found.get(CHOSEN, found.get("as it is", [])) if point[0] >= lowest]
     return float(_curve(curve, 1, 2)(np.log(bpp))) if curve[0][1] <= bpp <= curve[-1][1] else None
 
 
