@@ -1,8 +1,9 @@
-"""The tables of docs/{ablations,flagship,evaluation,scaling}.md, from stored results: python benchmarks/tables.py
+"""The tables of docs/{ablations,flagship,evaluation,scaling,tried}.md, from stored results: python benchmarks/tables.py
 
 A table stands between `<!-- kind name -->` and `<!-- end -->` and is replaced as a whole:
 
     arms NAME       results/ablations/NAME.json, of benchmarks/ablations.py
+    rows FILE.TABLE results/ablations/FILE.json, of a benchmark that makes the cells of its tables itself
     bits NAME       results/flagship/NAME.json, of benchmarks/bits.py
     extremes NAME   the same: the pictures on which the student gains most and least
     rounds NAME     results/flagship/NAME.json, a copy of a run's rounds/rounds.json
@@ -39,7 +40,7 @@ from slimcodec.report.style import label
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
-PAGES = tuple(ROOT / "docs" / f"{name}.md" for name in ("ablations", "flagship", "evaluation", "scaling"))
+PAGES = tuple(ROOT / "docs" / f"{name}.md" for name in ("ablations", "flagship", "evaluation", "scaling", "tried"))
 MARKED = re.compile(r"<!-- (\w+) (\S+) -->\n.*?<!-- end -->", re.DOTALL)
 MS_SSIM = "ms_ssim_db"
 VVC = "vvc"  # ours: VVenC
@@ -78,6 +79,12 @@ def arms(name: str) -> str:
             ]
         )
     return _table(["", "decoder, MAC/pixel", "encoder, MAC/pixel", "seconds", "BD-rate", "from dB", "to dB"], rows)
+
+
+def rows_of(name: str) -> str:
+    file, _, table = name.partition(".")
+    found = _stored("ablations", file)["tables"][table]
+    return _table(found["heading"], found["rows"])
 
 
 def bits(name: str) -> str:
@@ -325,6 +332,7 @@ def seven(name: str) -> str:
 
 KINDS = {
     "arms": arms,
+    "rows": rows_of,
     "bits": bits,
     "extremes": extremes,
     "rounds": rounds,

@@ -53,7 +53,8 @@ README_WORDS, README_LINES, README_COLUMNS = 140, 120, 100
 # A cell that is numbers and units alone: it starts with a number and has no word of four letters.
 NUMBER = re.compile(r"[+−–-]?\d[\d,.:]*")  # or a ratio, such as 4:2:0
 TABLES = [
-    DOCS / f"{name}.md" for name in ("flagship", "ablations", "evaluation", "performance", "determinism", "scaling")
+    DOCS / f"{name}.md"
+    for name in ("flagship", "ablations", "tried", "evaluation", "performance", "determinism", "scaling")
 ]
 
 
