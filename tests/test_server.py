@@ -1,4 +1,4 @@
-"""The server of docs/deploy.md, in a process of its own: under load nothing is lost, and its memory stays what it was."""
+"""The server of docs/deploy.md, in a process of its own: under load nothing is lost, and its memory does not grow."""
 
 import os
 import re
