@@ -99,6 +99,8 @@ class OnnxNetworks:
 
 
 def _open(path: Path, intra_op_threads: int) -> Any:
+    # From 1.29 on it tells its makers what models are run, unless it is told not to before it is imported.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime  # type: ignore[import-untyped]
 
     options = onnxruntime.SessionOptions()
