@@ -2,7 +2,7 @@
 
     python benchmarks/batch.py MODEL --photos FOLDER --json FILE
 
-One by one, each picture has all threads of PyTorch; in a batch, each core has a picture of its own. The least of
+One by one, each picture has all threads; in a batch, each core has a picture of its own. The least of
 several rounds counts: other work on the machine only adds to it.
 """
 
@@ -14,9 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 
 import slimcodec
+from slimcodec.codec import batch
 from slimcodec.evaluation.photos import find_photos, open_photo
 
 ROUNDS = 8
@@ -43,7 +43,7 @@ def main() -> None:
     for name, value in milliseconds.items():
         print(f"{name:20}{value:10.1f} ms a picture")
     if options.json:
-        machine = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "load": os.getloadavg()[0]}
+        machine = {"cores": os.cpu_count(), "threads": batch.threads(), "load": os.getloadavg()[0]}
         record = {"model": options.model, "pictures": len(photos), "ms_a_picture": milliseconds, "machine": machine}
         options.json.write_text(json.dumps(record, indent=1) + "\n")
 

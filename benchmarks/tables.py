@@ -1,4 +1,6 @@
-"""The tables of docs/{ablations,flagship,evaluation,scaling,tried}.md, from stored results: python benchmarks/tables.py
+"""The tables of docs/{ablations,flagship,evaluation,performance,scaling,tried}.md, from stored results.
+
+    python benchmarks/tables.py
 
 A table stands between `<!-- kind name -->` and `<!-- end -->` and is replaced as a whole:
 
@@ -15,6 +17,8 @@ A table stands between `<!-- kind name -->` and `<!-- end -->` and is replaced a
     processes NAME  results/training/NAME.json: seconds of a stage of two lengths, by trainer
     efforts NAME    results/flagship/NAME.json, of benchmarks/encoder.py
     parts NAME      results/flagship/NAME.json, of benchmarks/parts.py
+    speed NAME      results/performance/NAME.json, of benchmarks/codec.py
+    batch NAME      the same, of benchmarks/batch.py
     bd_rate NAME    results/NAME/summary.json, of slimcodec evaluate: every model of the study
     fixed NAME      the same, of Kodak, over 29 to 37 dB
     ranges NAME     the same: what the models cost, and the PSNR that their curves cover
@@ -30,6 +34,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from codec import tables as speed_tables
+
 from slimcodec.codec.atomic import write_text
 from slimcodec.evaluation import summary
 from slimcodec.evaluation.comparison import VTM
@@ -40,7 +46,9 @@ from slimcodec.report.style import label
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
-PAGES = tuple(ROOT / "docs" / f"{name}.md" for name in ("ablations", "flagship", "evaluation", "scaling", "tried"))
+PAGES = tuple(
+    ROOT / "docs" / f"{name}.md" for name in ("ablations", "flagship", "evaluation", "performance", "scaling", "tried")
+)
 MARKED = re.compile(r"<!-- (\w+) (\S+) -->\n.*?<!-- end -->", re.DOTALL)
 MS_SSIM = "ms_ssim_db"
 VVC = "vvc"  # ours: VVenC
@@ -244,6 +252,18 @@ def parts_table(sets: dict[str, dict[str, dict[str, float]]]) -> str:
     return _table(heading, cells)
 
 
+def speed(name: str) -> str:
+    """Times of models and other codecs, and the limit of the cores, a table a size and number of threads."""
+    return speed_tables(_stored("performance", name))
+
+
+def batch(name: str) -> str:
+    """Milliseconds a picture, of pictures one by one and several at a time."""
+    found = _stored("performance", name)["ms_a_picture"]
+    rows = [[what, *(f"{found[way]:.0f}" for way in (what, f"{what}_batch"))] for what in ("compress", "decompress")]
+    return _table(["", "one by one", "in a batch"], rows)
+
+
 def bd_rates(name: str) -> str:
     """BD-rate by RGB PSNR of a study's models against its references, over all that both curves cover."""
     study = _summary(name)
@@ -344,6 +364,8 @@ KINDS = {
     "processes": processes,
     "efforts": efforts,
     "parts": parts,
+    "speed": speed,
+    "batch": batch,
     "bd_rate": bd_rates,
     "fixed": fixed,
     "ranges": ranges,

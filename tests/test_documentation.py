@@ -48,7 +48,16 @@ STAND_INS = {"TRAINER": "cpu", "STEPS": "20", "STUDY": "controls", "SET": "photo
 INTERVAL = re.compile(r"=(?:tag\(\w+,)?interval\(([^,]+),[^)]+\)+$")  # of a sweeper: its beginning stands for it
 FOLDERS = ("photos", "PHOTOS", "OTHERS", "KODAK")
 PHOTO_SIDE, PHOTOS = 96, 3
-PROGRAMS = {"wandb", "tensorboard", "cat", "test", "scontrol"}  # others' own, taken as they are
+PROGRAMS = {
+    "wandb",
+    "tensorboard",
+    "cat",
+    "test",
+    "scontrol",
+    "docker",
+    "curl",
+    "OMP_NUM_THREADS=1",
+}  # others' own, taken as they are
 README_WORDS, README_LINES, README_COLUMNS = 140, 120, 100
 # A cell that is numbers and units alone: it starts with a number and has no word of four letters.
 NUMBER = re.compile(r"[+−–-]?\d[\d,.:]*")  # or a ratio, such as 4:2:0

@@ -73,16 +73,18 @@ ALLOWED = {
     | {"codec/rounding", "codec/scales", "codec/units"},
     "codec/transforms": {"numpy", "codec/adapt", "codec/arrays", "codec/bitstream", "codec/grid"}
     | {"codec/heap", "codec/networks", "codec/pictures", "codec/progress", "codec/rounding", "codec/scales"}
-    | {"codec/symbols", "codec/tiling", "codec/units", "codec/zoo"},
+    | {"codec/symbols", "codec/tiling", "codec/units", "codec/workers", "codec/zoo"},
     "codec/refine": {"numpy", "torch", "codec/costs", "codec/grid", "codec/network", "codec/pictures"}
     | {"codec/quantise", "codec/torch_networks", "codec/transforms"},
     "codec/targets": {"codec/bitstream", "codec/encoding"},
-    "codec/batch": set(),
+    "codec/blas": {"threadpoolctl"},
+    "codec/batch": {"codec/blas"},
+    "codec/workers": {"codec/batch"},
     "codec/encoding": {"numpy", "codec/adapt", "codec/arrays", "codec/bitstream", "codec/costs"}
     | {"codec/decoding", "codec/grid", "codec/heap", "codec/isolation", "codec/pictures", "codec/progress"}
     | {"codec/refine", "codec/rounding", "codec/symbols", "codec/tiling", "codec/transforms"},
     "codec/decoding": {"PIL", "numpy", "codec/architecture", "codec/bitstream", "codec/grid", "codec/heap"}
-    | {"codec/pictures", "codec/progress", "codec/symbols", "codec/transforms"},
+    | {"codec/pictures", "codec/progress", "codec/rounding", "codec/symbols", "codec/transforms", "codec/workers"},
     "codec/inference": {"PIL", "numpy", "torch", "codec/batch", "codec/bitstream", "codec/cards"}
     | {"codec/decoding", "codec/encoding", "codec/grid", "codec/hub", "codec/isolation", "codec/models"}
     | {"codec/network", "codec/pictures", "codec/progress", "codec/quantise", "codec/stored", "codec/symbols"}

@@ -1,17 +1,24 @@
-"""Several pictures at a time, in threads of one thread of PyTorch each: no core waits for another.
+"""Several pictures at a time, in threads that share the cores: no core waits for another.
 
-Processes that have started are faster, but each takes seconds to start, and a model and PyTorch of its own.
+Processes that have started are a little faster, but each takes time to start, and a model and its library of its own.
 """
 
 import contextlib
-import functools
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+from slimcodec.codec import blas
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_this_thread = threading.local()
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item], jobs: int) -> Iterator[Result]:
@@ -19,28 +26,48 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item], jobs: 
     if jobs == 1:
         yield from map(function, items)
         return
+    with threads_sharing(jobs) as pool:
+        yield from pool.map(function, items)
+
+
+@contextlib.contextmanager
+def threads_sharing(count: int) -> Iterator["ThreadPoolExecutor"]:
+    """So many threads, each with its share of this thread's threads: more than there are cores would wait in turn."""
     from concurrent.futures import ThreadPoolExecutor
 
-    with _sharing_pytorch(jobs) as begin_thread:
-        pool = ThreadPoolExecutor(jobs, initializer=begin_thread)
+    share = max(1, threads() // count)
+    with _sharing_pytorch(count) as share_pytorch, blas.one_thread():
+
+        def begin() -> None:
+            _this_thread.threads = share
+            share_pytorch()
+
+        pool = ThreadPoolExecutor(count, initializer=begin)
         try:
-            yield from pool.map(function, items)
+            yield pool
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
 @contextlib.contextmanager
-def _sharing_pytorch(jobs: int) -> Iterator[Callable[[], None] | None]:
-    """What every thread begins with. PyTorch, if it is there, counts its threads for each thread that calls it; more of
-    them than cores would wait for each other."""
+def _sharing_pytorch(count: int) -> Iterator[Callable[[], None]]:
+    """What every thread begins with. PyTorch, if it is there, counts its threads for each thread that calls it."""
     if not (torch := sys.modules.get("torch")):
-        yield None
+        yield lambda: None
         return
-    threads = torch.get_num_threads()
+    of_this_thread = torch.get_num_threads()
     try:
-        yield functools.partial(torch.set_num_threads, max(1, threads // jobs))
+        yield lambda: torch.set_num_threads(max(1, of_this_thread // count))
     finally:
-        torch.set_num_threads(threads)  # for threads that others begin
+        torch.set_num_threads(of_this_thread)  # for threads that others begin
+
+
+def threads() -> int:
+    """That this thread may compute with: its share of others', or as many as OMP_NUM_THREADS says, as for PyTorch, or
+    as this process has cores. ONNX Runtime looks at neither."""
+    share: int | None = getattr(_this_thread, "threads", None)
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return share or (int(wanted) if wanted.isdecimal() and int(wanted) else cores())
 
 
 def cores() -> int:

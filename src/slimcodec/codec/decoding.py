@@ -3,7 +3,8 @@
     streams ─► SymbolReader ─► symbols of a window and its surroundings ─► y_hat ─► pixels ─► canvas
 
 What is live beside the canvas is the tiles around a window and what the networks make of it. An untiled picture is one
-tile: its symbols are held whole.
+tile: its symbols are held whole. With several threads, a window's pieces pass g_s at the same time, and the integers
+and latents of the next window are made meanwhile.
 """
 
 import math
@@ -14,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from slimcodec import InvalidFile, InvalidInput
-from slimcodec.codec import bitstream, heap, pictures
+from slimcodec.codec import bitstream, heap, pictures, workers
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.grid import (
     CELL,
@@ -28,12 +29,15 @@ from slimcodec.codec.grid import (
     whole,
 )
 from slimcodec.codec.progress import Progress, part_of
+from slimcodec.codec.rounding import Array
 from slimcodec.codec.symbols import SymbolReader
 from slimcodec.codec.transforms import Transforms
+from slimcodec.codec.workers import Workers
 
 MIB = 1 << 20
 # By measurement, in bytes: what the networks take for an element of y in a window, and for a piece of g_s at its end.
 BYTES_PER_LATENT, PIECE_BYTES = 28, 64 * MIB
+FLOAT_BYTES = 4
 
 
 def decode(
@@ -45,11 +49,13 @@ def decode(
 ) -> Image.Image:
     """The pixels of an area as `Codec.decompress` gives them. Raises InvalidFile."""
     task = _Decoding(transforms, contents, area)
-    _check_memory(task.bytes_needed(contents), max_memory)
+    threads = task.threads_within(contents, max_memory)
+    _check_memory(task.bytes_needed(contents, threads), max_memory)
     profiles = [contents.chunk(name) for name in ("icc", "exif", "xmp")]
     rows = contents.alpha_rows() if "alpha" in contents.chunks else None
     canvas = pictures.Canvas(area.shape, grey=contents.header.grey, alpha=rows is not None)
-    for window, pixels in task.windows(SymbolReader(transforms.coder, contents, task.cells_seen(area)), progress):
+    reader = SymbolReader(transforms.coder, contents, task.cells_seen(area))
+    for window, pixels in task.windows(reader, threads, progress):
         canvas.paste(pixels, *window.seen_from(area)[:2])
     if rows:
         canvas.set_alpha(rows, contents.header.width, area.top, area.left)
@@ -62,7 +68,7 @@ def colours(transforms: Transforms, data: bytes) -> np.ndarray:
     area = whole((contents.header.height, contents.header.width))
     task = _Decoding(transforms, contents, area)
     found = np.empty((*area.shape, 3), np.uint8)
-    for window, pixels in task.windows(SymbolReader(transforms.coder, contents, task.grid), None):
+    for window, pixels in task.windows(SymbolReader(transforms.coder, contents, task.grid), task.threads):
         found[window.slices] = pixels
     return found
 
@@ -77,27 +83,50 @@ class _Decoding:
         _, self.latent_margin, self.pixel_margin = transforms.margins
         self.reach = self.latent_margin + -(-self.pixel_margin // LATENTS)  # cells that a pixel depends on
 
-    def windows(self, reader: SymbolReader, progress: Progress | None) -> Iterator[tuple[Window, np.ndarray]]:
-        """Windows that make up the area and their pixels, uint8 [h, w, 3], in an order in which tiles serve once."""
-        along = self.area.long_axis
-        cells = decoding_windows(self.area.coarser(CELL), self.reach)
-        done = 0
-        for line in in_lines(cells, along):
-            for window in (cell.finer(CELL).grown(0, self.area) for cell in line):
-                report = part_of(progress, done / len(cells), (done + 1) / len(cells))
-                yield window, self._pixels(reader, window, report)
-                done += 1
-            reader.forget(line[0][along + 2] - self.reach, along)
+    @property
+    def threads(self) -> int:
+        """How many there are for the pieces of a picture. The one piece of a small one has all of them."""
+        return min(self.transforms.networks.threads, workers.MOST) if is_big(self.grid) else 1
 
-    def _pixels(self, reader: SymbolReader, window: Window, progress: Progress | None) -> np.ndarray:
-        cells = self.cells_seen(window)
+    def threads_within(self, contents: bitstream.Contents, max_memory: int) -> int:
+        """As many of them as fit into the memory; at least one."""
+        return next((n for n in range(self.threads, 1, -1) if self.bytes_needed(contents, n) <= max_memory), 1)
+
+    def windows(
+        self, reader: SymbolReader, threads: int, progress: Progress | None = None
+    ) -> Iterator[tuple[Window, np.ndarray]]:
+        """Windows that make up the area and their pixels, uint8 [h, w, 3], in an order in which tiles serve once."""
+        cells = [window for line in in_lines(self._cells, self.area.long_axis) for window in line]
+        with workers.begin(threads) as helpers:
+            found = helpers.one_ahead(lambda window: self._latents(reader, window), cells)
+            for done, (at, y_hat) in enumerate(zip(cells, found, strict=True)):
+                window, report = self._pixels_of(at), part_of(progress, done / len(cells), (done + 1) / len(cells))
+                yield window, self._pixels(y_hat, window, helpers, report)
+
+    def _latents(self, reader: SymbolReader, cells: Window) -> Array | None:
+        """y_hat of what a window of cells sees; None where there is nothing but zeros."""
+        along = self.area.long_axis
+        reader.forget(cells[along] - self.reach, along)
         heap.trim(is_big(self.grid))
-        symbols = reader.read(cells)
+        symbols = reader.read(self.cells_seen(self._pixels_of(cells)))
         if is_big(self.grid) and not (symbols.z.any() or symbols.r.any()):
-            return self._flat(window)
+            return None
         y_hat = self.transforms.latents(symbols, self.header.quality)
         heap.trim(is_big(self.grid))
-        return self.transforms.synthesise_area(y_hat, cells, window, self.grid, self.head, progress)
+        return y_hat
+
+    def _pixels(self, y_hat: Array | None, window: Window, helpers: Workers, report: Progress | None) -> np.ndarray:
+        if y_hat is None:
+            return self._flat(window)
+        cells = self.cells_seen(window)
+        return self.transforms.synthesise_area(y_hat, cells, window, self.grid, self.head, report, helpers)
+
+    @cached_property
+    def _cells(self) -> list[Window]:
+        return decoding_windows(self.area.coarser(CELL), self.reach)
+
+    def _pixels_of(self, cells: Window) -> Window:
+        return cells.finer(CELL).grown(0, self.area)
 
     def cells_seen(self, area: Window) -> Window:
         """The cells whose symbols an area of pixels depends on."""
@@ -129,20 +158,21 @@ class _Decoding:
         y_hat = self.transforms.latents(symbols, self.header.quality)
         return self.transforms.synthesise_area(y_hat, cells, cells.finer(CELL), cells, self.head)
 
-    def bytes_needed(self, contents: bitstream.Contents) -> int:
+    def bytes_needed(self, contents: bitstream.Contents, threads: int) -> int:
         """What decoding takes beyond the library, the model and the file's own bytes, at most."""
         architecture = self.transforms.architecture
         mode_bytes = 1 if self.header.grey and "alpha" not in contents.chunks else 4  # as Pillow keeps them
-        return mode_bytes * math.prod(self.area.shape) + self._working_bytes(architecture)
+        return mode_bytes * math.prod(self.area.shape) + self._working_bytes(architecture, threads)
 
-    def _working_bytes(self, architecture: Architecture) -> int:
+    def _working_bytes(self, architecture: Architecture, threads: int) -> int:
         wanted = self.cells_seen(self.area).shape
         in_window = [min(side, CODING_TILE + 2 * self.reach) for side in wanted] if is_big(self.grid) else wanted
         latents = architecture.latents * LATENTS**2  # of a cell
         tile = min(self.header.tile or max(self.header.cells), max(self.header.cells))
         kept = min(max(wanted), max(tile, CODING_TILE) + 2 * self.reach) * min(wanted)
         parsed = math.prod(min(tile, side) for side in self.header.cells)
-        return latents * (BYTES_PER_LATENT * math.prod(in_window) + 3 * kept + parsed) + PIECE_BYTES
+        of_window = BYTES_PER_LATENT + (FLOAT_BYTES if threads > 1 else 0)  # y_hat, while the next one is made
+        return latents * (of_window * math.prod(in_window) + 3 * kept + parsed) + PIECE_BYTES * threads
 
 
 def _check_memory(needed: int, limit: int) -> None:

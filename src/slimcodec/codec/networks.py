@@ -39,6 +39,10 @@ class Networks(Protocol):
     @property
     def on_cpu(self) -> bool: ...
 
+    @property
+    def threads(self) -> int:
+        """That the thread which asks may compute with."""
+
     def inference(self) -> AbstractContextManager[object]:
         """Around everything that is not to be differentiated."""
 
@@ -47,6 +51,9 @@ class Networks(Protocol):
 
     def numpy(self, values: Array) -> np.ndarray:
         """The inverse of `native`."""
+
+    def levels(self, x: Array, pixels: np.ndarray) -> None:
+        """[3, h, w] in [0, 1] → the uint8 [h, w, 3] that are given."""
 
     def picture(self, pixels: np.ndarray) -> Array:
         """uint8 [h, w, 3] → [1, 3, h, w] in [0, 1]."""

@@ -18,6 +18,7 @@ from slimcodec.codec.units import GAIN_UNIT, INDEX_STEP, SCALE_COUNT
 
 ACTIVATION_BITS = 4  # activations come in units of 1/16
 RATIOS = 1, 2, 1, 1  # of the pixel shuffles after the layers
+OUTPUTS = 32  # of the last layer at a time
 
 
 def unfolded(x: np.ndarray, kernel: int) -> np.ndarray:
@@ -32,25 +33,27 @@ def unfolded(x: np.ndarray, kernel: int) -> np.ndarray:
 
 
 class Layer(NamedTuple):
-    """A convolution of integers, its sum divided by 2^shift and rounded down."""
+    """A convolution of integers, its sum divided by 2^shift and rounded down. The division is in weight and bias: they
+    are multiples of 2^-shift, as is every sum of theirs, and float64 holds those as exactly as integers.
+    """
 
-    weight: np.ndarray  # float64 [O, C, k, k]
-    bias: np.ndarray  # float64 [O]
-    shift: int
+    weight: np.ndarray  # float64 [O, C·k²]
+    bias: np.ndarray  # float64 [O, 1]
+    kernel: int
     ratio: int  # of the pixel shuffle that follows
-    last: bool  # no ReLU and no clamp to a uint8
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """float64 [C, h, w] of integers → [O / ratio², ratio·h, ratio·w]."""
-        outputs, inputs, kernel, _ = self.weight.shape
+        """float64 [C, h, w] of integers → uint8 values in float64, [O / ratio², ratio·h, ratio·w]."""
         _, height, width = x.shape
-        out = self.weight.reshape(outputs, -1) @ unfolded(x, kernel).reshape(inputs * kernel**2, -1)
-        out += self.bias[:, None]
-        np.floor(np.divide(out, 1 << self.shift, out=out), out=out)
-        if not self.last:
-            np.clip(out, 0, 255, out=out)
+        out = self.weight @ self.seen(x)
+        out += self.bias
+        np.clip(np.floor(out, out=out), 0, 255, out=out)
         shuffled = out.reshape(-1, self.ratio, self.ratio, height, width).transpose(0, 3, 1, 4, 2)
         return shuffled.reshape(-1, self.ratio * height, self.ratio * width)
+
+    def seen(self, x: np.ndarray) -> np.ndarray:
+        """[C, h, w] → [C·k², h·w]."""
+        return unfolded(x, self.kernel).reshape(self.weight.shape[1], -1)
 
 
 class Scales:
@@ -66,16 +69,8 @@ class Scales:
         self.log_gain = np.asarray(log_gain, np.int64)
         bits = [0] + [ACTIVATION_BITS] * (len(layers) - 1)
         self.layers = [
-            Layer(
-                np.asarray(weight, np.float64),
-                np.asarray(bias, np.float64),
-                int(exponent) + input_bits - ACTIVATION_BITS,
-                ratio,
-                number == len(layers) - 1,
-            )
-            for number, ((weight, bias, exponent), input_bits, ratio) in enumerate(
-                zip(layers, bits, RATIOS, strict=True)
-            )
+            _layer(weight, bias, int(exponent) + input_bits - ACTIVATION_BITS, ratio)
+            for (weight, bias, exponent), input_bits, ratio in zip(layers, bits, RATIOS, strict=True)
         ]
 
     def shift(self, fixed_quality: int) -> np.ndarray:
@@ -95,11 +90,29 @@ class Scales:
 
     def index(self, z: np.ndarray, fixed_quality: int) -> np.ndarray:
         """z int8 [N, rows, columns] → the scale-table entry of every residual, uint8 [4, M, 2·rows, 2·columns]."""
+        *hidden, last = self.layers
         x = z.astype(np.float64)
-        for layer in self.layers:
+        for layer in hidden:
             x = layer(x)
-        x = x.reshape(PLANES, -1, *x.shape[1:])
-        x += self.shift(fixed_quality)[:, None, None]
-        x += GAIN_UNIT // 2
-        x /= GAIN_UNIT
-        return np.clip(np.floor(x, out=x), 0, SCALE_COUNT - 1, out=x).astype(np.uint8)
+        seen, shift = last.seen(x), np.tile(self.shift(fixed_quality), PLANES)[:, None]
+        index = np.empty((len(shift), seen.shape[1]), np.uint8)
+        # A few outputs at a time, which stay in the cache. The sums need not be rounded down before the shift is added:
+        # floor((floor(a) + n) / 16) is floor((a + n) / 16), and a cast to uint8 rounds down.
+        for rows in (slice(first, first + OUTPUTS) for first in range(0, len(index), OUTPUTS)):
+            out = last.weight[rows] @ seen
+            out += last.bias[rows] + (shift[rows] + GAIN_UNIT // 2)
+            out /= GAIN_UNIT
+            index[rows] = np.clip(out, 0, SCALE_COUNT - 1, out=out)
+        return index.reshape(PLANES, -1, *x.shape[1:])
+
+
+def _layer(weight: np.ndarray, bias: np.ndarray, shift: int, ratio: int) -> Layer:
+    """Of int8 weights [O, C, k, k] and int32 biases [O]."""
+    outputs, _, kernel, _ = weight.shape
+    unit = 2.0**-shift
+    return Layer(
+        np.asarray(weight, np.float64).reshape(outputs, -1) * unit,
+        np.asarray(bias, np.float64)[:, None] * unit,
+        kernel,
+        ratio,
+    )

@@ -57,6 +57,10 @@ class TorchNetworks:
     def on_cpu(self) -> bool:
         return self.device.type == "cpu"
 
+    @property
+    def threads(self) -> int:
+        return torch.get_num_threads() if self.on_cpu else 1
+
     def inference(self) -> AbstractContextManager[object]:
         return torch.inference_mode()
 
@@ -65,6 +69,9 @@ class TorchNetworks:
 
     def numpy(self, values: Tensor) -> np.ndarray:
         return values.cpu().numpy()
+
+    def levels(self, x: Tensor, pixels: np.ndarray) -> None:
+        pixels[:] = self.numpy((x.permute(1, 2, 0) * 255).round().clamp(0, 255).to(torch.uint8))
 
     def picture(self, pixels: np.ndarray) -> Tensor:
         # A picture's layout in memory is channels-last already.

@@ -27,6 +27,7 @@ from slimcodec.codec.scales import Scales
 from slimcodec.codec.symbols import SymbolCoder, Symbols
 from slimcodec.codec.tiling import analysis_margin, latent_margin, synthesis_margin
 from slimcodec.codec.units import MID_GREY
+from slimcodec.codec.workers import ALONE, Workers
 from slimcodec.codec.zoo import WEIGHTS
 
 RESIDUAL_LIMIT = 2**15 - 1  # an escaped residual is an int16
@@ -206,7 +207,6 @@ class Transforms:
         cells = whole(tuple(side // LATENTS for side in y_hat.shape[2:]))
         return self.synthesise_area(y_hat, cells, whole((height, width)), cells, self.head(correction))
 
-    @_inference
     def synthesise_area(
         self,
         y_hat: Array,
@@ -215,17 +215,22 @@ class Transforms:
         grid: Window,
         head: Head | None,
         progress: Progress | None = None,
+        workers: Workers = ALONE,
     ) -> np.ndarray:
         """y_hat of a window of cells → the pixels of an area within, uint8 [h, w, 3]. `grid`: the picture's cells."""
         pixels = np.empty((*area.shape, 3), np.uint8)
         pieces = area.coarser(LATENT_SCALE).even_tiles(TRANSFORM_TILE)
-        for done, piece in enumerate(pieces, start=1):
+
+        def make(piece: Window) -> None:
             seen = piece.grown(self.margins[2], grid.finer(LATENTS))
             latents = y_hat[:, :, *seen.seen_from(cells.finer(LATENTS)).slices]
-            x_hat = self.networks.g_s(latents, seen, piece, grid.finer(LATENTS), head)
             wanted = piece.finer(LATENT_SCALE).grown(0, area)
-            inner = x_hat[0, :, *wanted.seen_from(piece.finer(LATENT_SCALE)).slices]
-            pixels[wanted.seen_from(area).slices] = self.networks.numpy(_levels(inner))
+            with self.networks.inference():  # which a worker's thread does not know of yet
+                x_hat = self.networks.g_s(latents, seen, piece, grid.finer(LATENTS), head)
+                inner = x_hat[0, :, *wanted.seen_from(piece.finer(LATENT_SCALE)).slices]
+                self.networks.levels(inner, pixels[wanted.seen_from(area).slices])
+
+        for done, _ in enumerate(workers.map(make, pieces), start=1):
             tell(progress, done, len(pieces))
         return pixels
 
@@ -247,9 +252,3 @@ class Transforms:
 def plane_of(y: Array, number: int) -> Array:
     """[1, M, 2h, 2w] → plane 2·dy + dx [1, M, h, w]: the elements at row dy and column dx of each 2×2."""
     return y[:, :, number // 2 :: 2, number % 2 :: 2]
-
-
-def _levels(x: Array) -> Array:
-    """[3, h, w] in [0, 1] → uint8 [h, w, 3]."""
-    xp = array_namespace(x)
-    return xp.astype(xp.clip(xp.round(xp.permute_dims(x, (1, 2, 0)) * 255), min=0, max=255), xp.uint8)
