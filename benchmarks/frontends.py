@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from slimcodec import InvalidInput
 from slimcodec.codec.architecture import Architecture, Block, Level
 from slimcodec.codec.atomic import write_text
 from slimcodec.codec.bitstream import QUALITY_ONE
@@ -319,9 +320,10 @@ def _branches(_: Tensor) -> HyperpriorCodec:
     return codec
 
 
+STARTED = "RGB, started from principal components"  # which the others are compared with
 ARMS: dict[str, Callable[[Tensor], HyperpriorCodec]] = {
     "RGB, learned ends": lambda crops: _plain(),
-    "RGB, started from principal components": _started,
+    STARTED: _started,
     "bands of an 8×8 DCT": lambda crops: _with_bands(crops, Dct(), (60, 56)),
     "bands of CDF 9/7 wavelets": lambda crops: _with_bands(crops, Wavelets(), (60, 64)),
     "branches of Y and UV": _branches,
@@ -437,15 +439,23 @@ def _counted(part: nn.Module, x: Tensor) -> float:
 
 def _table(arms: dict[str, dict[str, Any]]) -> dict[str, Any]:
     heading = ["", "decoder, MAC/pixel", "encoder, MAC/pixel", "seconds", "BD-rate, RGB", "BD-rate, YUV 6:1:1"]
-    first, rows = next(iter(arms.values())), []
+    first, rows = arms.get(STARTED, next(iter(arms.values()))), []
     for name, arm in arms.items():
         found = []
         for metric in METRICS:
             pairs = [list(zip(each["bpp"], each[metric], strict=True)) for each in (first, arm)]
-            found.append(f"{bd_rate(*pairs).percent:+.1f} %".replace("-", "−"))
+            found.append(_change(*pairs))
         costs = [f"{arm[what]:,.0f}" for what in ("decoder_macs_per_pixel", "encoder_macs_per_pixel", "seconds")]
         rows.append([name, *costs, *found])
     return {"heading": heading, "rows": rows}
+
+
+def _change(*pairs: list[tuple[float, float]]) -> str:
+    """BD-rate of the second curve against the first; after few steps some share no range."""
+    try:
+        return f"{bd_rate(*pairs).percent:+.1f} %".replace("-", "−")
+    except InvalidInput:
+        return "–"
 
 
 if __name__ == "__main__":
