@@ -3,8 +3,8 @@
     streams ─► SymbolReader ─► symbols of a window and its surroundings ─► y_hat ─► pixels ─► canvas
 
 What is live beside the canvas is the tiles around a window and what the networks make of it. An untiled picture is one
-tile: its symbols are held whole. With several threads, a window's pieces pass g_s at the same time, and the integers
-and latents of the next window are made meanwhile.
+tile: its symbols are held whole. With several threads, a window's pieces pass g_s at the same time, and meanwhile the
+next window's latents are made, and the integers of the one after it.
 """
 
 import math
@@ -30,14 +30,14 @@ from slimcodec.codec.grid import (
 )
 from slimcodec.codec.progress import Progress, part_of
 from slimcodec.codec.rounding import Array
-from slimcodec.codec.symbols import SymbolReader
+from slimcodec.codec.symbols import SymbolReader, Symbols
 from slimcodec.codec.transforms import Transforms
 from slimcodec.codec.workers import Workers
 
 MIB = 1 << 20
 # By measurement, in bytes: what the networks take for an element of y in a window, and for a piece of g_s at its end.
 BYTES_PER_LATENT, PIECE_BYTES = 28, 64 * MIB
-FLOAT_BYTES = 4
+AHEAD_BYTES = 4 + 3  # of an element of y: y_hat of this window and the symbols of the next but one
 
 
 def decode(
@@ -98,17 +98,21 @@ class _Decoding:
         """Windows that make up the area and their pixels, uint8 [h, w, 3], in an order in which tiles serve once."""
         cells = [window for line in in_lines(self._cells, self.area.long_axis) for window in line]
         with workers.begin(threads) as helpers:
-            found = helpers.one_ahead(lambda window: self._latents(reader, window), cells)
+            symbols = helpers.one_ahead(lambda window: self._symbols(reader, window), cells)
+            found = helpers.one_ahead(self._latents, symbols)
             for done, (at, y_hat) in enumerate(zip(cells, found, strict=True)):
                 window, report = self._pixels_of(at), part_of(progress, done / len(cells), (done + 1) / len(cells))
                 yield window, self._pixels(y_hat, window, helpers, report)
 
-    def _latents(self, reader: SymbolReader, cells: Window) -> Array | None:
-        """y_hat of what a window of cells sees; None where there is nothing but zeros."""
+    def _symbols(self, reader: SymbolReader, cells: Window) -> Symbols:
+        """Of what a window of cells sees."""
         along = self.area.long_axis
         reader.forget(cells[along] - self.reach, along)
         heap.trim(is_big(self.grid))
-        symbols = reader.read(self.cells_seen(self._pixels_of(cells)))
+        return reader.read(self.cells_seen(self._pixels_of(cells)))
+
+    def _latents(self, symbols: Symbols) -> Array | None:
+        """y_hat; None where there is nothing but zeros."""
         if is_big(self.grid) and not (symbols.z.any() or symbols.r.any()):
             return None
         y_hat = self.transforms.latents(symbols, self.header.quality)
@@ -171,7 +175,7 @@ class _Decoding:
         tile = min(self.header.tile or max(self.header.cells), max(self.header.cells))
         kept = min(max(wanted), max(tile, CODING_TILE) + 2 * self.reach) * min(wanted)
         parsed = math.prod(min(tile, side) for side in self.header.cells)
-        of_window = BYTES_PER_LATENT + (FLOAT_BYTES if threads > 1 else 0)  # y_hat, while the next one is made
+        of_window = BYTES_PER_LATENT + (AHEAD_BYTES if threads > 1 else 0)
         return latents * (of_window * math.prod(in_window) + 3 * kept + parsed) + PIECE_BYTES * threads
 
 
