@@ -22,7 +22,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from copy import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -245,7 +245,7 @@ class HyperpriorCodec(nn.Module):
         found.architecture = dataclasses.replace(self.architecture, specialists=1)
         found._modules = self._modules | {"g_a": g_a, "specialists": nn.ModuleDict()}
         if number:
-            own = self.specialists[str(number)]
+            own: Any = self.specialists[str(number)]
             g_a._modules = g_a._modules | {"head": own.head}
             found._modules["g_s"] = own.g_s
         return found

@@ -132,7 +132,8 @@ class TorchNetworks:
 
     def last_layer(self, seen: Tensor, head: Head) -> Tensor:
         with torch.autocast(self.device.type, enabled=False):
-            return fastest(seen.float(), *(torch.from_numpy(values).to(self.device) for values in head))
+            weight, bias = (torch.from_numpy(values).to(self.device) for values in head)
+            return fastest(seen.float(), weight, bias)
 
     def _trimmed(self, g_s: Synthesis, grid: Window) -> "Trimmed":
         return Trimmed(g_s, self.architecture, grid)
