@@ -37,6 +37,12 @@ ALLOWED = {
     "codec/costs": {"numpy", "codec/bitstream"},
     "codec/rounding": {"numpy", "codec/arrays", "codec/units"},
     "codec/scales": {"numpy", "codec/architecture", "codec/bitstream", "codec/grid", "codec/units"},
+    "codec/maps": {"numpy"},
+    "codec/regions": {"numpy", "codec/arrays", "codec/architecture", "codec/blocks", "codec/grid"}
+    | {"codec/networks", "codec/rounding", "codec/tiling", "codec/units"},
+    "codec/segments": {"torch", "codec/layers", "codec/network", "codec/regions"},
+    "codec/choice": {"numpy", "codec/bitstream", "codec/costs", "codec/grid", "codec/maps", "codec/pictures"}
+    | {"codec/rounding", "codec/symbols", "codec/transforms"},
     "codec/networks": {"numpy", "codec/architecture", "codec/grid", "codec/rounding"},
     "codec/complexity": {"codec/architecture", "codec/blocks", "codec/grid"},
     "codec/atomic": set(),
@@ -62,25 +68,25 @@ ALLOWED = {
     "codec/isolation": {"torch"},
     "codec/tiling": {"codec/architecture", "codec/blocks", "codec/grid"},
     "codec/torch_networks": {"numpy", "torch", "codec/architecture", "codec/grid", "codec/layers"}
-    | {"codec/network", "codec/networks", "codec/quantise", "codec/tiling"},
+    | {"codec/network", "codec/networks", "codec/quantise", "codec/regions", "codec/segments", "codec/tiling"},
     "codec/onnx_networks": {"numpy", "onnxruntime", "codec/architecture", "codec/batch", "codec/grid"}
     | {"codec/networks", "codec/rounding", "codec/zoo"},
     "codec/stored": {"numpy", "safetensors", "codec/architecture", "codec/networks", "codec/onnx_networks"}
-    | {"codec/scales", "codec/transforms", "codec/zoo"},
+    | {"codec/regions", "codec/scales", "codec/transforms", "codec/zoo"},
     "codec/quantise": {"numpy", "torch", "codec/rate", "codec/rounding"},
     "codec/contexts": {"numpy", "codec/entropy"},
     "codec/symbols": {"numpy", "codec/adapt", "codec/bitstream", "codec/contexts", "codec/entropy", "codec/grid"}
     | {"codec/rounding", "codec/scales", "codec/units"},
     "codec/transforms": {"numpy", "codec/adapt", "codec/arrays", "codec/bitstream", "codec/grid"}
-    | {"codec/heap", "codec/networks", "codec/pictures", "codec/progress", "codec/rounding", "codec/scales"}
-    | {"codec/symbols", "codec/tiling", "codec/units", "codec/workers", "codec/zoo"},
+    | {"codec/heap", "codec/maps", "codec/networks", "codec/pictures", "codec/progress", "codec/regions"}
+    | {"codec/rounding", "codec/scales", "codec/symbols", "codec/tiling", "codec/units", "codec/workers", "codec/zoo"},
     "codec/refine": {"numpy", "torch", "codec/costs", "codec/grid", "codec/network", "codec/pictures"}
-    | {"codec/quantise", "codec/torch_networks", "codec/transforms"},
+    | {"codec/quantise", "codec/regions", "codec/torch_networks", "codec/transforms"},
     "codec/targets": {"codec/bitstream", "codec/encoding"},
     "codec/blas": {"threadpoolctl"},
     "codec/batch": {"codec/blas"},
     "codec/workers": {"codec/batch"},
-    "codec/encoding": {"numpy", "codec/adapt", "codec/arrays", "codec/bitstream", "codec/costs"}
+    "codec/encoding": {"numpy", "codec/adapt", "codec/arrays", "codec/bitstream", "codec/choice", "codec/costs"}
     | {"codec/decoding", "codec/grid", "codec/heap", "codec/isolation", "codec/pictures", "codec/progress"}
     | {"codec/refine", "codec/rounding", "codec/symbols", "codec/tiling", "codec/transforms"},
     "codec/decoding": {"PIL", "numpy", "codec/architecture", "codec/bitstream", "codec/grid", "codec/heap"}
@@ -122,7 +128,8 @@ ALLOWED = {
     "training/parallel": {"torch", "lightning", "training/started"},
     "training/checkpoints": {"torch", "lightning", "training/parallel", "training/errors"},
     "training/onnx_export": {"numpy", "onnx", "onnxruntime", "safetensors", "torch", "codec/atomic", "codec/grid"}
-    | {"codec/models", "codec/network", "codec/tiling", "codec/zoo"},
+    | {"codec/architecture", "codec/models", "codec/network", "codec/regions", "codec/segments", "codec/tiling"}
+    | {"codec/zoo"},
     "training/shards": {"numpy", "codec/json_files", "codec/pictures", "evaluation/photos", "training/photos"},
     "pipeline/ranges": {"pydantic", "codec/bitstream", "codec/grid"},
     "pipeline/sections": {"pydantic", "codec/grid", "pipeline/ranges"}

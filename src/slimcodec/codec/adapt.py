@@ -84,7 +84,7 @@ class Corrections:
         """The head, corrected."""
         change = np.tensordot(correction.coefficients.astype(np.float32), self.basis, axes=1)
         weight, bias = self.head
-        return Head(weight + change[:, :-1].reshape(weight.shape), bias + change[:, -1])
+        return Head(weight + change[:, :-1].reshape(weight.shape[-4:]), bias + change[:, -1])
 
     def write(self, correction: Correction, fixed_quality: int) -> bytes:
         index = self._index(correction.shift, fixed_quality)
@@ -105,17 +105,30 @@ class Corrections:
     def start(self) -> Fit:
         return Fit(self.basis.shape[2], self.basis.shape[1])
 
-    def add(self, fit: Fit, features: np.ndarray, inner: Window, pixels: np.ndarray) -> None:
+    def add(
+        self, fit: Fit, features: np.ndarray, inner: Window, pixels: np.ndarray, whose: np.ndarray | None = None
+    ) -> None:
         """features [1, C, h, w] of g_s before its head; pixels of the window `inner` of them alone,
-        [1, 3, ratio·h', ratio·w'], less the middle grey. What is around is seen by the head."""
+        [1, 3, ratio·h', ratio·w'], less the middle grey. What is around is seen by the head.
+
+        whose  the specialists of these features, [h', w'], if there are several
+        """
         kernel = self.head.weight.shape[-1]
         seen = unfolded(features[0], kernel)[:, *inner.slices]
         seen = seen.reshape(len(seen), -1)
         _, colours, height, width = pixels.shape
         blocks = pixels.reshape(colours, height // self.ratio, self.ratio, width // self.ratio, self.ratio)
         target = blocks.transpose(0, 2, 4, 1, 3).reshape(colours * self.ratio**2, -1)
-        weights = np.concatenate([self.head.weight.reshape(len(target), -1), self.head.bias[:, None]], axis=1)
-        fit.add(np.concatenate([seen, np.ones_like(seen[:1])]), target, weights)
+        seen = np.concatenate([seen, np.ones_like(seen[:1])])
+        weights = np.concatenate(
+            [self.head.weight.reshape(*self.head.bias.shape, -1), self.head.bias[..., None]], axis=-1
+        )
+        if whose is None:
+            fit.add(seen, target, weights)
+            return
+        for specialist in np.unique(whose):
+            own = whose.ravel() == specialist
+            fit.add(seen[:, own], target[:, own], weights[specialist])
 
     def best(self, fit: Fit, fixed_quality: int, error_bits: float) -> Correction | None:
         """The correction that costs the fewest bits and errors together; None where none pays.

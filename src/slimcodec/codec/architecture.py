@@ -15,6 +15,7 @@ from slimcodec.codec.grid import LATENT_SCALE, PLANES
 
 MAX_WIDTH = 2**16  # more is a mistake, found here rather than where memory runs out
 MAX_BLOCKS = 32  # of a level: thousands take minutes to build
+MAX_SPECIALISTS = 16
 LADDER = (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800)  # CompressAI's lmbda per quality
 
 
@@ -45,6 +46,7 @@ class Architecture:
     stages         the planes of y that each stage codes, 0…3 = (0,0), (0,1), (1,0), (1,1); one stage: no context
     context        hidden channels of each stage's c_k; context_kind: depthwise separable or full 3×3 convolution
     downsampling   of strided convolutions' windows, which overlap: wide (2·ratio + 1) or narrow (2·ratio - 1)
+    specialists    how many g_s, each with its own last layer of g_a, of which every cell of a picture has one
     """
 
     latent_channels: tuple[int, ...]
@@ -62,6 +64,7 @@ class Architecture:
     upsampling_kernel: int = 1
     head_kernel: int = 3
     quality_ladder: tuple[float, ...] = LADDER
+    specialists: int = 1
 
     def __post_init__(self) -> None:
         for name, problem in self._problems():
@@ -93,6 +96,10 @@ class Architecture:
         for name in ("upsampling_kernel", "head_kernel"):
             if not _are_integers((getattr(self, name),), 1) or getattr(self, name) not in range(1, 32, 2):
                 yield name, "must be an odd number from 1 to 31"
+        if type(self.specialists) is not int or not 1 <= self.specialists <= MAX_SPECIALISTS:
+            yield "specialists", f"must be a whole number from 1 to {MAX_SPECIALISTS}"
+        if self.specialists > 1 and self.upsampling == "transposed":
+            yield "specialists", "must be 1 where upsampling is transposed"
         ladder = self.quality_ladder
         if not isinstance(ladder, tuple) or not all(type(lmbda) in (float, int) for lmbda in ladder):
             yield "quality_ladder", "must be numbers"
@@ -121,7 +128,10 @@ class Architecture:
         return self.h_mean[2] + self.latents * sum(len(planes) for planes in self.stages[:stage])
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        found = dataclasses.asdict(self)
+        if self.specialists == 1:
+            del found["specialists"]  # as in models that older versions read
+        return found
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Architecture":

@@ -15,3 +15,8 @@ def array_namespace(*arrays: Any) -> ModuleType:
 
     found: ModuleType = array_api_compat.array_namespace(*arrays)
     return found
+
+
+def device_of(array: Any) -> Any:
+    """Where new arrays are to be, to go with it."""
+    return getattr(array, "device", "cpu")  # NumPy's have none before NumPy 2

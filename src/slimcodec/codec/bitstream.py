@@ -12,7 +12,8 @@ from slimcodec import InvalidFile, InvalidInput
 from slimcodec.codec.grid import cells_of
 
 MAGIC = b"SLIM"
-VERSION, CORRECTED = 2, 3  # a file with a correction is of version 3; without one the two are the same
+# A file with a correction is of version 3, one of a model with specialists of version 4; else all are the same.
+VERSION, CORRECTED, MAPPED = 2, 3, 4
 EXTENSION = ".slim"
 HASH_BYTES = 8  # of the SHA-256 of a model's weights: so files name it
 QUALITY_ONE = 256  # quality is 8.8 fixed point
@@ -25,7 +26,9 @@ MAX_PROFILE_BYTES = 8 << 20  # of ICC, EXIF or XMP before compression
 # A .slim file, little endian throughout:
 #
 #   magic       4 bytes   "SLIM"
-#   version     u8        2, or 3 where the first tile's stream begins with a correction: u8, its bytes, and they
+#   version     u8        2; 3 where the first tile's stream begins with a correction: u8, its bytes, and they; 4 where
+#                         it begins so (perhaps with no bytes), and a map of the specialists follows: as many bytes as
+#                         a number of 7 bits a byte says, the lowest first, bit 7 set where more follow, and they
 #   flags       u8        bit 0: the picture was greyscale; bits 1, 2, 3: ICC, EXIF, alpha are there; bits 4 to 7:
 #                         an ancillary chunk each, which a decoder may skip; bit 4 is XMP, the others mean nothing yet
 #   model hash  8 bytes   the first 8 of the SHA-256 of the model's weights.safetensors
@@ -46,6 +49,7 @@ _GREY = 1
 _CHUNK_FLAGS = {"icc": 2, "exif": 4, "alpha": 8, "xmp": 16, "bit 5": 32, "bit 6": 64, "bit 7": 128}
 _SIZE_BYTES = 4
 _PIECE_BYTES = 1 << 20  # what is decompressed at a time
+_MOST_SIZE_BYTES = 4  # of a map's size: a million cells have less than a megabyte
 HEADER_BYTES = _FIELDS.size + _CHECKSUM.size
 
 
@@ -80,6 +84,7 @@ class Contents(NamedTuple):
     chunks: dict[str, bytes]  # those that are there of "icc", "exif", "alpha", "xmp", "bit 5" to "bit 7"; compressed
     complete: bool  # False: the file ends early, its checksum could not be tested
     correction: bytes = b""  # of the model for this picture: codec/adapt
+    cell_map: bytes | None = None  # which specialist every cell has: codec/maps
 
     def chunk(self, name: str) -> bytes | None:
         """A chunk's bytes; None if there is none. Raises `InvalidFile` if it is damaged or larger than it may be."""
@@ -101,7 +106,11 @@ class Contents(NamedTuple):
 
 
 def pack(
-    header: Header, streams: Sequence[bytes], correction: bytes = b"", **chunks: bytes | Iterable[bytes] | None
+    header: Header,
+    streams: Sequence[bytes],
+    correction: bytes = b"",
+    cell_map: bytes | None = None,
+    **chunks: bytes | Iterable[bytes] | None,
 ) -> bytes:
     """The bytes of a whole file; chunks as for `compress_chunks`.
 
@@ -109,7 +118,7 @@ def pack(
     """
     _check_header(header, len(streams))
     packed = compress_chunks(pixels=header.width * header.height, **chunks)  # type: ignore[arg-type]  # only alpha may be pieces
-    return join(header, streams, packed, correction)
+    return join(header, streams, packed, correction, cell_map)
 
 
 def compress_chunks(
@@ -127,22 +136,36 @@ def compress_chunks(
     return {name: _compress(data, name, pixels) for name, data in given.items() if data is not None}
 
 
-def join(header: Header, streams: Sequence[bytes], chunks: dict[str, bytes], correction: bytes = b"") -> bytes:
+def join(
+    header: Header,
+    streams: Sequence[bytes],
+    chunks: dict[str, bytes],
+    correction: bytes = b"",
+    cell_map: bytes | None = None,
+) -> bytes:
     """As `pack`, of chunks that are compressed already."""
     _check_header(header, len(streams))
     if len(correction) > MAX_CORRECTION_BYTES:
         raise InvalidInput(f".slim file: a correction of {len(correction)} bytes, {MAX_CORRECTION_BYTES} are possible")
-    first = bytes([len(correction)]) + correction + streams[0] if correction else streams[0]
-    parts = [*chunks.values(), first, *streams[1:]]
+    version, adapted = _adaptation(correction, cell_map)
+    parts = [*chunks.values(), adapted + streams[0], *streams[1:]]
     if max(map(len, parts)) >= 1 << 32:
         raise InvalidInput(".slim file: a stream or a chunk has 4 GiB or more")
     flags = _GREY * header.grey + sum(_CHUNK_FLAGS[name] for name in chunks)
-    fields = _FIELDS.pack(MAGIC, CORRECTED if correction else VERSION, flags, *header[:5])
+    fields = _FIELDS.pack(MAGIC, version, flags, *header[:5])
     parts.insert(0, struct.pack(f"<{len(parts)}I", *map(len, parts)))
     checksum = zlib.crc32(fields)
     for part in parts:
         checksum = zlib.crc32(part, checksum)
     return b"".join([fields, _CHECKSUM.pack(checksum), *parts])
+
+
+def _adaptation(correction: bytes, cell_map: bytes | None) -> tuple[int, bytes]:
+    """A file's version, and what its first stream begins with."""
+    corrected = bytes([len(correction)]) + correction
+    if cell_map is not None:
+        return MAPPED, corrected + _written(len(cell_map)) + cell_map
+    return (CORRECTED, corrected) if correction else (VERSION, b"")
 
 
 def unpack(data: bytes, *, max_pixels: int = MAX_PIXELS, allow_partial: bool = False) -> Contents:
@@ -152,7 +175,7 @@ def unpack(data: bytes, *, max_pixels: int = MAX_PIXELS, allow_partial: bool = F
     With `allow_partial` a file may end early within its streams.
     """
     view = memoryview(data).cast("B")
-    header, flags, corrected = _read_fields(view)
+    header, flags, version = _read_fields(view)
     _check_size(header, max_pixels)
     names = [name for name, flag in _CHUNK_FLAGS.items() if flags & flag]
     begin, sizes = _read_sizes(view, len(names), header)
@@ -162,8 +185,12 @@ def unpack(data: bytes, *, max_pixels: int = MAX_PIXELS, allow_partial: bool = F
         _check_checksum(view)
     parts = list(_split(view, begin, sizes))
     chunks, streams = dict(zip(names, parts, strict=False)), parts[len(names) :]
-    correction, streams[0] = _take_correction(streams[0]) if corrected else (b"", streams[0])
-    return Contents(header, streams, chunks, complete, correction)
+    correction, cell_map = b"", None
+    if version != VERSION:
+        correction, streams[0] = _take_correction(streams[0], least=0 if version == MAPPED else 1)
+    if version == MAPPED:
+        cell_map, streams[0] = _take_map(streams[0])
+    return Contents(header, streams, chunks, complete, correction, cell_map)
 
 
 def _check_header(header: Header, streams: int) -> None:
@@ -180,18 +207,16 @@ def _check_header(header: Header, streams: int) -> None:
         raise InvalidInput(f".slim file: {streams} streams for {rows} x {columns} tiles")
 
 
-def _read_fields(data: memoryview) -> tuple[Header, int, bool]:
-    """The header and the flags, whose values may still be impossible, and whether there is a correction."""
+def _read_fields(data: memoryview) -> tuple[Header, int, int]:
+    """The header and the flags, whose values may still be impossible, and the version."""
     if data[:4] != MAGIC:
         raise InvalidFile(f"not a .slim file: it begins with {bytes(data[:4])!r} instead of {MAGIC!r}")
     if len(data) < HEADER_BYTES:
         raise InvalidFile(f"the file is truncated: {len(data)} bytes, the header alone has {HEADER_BYTES}")
     _, version, flags, model_hash, width, height, quality, tile = _FIELDS.unpack_from(data)
-    if version not in (VERSION, CORRECTED):
-        raise InvalidFile(
-            f"the file has format version {version}, this slimcodec reads versions {VERSION} and {CORRECTED}"
-        )
-    return Header(model_hash, width, height, quality, tile, bool(flags & _GREY)), flags, version == CORRECTED
+    if not VERSION <= version <= MAPPED:
+        raise InvalidFile(f"the file has format version {version}, this slimcodec reads versions {VERSION} to {MAPPED}")
+    return Header(model_hash, width, height, quality, tile, bool(flags & _GREY)), flags, version
 
 
 def _check_size(header: Header, max_pixels: int) -> None:
@@ -237,12 +262,30 @@ def _split(data: memoryview, begin: int, sizes: Iterable[int]) -> Iterator[bytes
         begin += size
 
 
-def _take_correction(stream: bytes) -> tuple[bytes, bytes]:
+def _take_correction(stream: bytes, least: int) -> tuple[bytes, bytes]:
     """The correction that a stream begins with, and the stream without it."""
-    end = 1 + stream[0] if stream else 1
-    if not 2 <= end <= len(stream):
+    end = 1 + stream[0] if stream else 0
+    if not 1 + least <= end <= len(stream):
         raise InvalidFile("the file is truncated or damaged: it ends before its correction does")
     return stream[1:end], stream[end:]
+
+
+def _take_map(stream: bytes) -> tuple[bytes, bytes]:
+    """The map that a stream begins with, and the stream without it."""
+    size = place = 0
+    for place, byte in enumerate(stream[:_MOST_SIZE_BYTES], start=1):
+        size |= (byte & 127) << 7 * (place - 1)
+        if byte < 128:
+            break
+    if not place or stream[place - 1] > 127 or place + size > len(stream):
+        raise InvalidFile("the file is truncated or damaged: it ends before its map of specialists does")
+    return stream[place : place + size], stream[place + size :]
+
+
+def _written(size: int) -> bytes:
+    """A number in 7 bits a byte, the lowest first."""
+    low, high = size & 127, size >> 7
+    return bytes([low | 128]) + _written(high) if high else bytes([low])
 
 
 def _limit(name: str, pixels: int) -> int:

@@ -15,7 +15,10 @@ DECODER = ("h_scale", "h_mean", "context", "g_s", "gain")
 
 
 def macs_per_pixel(architecture: Architecture) -> dict[str, float]:
-    """Part → MAC/pixel: g_a, h_a, h_scale, h_mean, context, g_s, and the gain's element-wise multiplications."""
+    """Part → MAC/pixel: g_a, h_a, h_scale, h_mean, context, g_s, and the gain's element-wise multiplications.
+
+    Of specialists each pixel has one: g_a and g_s are counted once.
+    """
     return {
         "g_a": _analysis(architecture),
         "h_a": _hyper_analysis(architecture),
@@ -36,10 +39,15 @@ def decoder_macs_per_pixel(architecture: Architecture) -> float:
 def encoder_macs_per_pixel(architecture: Architecture) -> float:
     """All that an encoder runs: g_a, h_a, and, to know mu and the scale index, everything of the decoder but g_s.
 
-    The gain counts twice more: on y before h_a, and on the residual before rounding.
+    The gain counts twice more: on y before h_a, and on the residual before rounding. To choose between specialists,
+    each of them codes and decodes the picture.
     """
     parts = macs_per_pixel(architecture)
-    return sum(parts.values()) - parts["g_s"] + 2 * parts["gain"]
+    once = sum(parts.values()) - parts["g_s"] + 2 * parts["gain"]
+    if architecture.specialists == 1:
+        return once
+    head = convolution(architecture.g_a[-1].channels, architecture.latents, 1, LATENT_SCALE)
+    return once + architecture.specialists * (once - parts["g_a"] + head + parts["g_s"])
 
 
 def convolution(inputs: int, outputs: int, kernel: int, scale: int) -> float:

@@ -102,7 +102,11 @@ class BankCoder:
         return np.ascontiguousarray(np.moveaxis(vectors, -1, 0), np.int8)
 
     def information_bits(self, z: np.ndarray, rung: int) -> float:
-        return entropy.information_bits(z, bank_index(z, self.rules[rung]), self.tables)
+        return float(self.coded_bits(z, rung).sum())
+
+    def coded_bits(self, z: np.ndarray, rung: int) -> np.ndarray:
+        """What every hyper-latent costs, [N, rows, columns]."""
+        return entropy.coded_bits(z, bank_index(z, self.rules[rung]), self.tables).reshape(z.shape)
 
 
 def _bytes(count: int) -> tuple[np.ndarray, np.ndarray]:

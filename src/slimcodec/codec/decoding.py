@@ -77,7 +77,7 @@ class _Decoding:
     """How an area of a picture, in pixels, is decoded by a codec."""
 
     def __init__(self, transforms: Transforms, contents: bitstream.Contents, area: Window):
-        self.transforms, self.header, self.area = transforms, contents.header, area
+        self.transforms, self.header, self.area = transforms.for_file(contents), contents.header, area
         self.grid = whole(self.header.cells)
         self.head = transforms.head(transforms.read_correction(contents.correction, self.header.quality))
         _, self.latent_margin, self.pixel_margin = transforms.margins
@@ -113,7 +113,8 @@ class _Decoding:
 
     def _latents(self, symbols: Symbols) -> Array | None:
         """y_hat; None where there is nothing but zeros."""
-        if is_big(self.grid) and not (symbols.z.any() or symbols.r.any()):
+        # Cells of several specialists do not look alike, zeros or not.
+        if is_big(self.grid) and self.transforms.specialists == 1 and not (symbols.z.any() or symbols.r.any()):
             return None
         y_hat = self.transforms.latents(symbols, self.header.quality)
         heap.trim(is_big(self.grid))

@@ -15,6 +15,7 @@ import numpy as np
 from slimcodec.codec import bitstream, decoding, heap, pictures
 from slimcodec.codec.adapt import Correction, Fit
 from slimcodec.codec.arrays import array_namespace
+from slimcodec.codec.choice import choice_of
 from slimcodec.codec.costs import STEPS, error_bits
 from slimcodec.codec.grid import (
     CELL,
@@ -55,6 +56,7 @@ class Encoding:
         self.tile = automatic_tile(self.grid) if tile is None else tile
         alpha = None if picture.alpha is None else (rows.tobytes() for rows in in_strips(picture.alpha))
         profiles = {"icc": picture.icc, "exif": picture.exif, "xmp": picture.xmp}
+        self.choice = choice_of(transforms, picture.pixels)
         self.chunks = bitstream.compress_chunks(pixels=height * width, alpha=alpha, **profiles)
         self._refined: tuple[tuple[int, int], Array] | None = None
         self._latest: tuple[tuple[int, int], _Group] | None = None
@@ -66,13 +68,18 @@ class Encoding:
 
     @cached_property
     def overhead_bytes(self) -> int:
-        """The file without its streams."""
-        return len(self._pack([b""] * len(self.grid.tiles(self.tile)), bitstream.QUALITY_ONE))
+        """The file without its streams and what `bits` counts besides."""
+        cell_map = b"" if self.transforms.specialists > 1 else None
+        streams = [b""] * len(self.grid.tiles(self.tile))
+        return len(bitstream.join(self._header(bitstream.QUALITY_ONE), streams, self.chunks, b"", cell_map))
 
     @cached_property
     @isolated
     def y(self) -> Array:
-        """All latents, [1, M, H'/16, W'/16]. They do not depend on the quality."""
+        """All latents, [1, M, H'/16, W'/16]. They do not depend on the quality.
+
+        With specialists: what `Transforms.analyse` gives for all.
+        """
         return self.transforms.analyse(self.picture.pixels, progress=None if self.effort else self.progress)
 
     @isolated
@@ -88,12 +95,13 @@ class Encoding:
 
     @isolated
     def bits(self, fixed_quality: int, *, effort: int | None = None) -> float:
-        """The information content of the symbols: what the streams will have, less their own overhead."""
+        """The information content of the symbols: what the streams will have, less their own overhead; and the map."""
         _ = self.y  # whoever asks for this will ask again
         information = self.transforms.coder.information_bits
-        return sum(
+        of_symbols = sum(
             information(group.symbols, fixed_quality, self.tile) for group in self._groups(fixed_quality, effort)
         )
+        return of_symbols + 8 * len(self.choice.written(fixed_quality) or b"")
 
     @isolated
     def decoded(self, fixed_quality: int, *, effort: int | None = None) -> np.ndarray:
@@ -105,7 +113,8 @@ class Encoding:
         fit = self._start_fit()
         (group,) = self._groups(fixed_quality, effort, fit)
         assert group.y_hat is not None  # it is kept, as the picture is not big
-        return self.transforms.synthesise(group.y_hat, width, height, correction=self._best(fit, fixed_quality))
+        transforms = self.choice.transforms(fixed_quality)
+        return transforms.synthesise(group.y_hat, width, height, correction=self._best(fit, fixed_quality))
 
     @isolated
     def psnr_db(self, fixed_quality: int, *, effort: int | None = None) -> float:
@@ -138,16 +147,18 @@ class Encoding:
         group = self._latest[1]
         if fit:
             assert group.y_hat is not None  # as the picture is not big
-            self.transforms.add_to_fit(fit, group.y_hat, self.grid, self.grid, self.picture.pixels)
+            transforms = self.choice.transforms(fixed_quality)
+            transforms.add_to_fit(fit, group.y_hat, self.grid, self.grid, self.picture.pixels)
         yield group
 
     def _encode(self, fixed_quality: int, effort: int, fit: Fit | None) -> Iterator["_Group"]:
         along, at_16 = self.grid.long_axis, self.grid.finer(LATENTS)
         keep_all = effort or "y" in self.__dict__ or not is_big(self.grid)
-        y = Band(self._kept_y if keep_all else self._new_y, at_16, along)
+        analysed = self._kept_y if keep_all else self._new_y
+        y = Band(lambda strip: self.choice.latents(analysed(strip), strip, fixed_quality), at_16, along)
         z = _HyperLatents(self.transforms, y, self.grid, fixed_quality)
         if effort:
-            refined = self._refine(z, fixed_quality, effort)
+            refined = self._refine(y, z, fixed_quality, effort)
             y = Band(lambda strip: refined[:, :, *strip.slices], at_16, along)
         for line in in_lines(coding_groups(self.grid, self.tile), along):
             for window in line:
@@ -170,7 +181,8 @@ class Encoding:
             y_hat = None if big and not fit else self.transforms.join_planes(planes)
             del r, planes, index
             if y_hat is not None and fit:
-                self.transforms.add_to_fit(fit, y_hat, seen, piece, self.picture.pixels)
+                transforms = self.choice.transforms(fixed_quality)
+                transforms.add_to_fit(fit, y_hat, seen, piece, self.picture.pixels)
             heap.trim(big)
         return _Group(window, symbols, None if big else y_hat)
 
@@ -183,16 +195,16 @@ class Encoding:
         report = part_of(self.progress, begin, end)
         return self.transforms.analyse(self.picture.pixels, strip, report)
 
-    def _refine(self, z: "_HyperLatents", fixed_quality: int, effort: int) -> Array:
+    def _refine(self, y: "Band", z: "_HyperLatents", fixed_quality: int, effort: int) -> Array:
         """All of y, refined; that of the latest quality is kept."""
         from slimcodec.codec.refine import refine  # which needs PyTorch
 
         if self._refined is None or self._refined[0] != (fixed_quality, effort):
             self._refined = None
             refined = refine(
-                self.transforms,
+                self.choice.transforms(fixed_quality),
                 self.picture.pixels,
-                self.y,
+                y.take(self.grid.finer(LATENTS)),
                 z.band.take(self.grid),
                 fixed_quality,
                 self.tile,
@@ -206,7 +218,8 @@ class Encoding:
         written = b""
         if correction and self.transforms.corrections:
             written = self.transforms.corrections.write(correction, fixed_quality)
-        return bitstream.join(self._header(fixed_quality), streams, self.chunks, written)
+        cell_map = self.choice.written(fixed_quality)
+        return bitstream.join(self._header(fixed_quality), streams, self.chunks, written, cell_map)
 
     def _header(self, fixed_quality: int) -> bitstream.Header:
         height, width, _ = self.picture.pixels.shape

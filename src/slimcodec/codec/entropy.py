@@ -148,9 +148,14 @@ def information_bits(symbols: np.ndarray, table_index: np.ndarray, tables: Table
 
     `symbols`, `table_index`: integers of the same shape. Raises `InvalidInput` like `Encoder.put`.
     """
+    return float(coded_bits(symbols, table_index, tables).sum())
+
+
+def coded_bits(symbols: np.ndarray, table_index: np.ndarray, tables: Tables) -> np.ndarray:
+    """`information_bits` one by one: of the symbols in C order, each escaped value after its escape; none skipped."""
     intervals = intervals_of(symbols, table_index, tables)
     bits_of_frequency = -np.log2(np.arange(1, _TOTAL + 1) / _TOTAL)
-    return float(bits_of_frequency[intervals >> PRECISION].sum())
+    return bits_of_frequency[intervals >> PRECISION]
 
 
 class Encoder:

@@ -108,7 +108,10 @@ class SubPixelConv(nn.Module):
         self.conv = conv2d(in_channels, out_channels * ratio**2, kernel, padding=kernel // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.pixel_shuffle(self.conv(x), self.ratio)
+        return self.shuffled(self.conv(x))
+
+    def shuffled(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(x, self.ratio)
 
     def pack(self) -> "PackedSubPixelConv":
         """The same for inference: a new layer."""
@@ -127,7 +130,10 @@ class PackedSubPixelConv(nn.Module):
             own.copy_(other[order])
 
     def forward(self, x: Tensor) -> Tensor:
-        return _interleave(self.conv(x), self.ratio)
+        return self.shuffled(self.conv(x))
+
+    def shuffled(self, x: Tensor) -> Tensor:
+        return _interleave(x, self.ratio)
 
 
 def packed_order(channels: int, ratio: int) -> Tensor:

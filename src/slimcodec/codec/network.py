@@ -18,9 +18,11 @@ Entropy decoding depends on the index alone, and the index on integers alone (Es
 entropy decoding); the gain units that make one network cover all rates follow Cui et al. 2021.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from copy import copy
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -127,6 +129,15 @@ class Synthesis(nn.Module):
         return y_hat
 
 
+class Specialist(nn.Module):
+    """What every specialist but the first has of its own; the first's are g_a.head and g_s."""
+
+    def __init__(self, architecture: Architecture):
+        super().__init__()
+        self.head = conv2d(architecture.g_a[-1].channels, architecture.latents, 1)
+        self.g_s = Synthesis(architecture)
+
+
 class HyperAnalysis(nn.Sequential):
     """h_a: y·gain [B, M, H/16, W/16] → z [B, N, H/64, W/64]."""
 
@@ -222,9 +233,22 @@ class HyperpriorCodec(nn.Module):
                 for k, (planes, hidden) in enumerate(zip(architecture.stages, architecture.context, strict=True))
             )
             self.g_s = Synthesis(architecture)
+            others = range(1, architecture.specialists)
+            self.specialists = nn.ModuleDict({str(number): Specialist(architecture) for number in others})
         self.log_gain = nn.Parameter(_initial_log_gain(architecture, device))  # [Q, M] in scale-index steps
         if initialise:
             _initialise(self)
+
+    def specialist(self, number: int) -> "HyperpriorCodec":
+        """The codec of one specialist, from 0; what it does not have of its own it shares with this."""
+        found, g_a = copy(self), copy(self.g_a)
+        found.architecture = dataclasses.replace(self.architecture, specialists=1)
+        found._modules = self._modules | {"g_a": g_a, "specialists": nn.ModuleDict()}
+        if number:
+            own: Any = self.specialists[str(number)]
+            g_a._modules = g_a._modules | {"head": own.head}
+            found._modules["g_s"] = own.g_s
+        return found
 
     def gain_shift(self, quality: Tensor) -> Tensor:
         """quality int64 [B] → the integers s [B, M] by which the gain moves the scale index, in 1/16 steps.
@@ -344,15 +368,6 @@ def take_planes(planes: Tensor, chosen: list[int]) -> Tensor:
     return torch.stack([planes[:, plane] for plane in chosen], dim=1)
 
 
-def join_planes(planes: list[Tensor]) -> Tensor:
-    """Four planes [B, M, h, w] → [B, M, 2h, 2w] in channels-last memory: `from_planes`, faster, without gradients."""
-    batch, channels, height, width = planes[0].shape
-    y = planes[0].new_empty(batch, channels, 2 * height, 2 * width).contiguous(memory_format=torch.channels_last)
-    for number, plane in enumerate(planes):
-        y[:, :, number // 2 :: 2, number % 2 :: 2] = plane
-    return y
-
-
 def _initial_log_gain(architecture: Architecture, device: str | torch.device) -> Tensor:
     """The quantisation step that suits lmbda goes with lmbda^-½ at high rate; the middle one starts at INITIAL_GAIN."""
     ladder = architecture.quality_ladder
@@ -381,4 +396,5 @@ def _initialise(codec: HyperpriorCodec) -> None:
     for c_k in codec.context:
         *_, (weights, _) = (tuple(layer.parameters()) for layer in c_k.children() if isinstance(layer, nn.Conv2d))
         weights.mul_(0.1)
-    codec.g_s.head.conv.weight.mul_(0.3)
+    for number in range(codec.architecture.specialists):
+        codec.specialist(number).g_s.head.conv.weight.mul_(0.3)

@@ -16,12 +16,26 @@ from slimcodec.codec.rounding import Array, Rounding
 class Head(NamedTuple):
     """g_s's last layer, in the order in which models hold it: outputs c·ratio² … make colour c."""
 
-    weight: np.ndarray  # float32 [3·ratio², C, k, k]
-    bias: np.ndarray  # float32 [3·ratio²]
+    weight: np.ndarray  # float32 [3·ratio², C, k, k]; with specialists [K, 3·ratio², C, k, k]
+    bias: np.ndarray  # float32 [3·ratio²]; with specialists [K, 3·ratio²]
 
 
-class Networks(Protocol):
-    """Networks take and give float32 arrays [1, C, h, w]."""
+class Synthesis(Protocol):
+    """g_s: a model's only one, or that of codec/regions. y_hat is of the window `seen`, all windows are of latents."""
+
+    def features(self, y_hat: Array, seen: Window, piece: Window, grid: Window) -> tuple[Array, Window]:
+        """What g_s's head sees of a piece, and which window of its own grid that is. `grid`: the whole picture's."""
+
+    def g_s(self, y_hat: Array, seen: Window, piece: Window, grid: Window, head: Head | None) -> Array:
+        """y_hat → x_hat [1, 3, 16·h', 16·w'] of the piece within. `head`: in place of its own."""
+
+    def whose(self, window: Window, side: int) -> np.ndarray | None:
+        """The specialist of every element of a window, cells of `side` elements; None where there is but one."""
+
+
+class Networks(Synthesis, Protocol):
+    """Networks take and give float32 arrays [1, C, h, w]. Those of a model of specialists are of the first, if nothing
+    else is said."""
 
     @property
     def architecture(self) -> Architecture: ...
@@ -70,11 +84,20 @@ class Networks(Protocol):
     def context(self, stage: int, features: list[Array]) -> Array:
         """p and the planes before, [1, …, h, w] each → mu of the stage's planes, [1, n·M, h, w]."""
 
-    def features(self, y_hat: Array, seen: Window, piece: Window, grid: Window) -> tuple[Array, Window]:
-        """What g_s's head sees of a piece, and which window of its own grid that is.
+    # Of models with specialists.
 
-        y_hat is of the window `seen`; all windows are of latents, `grid` the whole picture's.
-        """
+    def trunk(self, x: Array) -> Array:
+        """x → what the last layer of g_a sees, [1, C, H/16, W/16]: it is the same for all."""
 
-    def g_s(self, y_hat: Array, seen: Window, piece: Window, grid: Window, head: Head | None) -> Array:
-        """y_hat of the window `seen` → x_hat [1, 3, 16·h', 16·w'] of the piece within. `head`: in place of its own."""
+    def latents(self, specialist: int, features: Array) -> Array:
+        """What the trunk gave → y, [1, M, h, w]."""
+
+    def alone(self, specialist: int) -> Synthesis | None:
+        """g_s of one specialist for whole pieces, if that is faster than segments."""
+
+    def segment(self, specialist: int, number: int, seen: Array, carried: Array | None) -> tuple[Array, Array | None]:
+        """A segment of codec/regions, of cells [n, h, w, C]: what its first layer sees, and what the block that it
+        begins in adds to → the same of the next segment."""
+
+    def last_layer(self, seen: Array, head: Head) -> Array:
+        """What g_s's last layer sees, [n, h, w, C] → its outputs, [n, h', w', 3·ratio²]."""

@@ -80,14 +80,40 @@ class OnnxNetworks:
         scale = LATENT_SCALE // self.architecture.g_s[-1].scale
         return self._run("features", "features", y_hat=y_hat), seen.finer(scale)
 
+    def whose(self, window: Window, side: int) -> None:
+        return None
+
     def g_s(self, y_hat: np.ndarray, seen: Window, piece: Window, grid: Window, head: Head | None) -> np.ndarray:
         weight, bias = head or self.head
         x_hat = self._run("g_s", "x_hat", y_hat=y_hat, head_weight=weight, head_bias=bias)
         return x_hat[:, :, *piece.seen_from(seen).finer(LATENT_SCALE).slices]
 
+    def trunk(self, x: np.ndarray) -> np.ndarray:
+        return self._run("trunk", "features", x=x)
+
+    def latents(self, specialist: int, features: np.ndarray) -> np.ndarray:
+        return self._run(f"latents.{specialist}", "y", features=features)
+
+    def alone(self, specialist: int) -> None:
+        return None
+
+    def segment(
+        self, specialist: int, number: int, seen: np.ndarray, carried: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        inputs = {"seen": seen} if carried is None else {"seen": seen, "carried": carried}
+        found, *more = self._run_all(f"g_s.{specialist}.{number}", None, **inputs)
+        return found, more[0] if more else None
+
+    def last_layer(self, seen: np.ndarray, head: Head) -> np.ndarray:
+        return self._run("last_layer", "blocks", seen=seen, head_weight=head.weight, head_bias=head.bias)
+
     def _run(self, name: str, output: str, **inputs: np.ndarray) -> np.ndarray:
+        (found,) = self._run_all(name, [output], **inputs)
+        return found
+
+    def _run_all(self, name: str, outputs: list[str] | None, **inputs: np.ndarray) -> list[np.ndarray]:
         fed = {key: np.ascontiguousarray(values, np.float32) for key, values in inputs.items()}
-        (found,) = self._session(name).run([output], fed)
+        found: list[np.ndarray] = self._session(name).run(outputs, fed)
         return found
 
     def _session(self, name: str) -> Any:

@@ -22,6 +22,7 @@ from slimcodec.codec.grid import CELL, LATENTS, PLANE_CELLS, Window, whole
 from slimcodec.codec.network import from_planes, to_planes
 from slimcodec.codec.pictures import LazyPixels
 from slimcodec.codec.quantise import Quantiser
+from slimcodec.codec.regions import Regions
 from slimcodec.codec.torch_networks import TorchNetworks
 from slimcodec.codec.transforms import Transforms
 
@@ -88,6 +89,8 @@ class _Piece:
         self.gain = transforms.gain(fixed_quality)[:, None].clone()
         area = window.finer(CELL).grown(0, whole(pixels.shape[:2]))  # what is padding costs nothing
         self.x = transforms.padded(pixels, area).clone()
+        regions = transforms.synthesis
+        self.g_s = regions.alone(window) if isinstance(regions, Regions) else self.network.g_s
         self.error_bits = error_bits(self.network.architecture.quality_ladder, fixed_quality)
 
     def refined(self, steps: int, tell: Callable[[int], None]) -> Tensor:
@@ -118,7 +121,7 @@ class _Piece:
 
     def synthesised(self, y_hat: list[Tensor]) -> Tensor:
         """What the stages gave → x_hat, less the padding."""
-        x_hat = self.network.g_s(from_planes(torch.stack(self.network.in_order(y_hat), dim=1)))
+        x_hat = self.g_s(from_planes(torch.stack(self.network.in_order(y_hat), dim=1)))
         return x_hat[:, :, : self.x.shape[2], : self.x.shape[3]]
 
     @torch.no_grad()

@@ -18,6 +18,7 @@ from safetensors.numpy import load as parse_arrays
 from slimcodec import InvalidModel
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.networks import Head
+from slimcodec.codec.regions import segments
 from slimcodec.codec.scales import RATIOS, Scales
 from slimcodec.codec.transforms import Transforms
 from slimcodec.codec.zoo import DESCRIPTION, GRAPHS, WEIGHTS, architecture_of, find, graph_file, read_description
@@ -42,7 +43,10 @@ class Stored(NamedTuple):
         from slimcodec.codec.onnx_networks import OnnxNetworks
 
         scales = Scales(self.architecture, self.tensors["log_gain"], list(_scale_layers(self.tensors)))
-        head = Head(*(self.tensors[f"g_s.head.conv.{name}"].astype(np.float32) for name in ("weight", "bias")))
+        names = [f"{prefix}g_s.head.conv" for prefix in _prefixes(self.architecture)]
+        heads = (np.stack([self.tensors[f"{name}.{part}"] for name in names]) for part in ("weight", "bias"))
+        several = self.architecture.specialists > 1
+        head = Head(*((values if several else values[0]).astype(np.float32) for values in heads))
         run = partial(OnnxNetworks, self.directory, self.architecture, head)
         return Transforms(run, scales, self.tables, self.directory, self.sha256)
 
@@ -66,8 +70,17 @@ def load(name_or_directory: str | Path) -> Stored:
 
 
 def graph_names(architecture: Architecture) -> list[str]:
-    contexts = [f"context.{stage}" for stage in range(len(architecture.stages))]
-    return ["g_a", "h_a", "h_mean", *contexts, "features", "g_s"]
+    shared = ["h_a", "h_mean", *(f"context.{stage}" for stage in range(len(architecture.stages)))]
+    if architecture.specialists == 1:
+        return ["g_a", *shared, "features", "g_s"]
+    numbers, places = range(architecture.specialists), range(len(segments(architecture)))
+    own = [f"g_s.{number}.{place}" for number in numbers for place in places]
+    return ["trunk", *shared, *(f"latents.{number}" for number in numbers), *own, "last_layer"]
+
+
+def _prefixes(architecture: Architecture) -> list[str]:
+    """Of the names of every specialist's own tensors."""
+    return ["", *(f"specialists.{number}." for number in range(1, architecture.specialists))]
 
 
 def read_checked(path: Path, sha256: str | None = None, max_bytes: int | None = None) -> bytes:
@@ -98,11 +111,12 @@ def _check_tensors(path: Path, tensors: dict[str, np.ndarray], architecture: Arc
     """What is read here, not by a graph."""
     last = architecture.g_s[-1]
     outputs, kernel = 3 * last.scale**2, architecture.head_kernel
-    expected = {
+    expected: dict[str, tuple[int, ...]] = {
         "log_gain": (architecture.rungs, architecture.latents),
-        "g_s.head.conv.weight": (outputs, last.channels, kernel, kernel),
-        "g_s.head.conv.bias": (outputs,),
     }
+    for prefix in _prefixes(architecture):
+        expected[f"{prefix}g_s.head.conv.weight"] = (outputs, last.channels, kernel, kernel)
+        expected[f"{prefix}g_s.head.conv.bias"] = (outputs,)
     widths = [architecture.hypers, *architecture.h_scale, 4 * architecture.latents]
     for layer, ratio in enumerate(RATIOS):
         kernel = 3 if layer % 2 == 0 else 1

@@ -151,11 +151,14 @@ class SymbolCoder:
 
     def z_bits(self, z: np.ndarray, fixed_quality: int, tile: int = 0) -> float:
         """What z int8 [N, rows, columns] costs of that."""
-        if self.banks is None:
-            return entropy.information_bits(z, self.z_index(z.shape, fixed_quality), self.z_tables)
-        rung = self._rung(fixed_quality)
         tiles = whole(z.shape[1:]).tiles(tile)
-        return sum(self.banks.information_bits(z[:, *part.slices], rung) for part in tiles)
+        return sum(float(self.coded_bits_of_z(z[:, *part.slices], fixed_quality).sum()) for part in tiles)
+
+    def coded_bits_of_z(self, z: np.ndarray, fixed_quality: int) -> np.ndarray:
+        """What every hyper-latent of one tile costs, [N, rows, columns]."""
+        if self.banks:
+            return self.banks.coded_bits(z, self._rung(fixed_quality))
+        return entropy.coded_bits(z, self.z_index(z.shape, fixed_quality), self.z_tables).reshape(z.shape)
 
     def _put_z(self, encoder: entropy.Encoder, z: np.ndarray, fixed_quality: int) -> None:
         if self.banks:

@@ -15,6 +15,8 @@ from slimcodec.codec.layers import packed_order
 from slimcodec.codec.network import HyperpriorCodec, Synthesis
 from slimcodec.codec.networks import Head
 from slimcodec.codec.quantise import Quantiser
+from slimcodec.codec.regions import segments
+from slimcodec.codec.segments import Cells, fastest, segments_of
 from slimcodec.codec.tiling import level_margins
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
@@ -43,10 +45,12 @@ class TorchNetworks:
             network = deepcopy(codec).eval().to(self.device).to(memory_format=torch.channels_last)
         except (RuntimeError, AssertionError) as error:
             raise InvalidInput(f"device {device}: cannot be used here ({str(error).splitlines()[0]})") from error
-        conv = codec.g_s.head.conv
-        assert conv.bias is not None
-        self.head = Head(*(tensor.detach().cpu().numpy() for tensor in (conv.weight, conv.bias)))
         self.codec = network.requires_grad_(False).pack()
+        numbers = range(codec.architecture.specialists)
+        self.specialists = [self.codec.specialist(k) for k in numbers]
+        self.segments = segments_of([each.g_s for each in self.specialists], segments(codec.architecture))
+        heads = [head_of(codec.specialist(k)) for k in numbers]
+        self.head = heads[0] if len(heads) == 1 else Head(*map(np.stack, zip(*heads, strict=True)))
         self.rounding = Quantiser(tables, self.device)
 
     @property
@@ -85,6 +89,14 @@ class TorchNetworks:
         with self.autocast():
             return self.codec.g_a(x)
 
+    def trunk(self, x: Tensor) -> Tensor:
+        with self.autocast():
+            return self.codec.g_a.features(x)
+
+    def latents(self, specialist: int, features: Tensor) -> Tensor:
+        with self.autocast():
+            return self.specialists[specialist].g_a.head(features)
+
     def h_a(self, y: Tensor) -> Tensor:
         with self.autocast():
             return self.codec.h_a(y).float()
@@ -102,9 +114,26 @@ class TorchNetworks:
             features, at = self._trimmed(self.codec.g_s, grid).features(_contiguous(y_hat), seen, piece)
         return features.float(), at
 
+    def whose(self, window: Window, side: int) -> None:
+        return None
+
     def g_s(self, y_hat: Tensor, seen: Window, piece: Window, grid: Window, head: Head | None) -> Tensor:
         with self.autocast():
             return self._trimmed(self.with_head(head), grid)(_contiguous(y_hat), seen, piece).float()
+
+    def alone(self, specialist: int) -> "TorchNetworks":
+        found = copy(self)
+        found.codec = self.specialists[specialist]
+        return found
+
+    def segment(self, specialist: int, number: int, seen: Tensor, carried: Tensor | None) -> Cells:
+        with self.autocast():
+            return self.segments[specialist][number](seen, carried)
+
+    def last_layer(self, seen: Tensor, head: Head) -> Tensor:
+        with torch.autocast(self.device.type, enabled=False):
+            weight, bias = (torch.from_numpy(values).to(self.device) for values in head)
+            return fastest(seen.float(), weight, bias)
 
     def _trimmed(self, g_s: Synthesis, grid: Window) -> "Trimmed":
         return Trimmed(g_s, self.architecture, grid)
@@ -128,6 +157,12 @@ class TorchNetworks:
     def autocast(self) -> torch.autocast:
         enabled = self.precision is not None
         return torch.autocast(self.device.type, dtype=self.precision or torch.bfloat16, enabled=enabled)
+
+
+def head_of(codec: HyperpriorCodec) -> Head:
+    conv = codec.g_s.head.conv
+    assert conv.bias is not None
+    return Head(*(tensor.detach().cpu().numpy() for tensor in (conv.weight, conv.bias)))
 
 
 def _contiguous(y_hat: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ Big pictures pass in pieces. The pixels and latents that come out are the same, 
 """
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,15 @@ from typing import Any
 import numpy as np
 
 from slimcodec import InvalidFile, InvalidModel
-from slimcodec.codec import heap
+from slimcodec.codec import heap, maps
 from slimcodec.codec.adapt import BASIS, Correction, Corrections, Fit
 from slimcodec.codec.arrays import array_namespace
-from slimcodec.codec.bitstream import HASH_BYTES
-from slimcodec.codec.grid import LATENT_SCALE, LATENTS, PLANES, Window, cells_of, is_big, whole
-from slimcodec.codec.networks import Head, Networks
+from slimcodec.codec.bitstream import HASH_BYTES, Contents
+from slimcodec.codec.grid import CELL, LATENT_SCALE, LATENTS, PLANES, Window, cells_of, is_big, whole
+from slimcodec.codec.networks import Head, Networks, Synthesis
 from slimcodec.codec.pictures import LazyPixels
 from slimcodec.codec.progress import Progress, tell
+from slimcodec.codec.regions import Regions, by_specialist
 from slimcodec.codec.rounding import Array
 from slimcodec.codec.scales import Scales
 from slimcodec.codec.symbols import SymbolCoder, Symbols
@@ -68,6 +70,7 @@ class Transforms:
         except InvalidModel as error:
             raise InvalidModel(f"{directory / WEIGHTS}: {error}") from error
         self.networks = networks = run(tables)
+        self.synthesis: Synthesis = networks
         self.rounding = networks.rounding
         self.corrections: Corrections | None = None
         if BASIS in tables:
@@ -75,23 +78,58 @@ class Transforms:
             self.corrections = Corrections(networks.head, architecture.g_s[-1].scale, tables, self.coder.r_tables, bits)
         self.margins = analysis_margin(architecture), latent_margin(architecture), synthesis_margin(architecture)
 
+    @property
+    def specialists(self) -> int:
+        return self.architecture.specialists
+
+    def with_map(self, who: np.ndarray) -> "Transforms":
+        """The same for a picture whose cells have these specialists, uint8 [rows, columns]."""
+        found = copy(self)
+        found.synthesis = Regions(self.networks, who)
+        return found
+
+    def for_file(self, contents: Contents) -> "Transforms":
+        """The same, with the file's specialists. Raises InvalidFile where only one of file and model knows any."""
+        if (contents.cell_map is None) != (self.specialists == 1):
+            has, model = ("no map", "some") if contents.cell_map is None else ("a map", "none")
+            raise InvalidFile(f"the file has {has} of specialists, but its model has {model}; the file is damaged")
+        if contents.cell_map is None:
+            return self
+        return self.with_map(maps.decode(contents.cell_map, contents.header.cells, self.specialists))
+
     @_inference
     def analyse(
         self, pixels: np.ndarray | LazyPixels, window: Window | None = None, progress: Progress | None = None
     ) -> Array:
-        """uint8 [H, W, 3] → y [1, M, h, w] of a window of latents; without one of the whole padded picture."""
+        """uint8 [H, W, 3] → y [1, M, h, w] of a window of latents; without one of the whole padded picture.
+
+        With specialists: what the last layer of g_a, which is each one's own, sees.
+        """
         height, width, _ = pixels.shape
         grid = cells_of(height, width).finer(LATENTS)
         window = window or grid
-        y = self.networks.empty(self.architecture.latents, *window.shape)
+        run, channels = self.networks.g_a, self.architecture.latents
+        if self.specialists > 1:
+            run, channels = self.networks.trunk, self.architecture.g_a[-1].channels
+        y = self.networks.empty(channels, *window.shape)
         pieces = window.even_tiles(TRANSFORM_TILE)
         for done, piece in enumerate(pieces, start=1):
             seen = piece.grown(self.margins[0], grid)
-            found = self.networks.g_a(self.padded(pixels, seen.finer(LATENT_SCALE)))
+            found = run(self.padded(pixels, seen.finer(LATENT_SCALE)))
             y[:, :, *piece.seen_from(window).slices] = found[:, :, *piece.seen_from(seen).slices]
             heap.trim(is_big(grid.coarser(LATENTS)))
             tell(progress, done, len(pieces))
         return y
+
+    @_inference
+    def latents_of(self, specialist: int, features: Array) -> Array:
+        """What `analyse` gave → a specialist's y."""
+        return self.networks.latents(specialist, features)
+
+    @_inference
+    def latents_by(self, features: Array, who: np.ndarray) -> Array:
+        """What `analyse` gave for a window of cells that have these specialists → y."""
+        return by_specialist(self.networks.latents, features, who)
 
     @_inference
     def hyper_latents(self, y: Array, fixed_quality: int) -> Array:
@@ -194,13 +232,14 @@ class Transforms:
         block = self.architecture.g_s[-1].scale
         blocks = whole((pixels.shape[0] // block, pixels.shape[1] // block))  # none that the picture's edge cuts
         for part in piece.finer(LATENTS).even_tiles(TRANSFORM_TILE):
-            seen = part.grown(self.margins[2], cells.finer(LATENTS))
+            seen = self._whole_cells(part.grown(self.margins[2], cells.finer(LATENTS)))
             latents = y_hat[:, :, *seen.seen_from(cells.finer(LATENTS)).slices]
-            features, at = self.networks.features(latents, seen, part, cells.finer(LATENTS))
+            features, at = self.synthesis.features(latents, seen, part, cells.finer(LATENTS))
             within = part.finer(LATENT_SCALE // block).grown(0, blocks)
             if min(within.shape) > 0:
                 target = self.networks.numpy(self.padded(pixels, within.finer(block))) - np.float32(MID_GREY)
-                self.corrections.add(fit, self.networks.numpy(features), within.seen_from(at), target)
+                whose = self.synthesis.whose(within, CELL // block)
+                self.corrections.add(fit, self.networks.numpy(features), within.seen_from(at), target, whose)
 
     def synthesise(self, y_hat: Array, width: int, height: int, *, correction: Correction | None = None) -> np.ndarray:
         """The latents of a whole picture → uint8 [H, W, 3]."""
@@ -222,17 +261,21 @@ class Transforms:
         pieces = area.coarser(LATENT_SCALE).even_tiles(TRANSFORM_TILE)
 
         def make(piece: Window) -> None:
-            seen = piece.grown(self.margins[2], grid.finer(LATENTS))
+            seen = self._whole_cells(piece.grown(self.margins[2], grid.finer(LATENTS)))
             latents = y_hat[:, :, *seen.seen_from(cells.finer(LATENTS)).slices]
             wanted = piece.finer(LATENT_SCALE).grown(0, area)
             with self.networks.inference():  # which a worker's thread does not know of yet
-                x_hat = self.networks.g_s(latents, seen, piece, grid.finer(LATENTS), head)
+                x_hat = self.synthesis.g_s(latents, seen, piece, grid.finer(LATENTS), head)
                 inner = x_hat[0, :, *wanted.seen_from(piece.finer(LATENT_SCALE)).slices]
                 self.networks.levels(inner, pixels[wanted.seen_from(area).slices])
 
         for done, _ in enumerate(workers.map(make, pieces), start=1):
             tell(progress, done, len(pieces))
         return pixels
+
+    def _whole_cells(self, latents: Window) -> Window:
+        """A window grown to whole cells, if these have specialists."""
+        return latents.coarser(LATENTS).finer(LATENTS) if self.specialists > 1 else latents
 
     def padded(self, pixels: np.ndarray | LazyPixels, window: Window) -> Array:
         """uint8 [H, W, 3] → float [1, 3, h, w] in [0, 1] of a window; beyond the picture its edges are repeated."""

@@ -5,6 +5,15 @@
     h_mean.onnx     z_hat                               → p [1, P, H/32, W/32]
     context.k.onnx  p and the planes of stages before k → mu of the stage's planes, [1, n·M, H/32, W/32]
     g_s.onnx        y_hat, head_weight, head_bias       → x_hat [1, 3, H, W]
+
+A model of specialists has others in place of g_a and g_s; cells are [n, side, side, C], codec/regions says which.
+
+    trunk.onnx          x                               → what the last layer of g_a sees
+    latents.k.onnx      of cells, [n, C, 4, 4]          → specialist k's y, [n, M, 4, 4]
+    g_s.k.i.onnx        of cells: what its first layer sees; what the block that it begins in adds to
+                                                        → the same for segment i + 1
+    last_layer.onnx     of cells, head_weight, head_bias → x_hat, [n, h, w, 3·ratio²]
+
     tables.safetensors  all other tensors of weights.safetensors, unchanged: log_gain, h_scale, the tables, g_s's head
     manifest.json   the model, its architecture, and every file with its size and SHA-256
 
@@ -19,7 +28,7 @@ Weights that 16 bits hold exactly, as those of shipped models, are stored in 16 
 import hashlib
 import json
 import struct
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,14 +43,17 @@ from torch.nn import functional as F
 
 import slimcodec
 from slimcodec.codec import atomic, models
-from slimcodec.codec.grid import CELL
+from slimcodec.codec.architecture import Architecture
+from slimcodec.codec.grid import CELL, LATENTS
 from slimcodec.codec.models import Model
-from slimcodec.codec.network import MID_GREY, HyperpriorCodec, Synthesis, from_planes, round_z, to_planes
+from slimcodec.codec.network import MID_GREY, Analysis, HyperpriorCodec, Synthesis, from_planes, round_z, to_planes
+from slimcodec.codec.regions import Segment, segments
+from slimcodec.codec.segments import RunSegment, unpadded
 from slimcodec.codec.tiling import analysis_margin, synthesis_margin
 from slimcodec.codec.zoo import GRAPHS, WEIGHTS, graph_file, read_description, write_description
 
 OPSET = 18
-FORMAT_VERSION = 1
+FORMAT_VERSION, OF_SPECIALISTS = 1, 2  # of the manifest
 MANIFEST, TENSORS = "manifest.json", "tables.safetensors"
 KEPT = "log_gain", "h_scale.", "tables.", "g_s.head."  # prefixes of what no network file holds
 KINDS = {"F16": onnx.TensorProto.FLOAT16, "F32": onnx.TensorProto.FLOAT}  # what float weights are stored as
@@ -55,6 +67,10 @@ class Network(NamedTuple):
     module: nn.Module
     inputs: dict[str, Tensor]
     output: str
+    prefix: str = ""  # of its weights' names in the model
+    more_outputs: tuple[str, ...] = ()
+    dynamic: dict[str, dict[int, Any]] | None = None  # input → its axes of any size; None: height and width
+    like: str = ""  # a network before it that differs in its weights alone
 
 
 class Features(nn.Module):
@@ -81,15 +97,45 @@ class OpenSynthesis(nn.Module):
         return F.pixel_shuffle(x_hat, head.ratio) + MID_GREY
 
 
+class Trunk(nn.Module):
+    """g_a without its last layer."""
+
+    def __init__(self, g_a: Analysis):
+        super().__init__()
+        self.g_a = g_a
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.g_a.features(x)
+
+
+class SegmentOf(nn.Module):
+    """A segment of a specialist's g_s."""
+
+    def __init__(self, g_s: Synthesis, segment: Segment):
+        super().__init__()
+        self.g_s, self.run = g_s, RunSegment(g_s, segment, unpadded)
+
+    def forward(self, seen: Tensor, carried: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        found, carried = self.run(seen, carried)
+        return found if carried is None else (found, carried)
+
+
+class LastLayer(nn.Module):
+    """That of g_s, as an input."""
+
+    def forward(self, seen: Tensor, head_weight: Tensor, head_bias: Tensor) -> Tensor:
+        return unpadded(seen, head_weight, head_bias)
+
+
 def export(model: Model, directory: Path, *, only: Collection[str] | None = None) -> dict[str, Any]:
     """Write the files of a model, and return the manifest. only: the networks to write; None: all."""
     directory.mkdir(parents=True, exist_ok=True)
     architecture = model.codec.architecture
     files = {TENSORS: save(_tensors(model.directory / WEIGHTS))}
     wanted = [network for network in networks(model.codec) if only is None or network.name in only]
-    files |= {f"{network.name}.onnx": traced(network) for network in wanted}
+    files |= {f"{network.name}.onnx": with_weights(program) for network, program in programs(wanted)}
     manifest = {
-        "format_version": FORMAT_VERSION,
+        "format_version": FORMAT_VERSION if architecture.specialists == 1 else OF_SPECIALISTS,
         "slimcodec_version": slimcodec.__version__,
         "model": model.directory.resolve().name,
         "weights_sha256": model.sha256,
@@ -111,14 +157,61 @@ def networks(codec: HyperpriorCodec) -> Iterator[Network]:
     """Those of a codec, on inputs of zeros."""
     architecture, head, zeros = codec.architecture, codec.g_s.head.conv, _zeros
 
-    yield Network("g_a", codec.g_a, {"x": zeros(3, 1)}, "y")
-    yield Network("h_a", codec.h_a, {"y": zeros(architecture.latents, 16)}, "z")
-    yield Network("h_mean", codec.h_mean, {"z_hat": zeros(architecture.hypers, 64)}, "p")
+    if architecture.specialists == 1:
+        yield Network("g_a", codec.g_a, {"x": zeros(3, 1)}, "y", "g_a.")
+    yield Network("h_a", codec.h_a, {"y": zeros(architecture.latents, 16)}, "z", "h_a.")
+    yield Network("h_mean", codec.h_mean, {"z_hat": zeros(architecture.hypers, 64)}, "p", "h_mean.")
     for stage, _ in codec.stages():
-        features = zeros(architecture.context_inputs(stage), 32)
-        yield Network(f"context.{stage}", codec.context[stage], {"features": features}, "mu")
+        name, features = f"context.{stage}", zeros(architecture.context_inputs(stage), 32)
+        yield Network(name, codec.context[stage], {"features": features}, "mu", f"{name}.")
+    if architecture.specialists > 1:
+        yield from _of_specialists(codec)
+        return
     inputs = {"y_hat": zeros(architecture.latents, 16), "head_weight": head.weight, "head_bias": head.bias}
     yield Network("g_s", OpenSynthesis(codec.g_s), inputs, "x_hat")
+
+
+def _of_specialists(codec: HyperpriorCodec) -> Iterator[Network]:
+    architecture, head = codec.architecture, codec.g_s.head.conv
+    yield Network("trunk", Trunk(codec.g_a), {"x": _zeros(3, 1)}, "features")
+    some = torch.export.Dim("cells")
+    for number in range(architecture.specialists):
+        own, prefix = codec.specialist(number), f"specialists.{number}." if number else ""
+        inputs = {"features": _zeros(architecture.g_a[-1].channels, 16)}
+        of_any_size = {"features": {0: some, 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}}
+        of_head = prefix + ("head." if number else "g_a.head.")
+        like = "latents.0" if number else ""
+        yield Network(f"latents.{number}", own.g_a.head, _several(inputs), "y", of_head, (), of_any_size, like)
+        for place, segment, inputs in _fed_segments(own.g_s, architecture):
+            outputs = ("carried",) if segment.hands_on else ()
+            cells, like = (
+                {name: {0: some if name == "seen" else torch.export.Dim.AUTO} for name in inputs},
+                f"g_s.0.{place}" if number else "",
+            )
+            module = SegmentOf(own.g_s, segment)
+            yield Network(f"g_s.{number}.{place}", module, inputs, "found", prefix, outputs, cells, like)
+    last = architecture.g_s[-1]
+    side, margin = CELL // last.scale, 2 * (architecture.head_kernel // 2)
+    seen = torch.zeros(TRACED_CELLS[0], side + margin, side + margin, last.channels)
+    inputs = {"seen": seen, "head_weight": head.weight, "head_bias": head.bias}
+    yield Network("last_layer", LastLayer(), inputs, "blocks", dynamic={"seen": {0: some}})
+
+
+def _several(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """More than one of each: an axis of one would be of one always."""
+    return {name: values.expand(TRACED_CELLS[0], -1, -1, -1).clone() for name, values in inputs.items()}
+
+
+@torch.no_grad()
+def _fed_segments(g_s: Synthesis, architecture: Architecture) -> Iterator[tuple[int, Segment, dict[str, Tensor]]]:
+    """The segments of a specialist's g_s, each with inputs of zeros."""
+    found = torch.zeros(TRACED_CELLS[0], LATENTS, LATENTS, architecture.latents)
+    carried: Tensor | None = None
+    for place, segment in enumerate(segments(architecture)):
+        adds_to = (found if carried is None else carried) if segment.carries else None
+        seen = F.pad(found, (0, 0, *[segment.margin] * 4))
+        yield place, segment, {"seen": seen} | ({} if adds_to is None else {"carried": adds_to})
+        found, carried = RunSegment(g_s, segment)(seen, adds_to)
 
 
 def _zeros(channels: int, scale: int) -> Tensor:
@@ -132,14 +225,37 @@ def _tensors(path: Path) -> dict[str, np.ndarray]:
 
 def traced(network: Network) -> bytes:
     """The bytes of an ONNX file with its weights."""
-    found = program_of(network)
+    return with_weights(program_of(network))
+
+
+def with_weights(found: onnx.ModelProto) -> bytes:
     _halve(found.graph)
     onnx.checker.check_model(found, full_check=True)
     return found.SerializeToString()
 
 
+def programs(wanted: Iterable[Network]) -> Iterator[tuple[Network, onnx.ModelProto]]:
+    """Each with its program; those that are like another are not traced."""
+    found: dict[str, bytes] = {}
+    for network in wanted:
+        if network.like in found:
+            program = onnx.ModelProto.FromString(found[network.like])
+            _fill(program.graph, network.module.state_dict())
+        else:
+            program = program_of(network)
+            found[network.name] = program.SerializeToString()
+        yield network, program
+
+
+def _fill(graph: onnx.GraphProto, weights: Mapping[str, Tensor]) -> None:
+    for tensor in graph.initializer:
+        if tensor.name in weights:
+            tensor.CopyFrom(numpy_helper.from_array(weights[tensor.name].detach().numpy(), tensor.name))
+
+
 def program_of(network: Network) -> onnx.ModelProto:
-    shapes = tuple({2: "height", 3: "width"} if not number else None for number in range(len(network.inputs)))
+    axes = network.dynamic or {next(iter(network.inputs)): {2: "height", 3: "width"}}
+    shapes = tuple(axes.get(name) for name in network.inputs)
     with torch.no_grad():
         program = torch.onnx.export(
             network.module.eval(),
@@ -148,7 +264,7 @@ def program_of(network: Network) -> onnx.ModelProto:
             verbose=False,
             opset_version=OPSET,
             input_names=list(network.inputs),
-            output_names=[network.output],
+            output_names=[network.output, *network.more_outputs],
             dynamic_shapes=shapes,
         )
     assert program is not None  # as it goes into no file
@@ -182,14 +298,13 @@ def _halve(graph: onnx.GraphProto) -> None:
 
 def add_graphs(directory: Path) -> None:
     """Give a model directory what codec/stored runs: a graph a network, whose weights are those that are there."""
-    model = models.load(directory)
-    places, hashes = weight_places(directory / WEIGHTS), {}
-    features = Network(
-        "features", Features(model.codec.g_s), {"y_hat": _zeros(model.codec.architecture.latents, 16)}, "features"
-    )
-    for network in [*networks(model.codec), features]:
-        found = program_of(network)
-        refer_to_weights(found.graph, "" if network.name in ("g_s", "features") else f"{network.name}.", places)
+    codec = models.load(directory).codec
+    places, hashes, more = weight_places(directory / WEIGHTS), {}, list[Network]()
+    if codec.architecture.specialists == 1:
+        inputs = {"y_hat": _zeros(codec.architecture.latents, 16)}
+        more.append(Network("features", Features(codec.g_s), inputs, "features"))
+    for network, found in programs([*networks(codec), *more]):
+        refer_to_weights(found.graph, network.prefix, places)
         data = found.SerializeToString()
         atomic.write_bytes(directory / graph_file(network.name), data)
         hashes[network.name] = hashlib.sha256(data).hexdigest()
@@ -241,7 +356,8 @@ def refer_to_weights(graph: onnx.GraphProto, prefix: str, places: Mapping[str, P
 @torch.inference_mode()
 def largest_differences(model: Model, directory: Path, pixels: np.ndarray, fixed_quality: int) -> dict[str, float]:
     """Network → the largest difference between ONNX Runtime's result and PyTorch's, as a share of the largest value
-    (or of 1), on what a real picture, uint8 [H, W, 3] with sides that are multiples of 64, gives each network."""
+    (or of 1), on what a real picture, uint8 [H, W, 3] with sides that are multiples of 64, gives each network. Not for
+    models of specialists."""
     found: dict[str, float] = {}
     for network in _fed(model.codec, pixels, fixed_quality):
         session = onnxruntime.InferenceSession(directory / f"{network.name}.onnx", providers=["CPUExecutionProvider"])
