@@ -6,14 +6,15 @@ from copy import copy, deepcopy
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from slimcodec import InvalidInput
 from slimcodec.codec.architecture import Architecture
+from slimcodec.codec.fixed import FixedConv2d
 from slimcodec.codec.grid import LATENT_SCALE, Window
 from slimcodec.codec.layers import packed_order
 from slimcodec.codec.network import HyperpriorCodec, Synthesis
-from slimcodec.codec.networks import Head
+from slimcodec.codec.networks import Grid, Head
 from slimcodec.codec.quantise import Quantiser
 from slimcodec.codec.tiling import level_margins
 
@@ -43,9 +44,7 @@ class TorchNetworks:
             network = deepcopy(codec).eval().to(self.device).to(memory_format=torch.channels_last)
         except (RuntimeError, AssertionError) as error:
             raise InvalidInput(f"device {device}: cannot be used here ({str(error).splitlines()[0]})") from error
-        conv = codec.g_s.head.conv
-        assert conv.bias is not None
-        self.head = Head(*(tensor.detach().cpu().numpy() for tensor in (conv.weight, conv.bias)))
+        self.head = _head(codec)
         self.codec = network.requires_grad_(False).pack()
         self.rounding = Quantiser(tables, self.device)
 
@@ -118,7 +117,7 @@ class TorchNetworks:
         order = packed_order(conv.out_channels, own.head.ratio)
         conv._parameters = {
             name: torch.nn.Parameter(torch.from_numpy(values)[order].to(self.device), requires_grad=False)
-            for name, values in head._asdict().items()
+            for name, values in (("weight", head.weight), ("bias", head.bias))
         }
         layer, g_s = copy(own.head), copy(own)
         layer._modules = own.head._modules | {"conv": conv}
@@ -128,6 +127,15 @@ class TorchNetworks:
     def autocast(self) -> torch.autocast:
         enabled = self.precision is not None
         return torch.autocast(self.device.type, dtype=self.precision or torch.bfloat16, enabled=enabled)
+
+
+@torch.no_grad()
+def _head(codec: HyperpriorCodec) -> Head:
+    conv: nn.Module = codec.g_s.head.conv
+    if isinstance(conv, FixedConv2d):
+        grid = Grid(conv.shift.cpu().numpy().astype(np.int64), conv.limits.cpu().numpy())
+        return Head(*(tensor.cpu().numpy() for tensor in conv.scaled()), grid)
+    return Head(*(tensor.detach().cpu().numpy() for tensor in conv.parameters()))
 
 
 def _contiguous(y_hat: Tensor) -> Tensor:

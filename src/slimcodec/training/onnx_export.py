@@ -34,9 +34,11 @@ from torch.nn import functional as F
 
 import slimcodec
 from slimcodec.codec import atomic, models
+from slimcodec.codec.fixed import LEVEL, FixedConv2d
 from slimcodec.codec.grid import CELL
+from slimcodec.codec.layers import packed
 from slimcodec.codec.models import Model
-from slimcodec.codec.network import MID_GREY, HyperpriorCodec, Synthesis, from_planes, round_z, to_planes
+from slimcodec.codec.network import HyperpriorCodec, Synthesis, from_planes, round_z, to_planes
 from slimcodec.codec.tiling import analysis_margin, synthesis_margin
 from slimcodec.codec.zoo import GRAPHS, WEIGHTS, graph_file, read_description, write_description
 
@@ -44,7 +46,12 @@ OPSET = 18
 FORMAT_VERSION = 1
 MANIFEST, TENSORS = "manifest.json", "tables.safetensors"
 KEPT = "log_gain", "h_scale.", "tables.", "g_s.head."  # prefixes of what no network file holds
-KINDS = {"F16": onnx.TensorProto.FLOAT16, "F32": onnx.TensorProto.FLOAT}  # what float weights are stored as
+KINDS = {  # what weights are stored as
+    "F16": onnx.TensorProto.FLOAT16,
+    "F32": onnx.TensorProto.FLOAT,
+    "I16": onnx.TensorProto.INT16,
+    "I32": onnx.TensorProto.INT32,
+}
 TRACED_CELLS = 3, 4  # rows and columns while a network is traced: any size but 1 will do
 
 
@@ -78,7 +85,9 @@ class OpenSynthesis(nn.Module):
     def forward(self, y_hat: Tensor, head_weight: Tensor, head_bias: Tensor) -> Tensor:
         head = self.g_s.head
         x_hat = F.conv2d(self.g_s.features(y_hat), head_weight, head_bias, padding=head.conv.padding)
-        return F.pixel_shuffle(x_hat, head.ratio) + MID_GREY
+        if self.g_s.in_integers:
+            x_hat = x_hat.round().clamp(*LEVEL)
+        return self.g_s.colours(F.pixel_shuffle(x_hat, head.ratio))
 
 
 def export(model: Model, directory: Path, *, only: Collection[str] | None = None) -> dict[str, Any]:
@@ -109,7 +118,9 @@ def export(model: Model, directory: Path, *, only: Collection[str] | None = None
 
 def networks(codec: HyperpriorCodec) -> Iterator[Network]:
     """Those of a codec, on inputs of zeros."""
-    architecture, head, zeros = codec.architecture, codec.g_s.head.conv, _zeros
+    architecture, zeros = codec.architecture, _zeros
+    codec = packed(codec, FixedConv2d)
+    head = codec.g_s.head.conv
 
     yield Network("g_a", codec.g_a, {"x": zeros(3, 1)}, "y")
     yield Network("h_a", codec.h_a, {"y": zeros(architecture.latents, 16)}, "z")
@@ -184,12 +195,16 @@ def add_graphs(directory: Path) -> None:
     """Give a model directory what codec/stored runs: a graph a network, whose weights are those that are there."""
     model = models.load(directory)
     places, hashes = weight_places(directory / WEIGHTS), {}
+    shifts = {name: t for name, t in load_file(directory / WEIGHTS).items() if name.endswith(".shift")}
     features = Network(
-        "features", Features(model.codec.g_s), {"y_hat": _zeros(model.codec.architecture.latents, 16)}, "features"
+        "features",
+        Features(packed(model.codec, FixedConv2d).g_s),
+        {"y_hat": _zeros(model.codec.architecture.latents, 16)},
+        "features",
     )
     for network in [*networks(model.codec), features]:
         found = program_of(network)
-        refer_to_weights(found.graph, "" if network.name in ("g_s", "features") else f"{network.name}.", places)
+        refer_to_weights(found.graph, "" if network.name in ("g_s", "features") else f"{network.name}.", places, shifts)
         data = found.SerializeToString()
         atomic.write_bytes(directory / graph_file(network.name), data)
         hashes[network.name] = hashlib.sha256(data).hexdigest()
@@ -206,7 +221,7 @@ class Place(NamedTuple):
 
 
 def weight_places(path: Path) -> dict[str, Place]:
-    """Of the floats in a safetensors file: after eight bytes of length comes a header in JSON, then the tensors."""
+    """Of the weights in a safetensors file: after eight bytes of length comes a header in JSON, then the tensors."""
     with open(path, "rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))
@@ -219,11 +234,16 @@ def weight_places(path: Path) -> dict[str, Place]:
     return {name: place for name, place in found.items() if place.kind in KINDS}
 
 
-def refer_to_weights(graph: onnx.GraphProto, prefix: str, places: Mapping[str, Place]) -> None:
-    """Weights that are in the file are not in the graph: it says where they are. Halves are cast."""
+def refer_to_weights(
+    graph: onnx.GraphProto, prefix: str, places: Mapping[str, Place], shifts: Mapping[str, np.ndarray]
+) -> None:
+    """Weights that are in the file are not in the graph: it says where they are. Halves are cast.
+
+    shifts: of layers of integers, which are cast, and divided by 2^shift
+    """
     for tensor in list(graph.initializer):
         place = places.get(prefix + tensor.name)
-        if place is None:
+        if place is None or tensor.data_type != onnx.TensorProto.FLOAT:
             continue
         name, shape, kind = tensor.name, list(tensor.dims), KINDS[place.kind]
         stored = name if kind == onnx.TensorProto.FLOAT else f"{name}.half"
@@ -231,8 +251,14 @@ def refer_to_weights(graph: onnx.GraphProto, prefix: str, places: Mapping[str, P
         tensor.data_location = onnx.TensorProto.EXTERNAL
         for key, value in (("location", WEIGHTS), ("offset", place.offset), ("length", place.length)):
             tensor.external_data.add(key=key, value=str(value))
+        shift = shifts.get(f"{prefix}{name.rpartition('.')[0]}.shift")
+        floats = name if shift is None else f"{name}.whole"
+        if shift is not None:
+            unit = np.ldexp(np.float32(1), -shift.astype(np.int64)).reshape(-1, *[1] * (len(shape) - 1))
+            graph.initializer.append(numpy_helper.from_array(unit.astype(np.float32), f"{name}.unit"))
+            graph.node.insert(0, onnx.helper.make_node("Mul", [floats, f"{name}.unit"], [name]))
         if stored != name:
-            graph.node.insert(0, onnx.helper.make_node("Cast", [stored], [name], to=onnx.TensorProto.FLOAT))
+            graph.node.insert(0, onnx.helper.make_node("Cast", [stored], [floats], to=onnx.TensorProto.FLOAT))
 
 
 # --- compared with PyTorch ------------------------------------------------------------------------------------------
@@ -268,7 +294,7 @@ def _fed(codec: HyperpriorCodec, pixels: np.ndarray, fixed_quality: int) -> list
     for stage, chosen in codec.stages():
         inputs.append(torch.cat(features, dim=1))
         mu = codec.means(stage, features)
-        y_hat.append(mu + ((planes[:, chosen] - mu) * gain[:, None]).round() / gain[:, None])
+        y_hat.append(codec.latent(mu + ((planes[:, chosen] - mu) * gain[:, None]).round() / gain[:, None]))
         features.append(y_hat[-1].flatten(1, 2))
     inputs.append(from_planes(torch.stack(codec.in_order(y_hat), dim=1)))
     return [
