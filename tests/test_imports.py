@@ -30,9 +30,10 @@ ALLOWED = {
     "codec/blocks": set(),
     "codec/bitstream": {"codec/grid"},
     "codec/layers": {"torch", "codec/blocks"},
+    "codec/fixed": {"torch", "codec/layers", "codec/units"},
     "codec/architecture": {"codec/bitstream", "codec/blocks", "codec/grid"},
-    "codec/network": {"torch", "codec/architecture", "codec/bitstream", "codec/grid", "codec/layers"}
-    | {"codec/scales", "codec/units"},
+    "codec/network": {"torch", "codec/architecture", "codec/bitstream", "codec/fixed", "codec/grid"}
+    | {"codec/layers", "codec/scales", "codec/units"},
     "codec/rate": {"torch", "codec/layers", "codec/units"},
     "codec/costs": {"numpy", "codec/bitstream"},
     "codec/rounding": {"numpy", "codec/arrays", "codec/units"},
@@ -52,7 +53,7 @@ ALLOWED = {
     "codec/zoo": {"codec/architecture", "codec/atomic", "codec/cards", "codec/complexity", "codec/hub"}
     | {"codec/json_files"},
     "codec/models": {"safetensors", "torch", "codec/architecture", "codec/atomic", "codec/cards"}
-    | {"codec/complexity", "codec/isolation", "codec/network", "codec/stored", "codec/torch_networks"}
+    | {"codec/complexity", "codec/fixed", "codec/isolation", "codec/network", "codec/stored", "codec/torch_networks"}
     | {"codec/transforms", "codec/units", "codec/zoo"},
     "codec/pictures": {"PIL", "numpy", "torch", "codec/depth", "codec/profiles"},
     "codec/depth": {"PIL", "numpy"},
@@ -67,7 +68,7 @@ ALLOWED = {
     | {"codec/handful", "codec/networks", "codec/scales", "codec/units"},
     "codec/isolation": {"torch"},
     "codec/tiling": {"codec/architecture", "codec/blocks", "codec/grid"},
-    "codec/torch_networks": {"numpy", "torch", "codec/architecture", "codec/grid", "codec/layers"}
+    "codec/torch_networks": {"numpy", "torch", "codec/architecture", "codec/fixed", "codec/grid", "codec/layers"}
     | {"codec/network", "codec/networks", "codec/quantise", "codec/regions", "codec/segments", "codec/tiling"},
     "codec/onnx_networks": {"numpy", "onnxruntime", "codec/architecture", "codec/batch", "codec/grid"}
     | {"codec/networks", "codec/rounding", "codec/zoo"},
@@ -128,8 +129,8 @@ ALLOWED = {
     "training/parallel": {"torch", "lightning", "training/started"},
     "training/checkpoints": {"torch", "lightning", "training/parallel", "training/errors"},
     "training/onnx_export": {"numpy", "onnx", "onnxruntime", "safetensors", "torch", "codec/atomic", "codec/grid"}
-    | {"codec/architecture", "codec/models", "codec/network", "codec/regions", "codec/segments", "codec/tiling"}
-    | {"codec/zoo"},
+    | {"codec/architecture", "codec/fixed", "codec/layers", "codec/models", "codec/network", "codec/regions"}
+    | {"codec/segments", "codec/tiling", "codec/zoo"},
     "training/shards": {"numpy", "codec/json_files", "codec/pictures", "evaluation/photos", "training/photos"},
     "pipeline/ranges": {"pydantic", "codec/bitstream", "codec/grid"},
     "pipeline/sections": {"pydantic", "codec/grid", "pipeline/ranges"}

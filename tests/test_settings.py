@@ -58,6 +58,7 @@ BAD = [
     (["evaluate.efforts=[11]"], "evaluate.efforts=11: must be a whole number from 1 to 10"),
     (["teacher.load=nobody"], "teacher.load: nobody: no model directory"),
     (["finish.start=nobody"], "finish.start: nobody: no model directory"),
+    (["finish.quantise=true"], "finish.quantise: a decoder in integers has to be trained, and finish.training is"),
     (["finish.encoder_blocks=[[8]]"], "finish.encoder_blocks: new blocks have to be trained, and finish.training is"),
     (
         ["trainer=ddp_cpu", "+teacher.training.late={share:0.1,batch:3,crop:64}"],

@@ -14,17 +14,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from slimcodec import InvalidModel
+from slimcodec import InvalidFile, InvalidModel
 from slimcodec.codec import handful
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.bitstream import MAX_CORRECTION_BYTES, MAX_CORRECTIONS, QUALITY_ONE
 from slimcodec.codec.entropy import Tables
 from slimcodec.codec.grid import Window
-from slimcodec.codec.networks import Head
+from slimcodec.codec.networks import Grid, Head
 from slimcodec.codec.scales import unfolded
-from slimcodec.codec.units import INDEX_STEP, SCALE_COUNT
+from slimcodec.codec.units import INDEX_STEP, LEVELS, MID_GREY, MIDDLE, SCALE_COUNT, SUM_LIMIT
 
 BASIS, SCALES = "head_basis", "head_scales"  # names of the tables
+EXPONENT = "head_exponent"  # of a decoder of integers: its basis is one of integers in units of levels / 2^exponent
 LARGEST = 31  # of the integers q: nearly all are smaller
 MAX_SHIFT = 255
 # The step at which half of a step more error costs as much as the bits that it saves, in bits: flat around it.
@@ -76,15 +77,37 @@ class Corrections:
 
     def __init__(self, head: Head, ratio: int, tables: Mapping[str, np.ndarray], r_tables: Tables, r_bits: np.ndarray):
         self.head, self.ratio = head, ratio
-        self.basis = np.asarray(tables[BASIS], np.float32)
+        self.basis, self.fitted = np.asarray(tables[BASIS], np.float32), head
+        if head.grid is not None:
+            self.integers, self.exponent = tables[BASIS], int(tables[EXPONENT][0])
+            self.basis = np.ldexp(self.basis, -self.exponent) / LEVELS
+            bias = (head.bias + MIDDLE) / LEVELS - MID_GREY
+            self.fitted = Head(head.weight / LEVELS, bias.astype(np.float32))
         self.scales, self.r_tables = np.asarray(tables[SCALES], np.int32), r_tables
         self.bits = r_bits.astype(np.float64)
 
     def applied(self, correction: Correction) -> Head:
-        """The head, corrected."""
+        """The head, corrected. Raises InvalidFile for a correction that a decoder of integers cannot have."""
+        if self.head.grid is not None:
+            return self._applied_in_integers(correction, self.head.grid)
         change = np.tensordot(correction.coefficients.astype(np.float32), self.basis, axes=1)
-        weight, bias = self.head
+        weight, bias, _ = self.head
         return Head(weight + change[:, :-1].reshape(weight.shape[-4:]), bias + change[:, -1])
+
+    def _applied_in_integers(self, correction: Correction, grid: Grid) -> Head:
+        """Products stay below 2^53, where float64 is exact."""
+        factor, exponent = fixed_point(correction.shift)
+        change = np.tensordot(correction.q.astype(np.float64), self.integers.astype(np.float64), axes=1) * factor
+        change = np.rint(np.ldexp(change, (grid.shift - self.exponent - exponent)[:, None]))
+        unit = np.ldexp(1.0, grid.shift)[:, None]
+        rows = (
+            np.concatenate([self.head.weight.reshape(len(unit), -1), self.head.bias[:, None]], axis=1) * unit + change
+        )
+        limits = np.append(np.repeat(grid.limit, self.head.weight[0, 0].size), 1)
+        if (np.abs(rows) @ limits).max() >= SUM_LIMIT:
+            raise InvalidFile("the correction in it is larger than any that is written; the file is damaged")
+        weight, bias = (rows[:, :-1] / unit).reshape(self.head.weight.shape), rows[:, -1] / unit[:, 0]
+        return Head(weight.astype(np.float32), bias.astype(np.float32), grid)
 
     def write(self, correction: Correction, fixed_quality: int) -> bytes:
         index = self._index(correction.shift, fixed_quality)
@@ -120,9 +143,8 @@ class Corrections:
         blocks = pixels.reshape(colours, height // self.ratio, self.ratio, width // self.ratio, self.ratio)
         target = blocks.transpose(0, 2, 4, 1, 3).reshape(colours * self.ratio**2, -1)
         seen = np.concatenate([seen, np.ones_like(seen[:1])])
-        weights = np.concatenate(
-            [self.head.weight.reshape(*self.head.bias.shape, -1), self.head.bias[..., None]], axis=-1
-        )
+        weight, bias, _ = self.fitted
+        weights = np.concatenate([weight.reshape(*bias.shape, -1), bias[..., None]], axis=-1)
         if whose is None:
             fit.add(seen, target, weights)
             return
@@ -149,7 +171,14 @@ class Corrections:
                 break
             best, most = other, saved
         fits = len(self.write(best, fixed_quality)) <= MAX_CORRECTION_BYTES  # but for scales that no training gives
-        return best if most > OVERHEAD_BITS and fits else None
+        return best if most > OVERHEAD_BITS and fits and self._can_apply(best) else None
+
+    def _can_apply(self, correction: Correction) -> bool:
+        try:
+            self.applied(correction)
+        except InvalidFile:
+            return False
+        return True
 
     def _at(self, shift: int, curvature: np.ndarray, slope: np.ndarray, fixed_quality: int) -> tuple[Correction, float]:
         """The best correction with that step, and the bits that it saves."""
@@ -158,6 +187,12 @@ class Corrections:
         bits[:, 0] = np.where(index < self.r_tables.skip, 0, bits[:, 0])
         q, saved = integers(curvature * step**2, slope * step, bits)
         return Correction(shift, q), saved
+
+
+def fixed_point(shift: int) -> tuple[int, int]:
+    """(factor, exponent): the step of that shift is factor / 2^exponent, with 16 bits of factor."""
+    mantissa, exponent = math.frexp(math.exp(-INDEX_STEP * shift))
+    return round(mantissa * 2**16), 16 - exponent
 
 
 def integers(curvature: np.ndarray, slope: np.ndarray, bits: np.ndarray) -> tuple[np.ndarray, float]:
@@ -186,5 +221,7 @@ def check_tables(tables: Mapping[str, Any], architecture: Architecture) -> None:
     expected = count, 3 * last.scale**2, last.channels * architecture.head_kernel**2 + 1
     if tables[BASIS].shape != expected or not 1 <= count <= MAX_CORRECTIONS:
         raise InvalidModel(f"tables.{BASIS}: must be [1 to {MAX_CORRECTIONS}, {expected[1]}, {expected[2]}]")
+    if architecture.in_integers and (EXPONENT not in tables or tables[BASIS].dtype != np.int16):
+        raise InvalidModel(f"tables.{BASIS}: must be int16, with tables.{EXPONENT}, for a decoder in integers")
     if tables[SCALES].shape != (architecture.rungs, count):
         raise InvalidModel(f"tables.{SCALES}: must be of shape {(architecture.rungs, count)}")

@@ -45,6 +45,7 @@ class Architecture:
     h_mean         channels at 1/64, at 1/32, and of p
     stages         the planes of y that each stage codes, 0…3 = (0,0), (0,1), (1,0), (1,1); one stage: no context
     context        hidden channels of each stage's c_k; context_kind: depthwise separable or full 3×3 convolution
+    decoder        float; or integer: h_mean, context and g_s as docs/format.md defines them, with y in units of 1
     downsampling   of strided convolutions' windows, which overlap: wide (2·ratio + 1) or narrow (2·ratio - 1)
     specialists    how many g_s, each with its own last layer of g_a, of which every cell of a picture has one
     """
@@ -64,6 +65,7 @@ class Architecture:
     upsampling_kernel: int = 1
     head_kernel: int = 3
     quality_ladder: tuple[float, ...] = LADDER
+    decoder: str = "float"
     specialists: int = 1
 
     def __post_init__(self) -> None:
@@ -93,6 +95,12 @@ class Architecture:
             yield "downsampling", "must be wide or narrow"
         if self.upsampling not in ("subpixel", "transposed"):
             yield "upsampling", "must be subpixel or transposed"
+        if self.decoder not in ("float", "integer"):
+            yield "decoder", "must be float or integer"
+        if self.decoder == "integer" and self.upsampling != "subpixel":
+            yield "decoder", "one in integers has subpixel upsampling"
+        if self.decoder == "integer" and self.specialists != 1:
+            yield "decoder", "one in integers has one specialist"
         for name in ("upsampling_kernel", "head_kernel"):
             if not _are_integers((getattr(self, name),), 1) or getattr(self, name) not in range(1, 32, 2):
                 yield name, "must be an odd number from 1 to 31"
@@ -119,6 +127,11 @@ class Architecture:
     @property
     def rungs(self) -> int:
         return len(self.quality_ladder)
+
+    @property
+    def in_integers(self) -> bool:
+        """Whether the whole decoder is."""
+        return self.decoder == "integer"
 
     def downsampling_kernel(self, ratio: int) -> int:
         return max(3, 2 * ratio + (1 if self.downsampling == "wide" else -1))

@@ -65,7 +65,7 @@ def floor_ste(x: Tensor) -> Tensor:
     return _Floor.apply(x)
 
 
-def clamp_ste(x: Tensor, low: float, high: float) -> Tensor:
+def clamp_ste(x: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
     """Clamp to [low, high]; outside, only gradients whose descent points back inside pass."""
     return _Clamp.apply(x, low, high)
 
@@ -73,6 +73,14 @@ def clamp_ste(x: Tensor, low: float, high: float) -> Tensor:
 def _relu(x: Tensor) -> Tensor:
     """In place where nothing is learned; the pruner's tracing needs it out of place."""
     return F.relu(x, inplace=not torch.is_grad_enabled())
+
+
+class Prepared(nn.Module):
+    """A layer that inference wants in another form."""
+
+    def pack(self) -> nn.Module:
+        """The same for inference: a new layer."""
+        raise NotImplementedError
 
 
 class Block(nn.Module):
@@ -83,6 +91,7 @@ class Block(nn.Module):
 
     def __init__(self, kind: str, channels: int, hidden: int):
         super().__init__()
+        self.total: nn.Module = nn.Identity()  # of what is added
         self.names = [convolution.name for convolution in KINDS[kind]]
         for (name, kernel, depthwise), inputs, outputs in widths(kind, channels, hidden):
             groups = inputs if depthwise else 1
@@ -93,10 +102,10 @@ class Block(nn.Module):
         found = x
         for convolution in before:
             found = _relu(convolution(found))
-        return x + last(found)
+        return self.total(x + last(found))
 
 
-class SubPixelConv(nn.Module):
+class SubPixelConv(Prepared):
     """[B, in, H, W] → [B, out, ratio·H, ratio·W]: a convolution to out·ratio² channels, then a pixel shuffle.
 
     Output channel c comes from the ratio² consecutive channels c·ratio² … of `conv`, so those are pruned together.
@@ -124,9 +133,9 @@ class PackedSubPixelConv(nn.Module):
     @torch.no_grad()
     def __init__(self, layer: SubPixelConv):
         super().__init__()
-        self.ratio, self.conv = layer.ratio, deepcopy(layer.conv)
+        self.ratio, self.conv = layer.ratio, deepcopy(packed(layer.conv))
         order = packed_order(self.conv.out_channels, self.ratio).to(self.conv.weight.device)
-        for own, other in zip(self.conv.parameters(), layer.conv.parameters(), strict=True):
+        for own, other in zip(self.conv.parameters(), packed(layer.conv).parameters(), strict=True):
             own.copy_(other[order])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -165,7 +174,7 @@ def upsample(kind: str, in_channels: int, out_channels: int, ratio: int, kernel:
     return conv_transpose2d(in_channels, out_channels, 2 * ratio, stride=ratio, padding=ratio // 2)
 
 
-class IntegerConv2d(nn.Module):
+class IntegerConv2d(Prepared):
     """A convolution whose result is the same integer on every device, trained by fake quantisation.
 
     weight  float master weights; the layer computes with the int8 round(weight · 2^e), |.| ≤ 127
@@ -245,13 +254,13 @@ class PackedIntegerConv2d(nn.Module):
         return F.pixel_shuffle(out if self.last else out.clamp_(0, 255), self.ratio)
 
 
-def packed(module: Kind) -> Kind:
+def packed(module: Kind, kinds: type[Prepared] = Prepared) -> Kind:
     """A module for inference: what its layers would do anew for every picture is done once. The module stays as it is.
 
-    Layers that have nothing to prepare are shared with it.
+    Layers that have nothing to prepare are shared with it, and those of other kinds.
     """
-    if isinstance(module, SubPixelConv | IntegerConv2d):
+    if isinstance(module, kinds):
         return module.pack()  # type: ignore[return-value]  # it does the same
     found = copy(module)
-    found._modules = {name: child and packed(child) for name, child in module._modules.items()}
+    found._modules = {name: child and packed(child, kinds) for name, child in module._modules.items()}
     return found

@@ -25,12 +25,13 @@ from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.atomic import write_text  # noqa: F401 - as what is imported from zoo
 from slimcodec.codec.cards import render_card as render_card
 from slimcodec.codec.complexity import decoder_macs_per_pixel, encoder_macs_per_pixel, macs_per_pixel
+from slimcodec.codec.fixed import FixedConv2d
 from slimcodec.codec.isolation import isolated
 from slimcodec.codec.network import HyperpriorCodec
 from slimcodec.codec.stored import read_checked
 from slimcodec.codec.torch_networks import TorchNetworks
 from slimcodec.codec.transforms import Transforms
-from slimcodec.codec.units import GAIN_UNIT
+from slimcodec.codec.units import GAIN_UNIT, SUM_LIMIT
 from slimcodec.codec.zoo import (  # noqa: F401 - who needs tensors too has the rest of a directory through here
     CARD,
     DESCRIPTION,
@@ -49,6 +50,7 @@ from slimcodec.codec.zoo import (  # noqa: F401 - who needs tensors too has the 
 
 LICENCE = "BSD-3-Clause, as the code; the training photos keep their own licences and are not contained"
 ACCUMULATOR_LIMIT = 2**31
+LEAST_LOG_GAIN = -75.0  # index steps: steps of residuals are below 2^14, and their products with integers exact
 MAX_TABLE_BYTES = 64 << 20  # of the probability tables and the names in a weights file
 TABLES, SCALE_MASTERS = "tables.", "codec.h_scale."  # prefixes of tensor names
 
@@ -227,7 +229,16 @@ def _shipped(codec: HyperpriorCodec) -> dict[str, Tensor]:
         tensors[f"h_scale.layers.{index}.weight"] = weight.detach().to(torch.int8)
         tensors[f"h_scale.layers.{index}.bias"] = bias.detach().to(torch.int32)
         tensors[f"h_scale.layers.{index}.exponent"] = exponent.to(torch.int32)
+    for name, fixed in _fixed_layers(codec):
+        weight, bias = fixed.quantised()
+        tensors[f"{name}.weight"] = weight.detach().to(torch.int16)
+        tensors[f"{name}.bias"] = bias.detach().to(torch.int32)
     return tensors
+
+
+def _fixed_layers(codec: HyperpriorCodec) -> list[tuple[str, FixedConv2d]]:
+    """Those of a decoder in integers, by their names."""
+    return [(name, module) for name, module in codec.named_modules() if isinstance(module, FixedConv2d)]
 
 
 class _Tensor(NamedTuple):
@@ -242,6 +253,9 @@ def _layout(codec: HyperpriorCodec) -> dict[str, _Tensor]:
     for name, tensor in codec.state_dict().items():
         dtype = integers[name.rsplit(".")[-1]] if name.startswith("h_scale.") else tensor.dtype
         layout[name] = _Tensor(tensor.shape, torch.int16 if name == "log_gain" else dtype)
+    for name, fixed in _fixed_layers(codec):
+        layout[f"{name}.weight"] = _Tensor(fixed.weight.shape, torch.int16)
+        layout[f"{name}.bias"] = _Tensor(fixed.bias.shape, torch.int32)
     layers = range(len(codec.h_scale.integer_layers))
     return layout | {f"h_scale.layers.{layer}.exponent": _Tensor(torch.Size(), torch.int32) for layer in layers}
 
@@ -257,6 +271,18 @@ def _check_weights(codec: HyperpriorCodec, *, half: bool) -> None:
             raise InvalidModel(
                 f"h_scale.layers.{index}: a 32-bit accumulator could overflow; train with smaller weights"
             )
+    _check_integers(codec)
+
+
+def _check_integers(codec: HyperpriorCodec) -> None:
+    """Of the decoder: that it gives the same everywhere."""
+    for name, layer in _fixed_layers(codec):
+        if layer.sum_bound().max() >= SUM_LIMIT:
+            raise InvalidModel(
+                f"{name}: a sum could reach 2^24, where floats are not exact; train with smaller weights"
+            )
+    if codec.architecture.in_integers and codec.log_gain.min() < LEAST_LOG_GAIN:
+        raise InvalidModel("log_gain: a step of a residual is too large for a decoder in integers")
 
 
 def _filled(
@@ -273,12 +299,16 @@ def _filled(
             has, needs = (f"{tuple(t.shape)} {t.dtype}" for t in (found, wanted))
             raise InvalidModel(f"{path}: tensor {name} is {has}, the architecture needs {needs}")
     floats = {name: tensors.get(name, t) for name, t in codec.state_dict().items()}
-    masters = {name: t.shape for name, t in floats.items() if name.startswith("h_scale.")}
+    layers = _fixed_layers(codec)
+    integers = "h_scale.", *(f"{name}." for name, _ in layers)
+    masters = {name: t.shape for name, t in floats.items() if name.startswith(integers) and "shift" not in name}
     floats |= {name: torch.empty(shape, dtype=torch.float32, device="cpu") for name, shape in masters.items()}
     floats["log_gain"] = tensors["log_gain"].float() / GAIN_UNIT
     codec.load_state_dict(floats, assign=True)
     for index, layer in enumerate(codec.h_scale.integer_layers):
         layer.load_quantised(*(tensors[f"h_scale.layers.{index}.{part}"] for part in ("weight", "bias", "exponent")))
+    for name, fixed in layers:
+        fixed.load_quantised(*(tensors[f"{name}.{part}"] for part in ("weight", "bias", "shift")))
     if changed := _difference(_shipped(codec), tensors):
         raise InvalidModel(f"{path}: tensor {changed} holds values that no trained model has; the file was edited")
     return codec

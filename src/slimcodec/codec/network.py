@@ -30,6 +30,7 @@ from torch.nn import functional as F
 
 from slimcodec.codec.architecture import Architecture, Level
 from slimcodec.codec.bitstream import QUALITY_ONE
+from slimcodec.codec.fixed import LATENT, Saturated, fix
 from slimcodec.codec.grid import PLANES
 from slimcodec.codec.layers import (
     Block,
@@ -43,7 +44,7 @@ from slimcodec.codec.layers import (
     upsample,
 )
 from slimcodec.codec.scales import Scales
-from slimcodec.codec.units import GAIN_UNIT, INDEX_STEP, MID_GREY
+from slimcodec.codec.units import GAIN_UNIT, INDEX_STEP, LEVELS, MID_GREY, MIDDLE
 
 INITIAL_GAIN = 8.0  # y starts with a standard deviation of about 1: 8 quantisation steps
 
@@ -65,11 +66,11 @@ class Transform(nn.Module):
 
     def __init__(self, enter: nn.Module, level: Level):
         super().__init__()
-        self.enter = enter
+        self.enter, self.entered = enter, nn.Identity()
         self.blocks = nn.Sequential(*(Block(spec.kind, level.channels, spec.hidden) for spec in level.blocks))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.blocks(self.enter(x))
+        return self.blocks(self.entered(self.enter(x)))
 
 
 class Analysis(nn.Module):
@@ -112,13 +113,18 @@ class Synthesis(nn.Module):
                 enter = upsample(kind, level.channels, below.channels, level.scale // below.scale, kernel)
         last = architecture.g_s[-1]
         self.head = SubPixelConv(last.channels, 3, last.scale, architecture.head_kernel)
+        self.in_integers = architecture.in_integers
 
     def forward(self, y_hat: Tensor, trim: Callable[[int, Tensor], Tensor] | None = None) -> Tensor:
         """`trim(number of the level, x)` may cut off what is not needed of a level's result."""
         features = self.features(y_hat, trim)
         # In mixed precision too: bfloat16 of a whole picture's values has steps of a level, and biases as large.
         with torch.autocast(features.device.type, enabled=False):
-            return self.head(features.to(self.head.conv.weight.dtype)) + MID_GREY
+            return self.colours(self.head(features.to(self.head.conv.weight.dtype)))
+
+    def colours(self, found: Tensor) -> Tensor:
+        """What the head gives → x_hat."""
+        return (found + MIDDLE) / LEVELS if self.in_integers else found + MID_GREY
 
     def features(self, y_hat: Tensor, trim: Callable[[int, Tensor], Tensor] | None = None) -> Tensor:
         """What the head sees: [B, C, H/ratio, W/ratio]."""
@@ -238,6 +244,9 @@ class HyperpriorCodec(nn.Module):
         self.log_gain = nn.Parameter(_initial_log_gain(architecture, device))  # [Q, M] in scale-index steps
         if initialise:
             _initialise(self)
+        if architecture.in_integers:
+            self.latents = Saturated(architecture.latents, LATENT, self.log_gain.device)
+            fix(self.h_mean, self.context, self.g_s, self.latents)
 
     def specialist(self, number: int) -> "HyperpriorCodec":
         """The codec of one specialist, from 0; what it does not have of its own it shares with this."""
@@ -289,6 +298,10 @@ class HyperpriorCodec(nn.Module):
         planes = self.architecture.stages[stage]
         return self.context[stage](torch.cat(features, dim=1)).float().unflatten(1, (len(planes), -1))
 
+    def latent(self, y_hat: Tensor) -> Tensor:
+        """mu + r / gain → y_hat: of a decoder in integers, the nearest one."""
+        return self.latents(round_ste(y_hat)) if self.architecture.in_integers else y_hat
+
     def in_order(self, of_stages: list[Tensor]) -> list[Tensor]:
         """What the stages gave for their planes, [B, n, M, h, w] each → the four planes [B, M, h, w]."""
         found = {
@@ -305,7 +318,8 @@ class HyperpriorCodec(nn.Module):
         for layer in self.h_scale.integer_layers:
             weight, bias, exponent = layer.quantised()
             layers.append((weight.cpu().numpy(), bias.cpu().numpy(), int(exponent)))
-        return Scales(self.architecture, (self.log_gain * GAIN_UNIT).round().cpu().numpy(), layers)
+        limits = self.latents.limit.cpu().numpy() if self.architecture.in_integers else None
+        return Scales(self.architecture, (self.log_gain * GAIN_UNIT).round().cpu().numpy(), layers, limits)
 
     def pack(self) -> "HyperpriorCodec":
         """The same for inference, a new module; layers that have nothing to prepare are shared."""
@@ -334,7 +348,7 @@ class HyperpriorCodec(nn.Module):
             mu.append(self.means(stage, features))
             exact = (take_planes(planes, chosen) - mu[-1]) * plane_gain
             r = round_ste(exact) if quantise is None else quantise(exact, take_planes(index, chosen))
-            y_hat.append(mu[-1] + r / plane_gain)
+            y_hat.append(self.latent(mu[-1] + r / plane_gain))
             features.append(y_hat[-1].flatten(1, 2))
         all_mu = torch.stack(self.in_order(mu), dim=1)
         return Coded(

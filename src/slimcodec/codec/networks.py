@@ -13,11 +13,22 @@ from slimcodec.codec.grid import Window
 from slimcodec.codec.rounding import Array, Rounding
 
 
+class Grid(NamedTuple):
+    """Of which numbers a head of integers is made, and what keeps its sums below 2^24."""
+
+    shift: np.ndarray  # int64 [3·ratio²]: weights and biases are multiples of 2^-shift
+    limit: np.ndarray  # float64 [C]: |features| at most
+
+
 class Head(NamedTuple):
-    """g_s's last layer, in the order in which models hold it: outputs c·ratio² … make colour c."""
+    """g_s's last layer, in the order in which models hold it: outputs c·ratio² … make colour c.
+
+    They are colours less the middle grey, where 1 is white; in a decoder of integers levels less 128.
+    """
 
     weight: np.ndarray  # float32 [3·ratio², C, k, k]; with specialists [K, 3·ratio², C, k, k]
     bias: np.ndarray  # float32 [3·ratio²]; with specialists [K, 3·ratio²]
+    grid: Grid | None = None  # of a decoder of integers
 
 
 class Synthesis(Protocol):

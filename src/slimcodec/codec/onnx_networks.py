@@ -84,7 +84,7 @@ class OnnxNetworks:
         return None
 
     def g_s(self, y_hat: np.ndarray, seen: Window, piece: Window, grid: Window, head: Head | None) -> np.ndarray:
-        weight, bias = head or self.head
+        weight, bias, _ = head or self.head
         x_hat = self._run("g_s", "x_hat", y_hat=y_hat, head_weight=weight, head_bias=bias)
         return x_hat[:, :, *piece.seen_from(seen).finer(LATENT_SCALE).slices]
 

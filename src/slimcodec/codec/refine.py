@@ -115,7 +115,7 @@ class _Piece:
             features, y_hat = [self.network.h_mean(self.z_hat)], []
             for stage, _ in self.network.stages():
                 mu = self.network.means(stage, features)
-                y_hat.append(mu + stages[stage].residual(mu, decided) / self.gain)
+                y_hat.append(self.network.latent(mu + stages[stage].residual(mu, decided) / self.gain))
                 features.append(y_hat[-1].flatten(1, 2))
             return self.synthesised(y_hat)
 
@@ -133,7 +133,7 @@ class _Piece:
             mu, index = self.network.means(stage, features), self.index[:, planes]
             r = quantiser.choose(u[:, planes] - mu * self.gain, index, refined=True)
             bits.append(quantiser.bits(r, index).sum())
-            y_hat.append(mu + quantiser.reconstruct(r, index) / self.gain)
+            y_hat.append(self.network.latent(mu + quantiser.reconstruct(r, index) / self.gain))
             features.append(y_hat[-1].flatten(1, 2))
         squared_error = (self.synthesised(y_hat) - self.x).square().sum()
         return float(torch.stack(bits).sum() + self.error_bits * squared_error)

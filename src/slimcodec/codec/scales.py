@@ -14,7 +14,7 @@ import numpy as np
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.grid import PLANES
-from slimcodec.codec.units import GAIN_UNIT, INDEX_STEP, SCALE_COUNT
+from slimcodec.codec.units import GAIN_UNIT, INDEX_STEP, SCALE_COUNT, STEP_UNIT
 
 ACTIVATION_BITS = 4  # activations come in units of 1/16
 RATIOS = 1, 2, 1, 1  # of the pixel shuffles after the layers
@@ -57,16 +57,21 @@ class Layer(NamedTuple):
 
 
 class Scales:
-    """log_gain int16 [Q, M]; of every layer of h_scale int8 weights, int32 biases and the exponent."""
+    """log_gain int16 [Q, M]; of every layer of h_scale int8 weights, int32 biases and the exponent.
+
+    limits int16 [M]: how large y_hat may be where the decoder is one of integers.
+    """
 
     def __init__(
         self,
         architecture: Architecture,
         log_gain: np.ndarray,
         layers: Sequence[tuple[np.ndarray, np.ndarray, int]],
+        limits: np.ndarray | None = None,
     ):
         self.architecture = architecture
         self.log_gain = np.asarray(log_gain, np.int64)
+        self.limits = None if limits is None else np.asarray(limits, np.float64)
         bits = [0] + [ACTIVATION_BITS] * (len(layers) - 1)
         self.layers = [
             _layer(weight, bias, int(exponent) + input_bits - ACTIVATION_BITS, ratio)
@@ -87,6 +92,11 @@ class Scales:
     def gain(self, fixed_quality: int) -> np.ndarray:
         """What multiplies the residuals, float32 [M]."""
         return np.exp(self.shift(fixed_quality).astype(np.float32) * np.float32(INDEX_STEP / GAIN_UNIT))
+
+    def step(self, fixed_quality: int) -> np.ndarray:
+        """What a residual counts for in y where the decoder is one of integers: float64 [M], multiples of 2^-16."""
+        exact = np.exp(self.shift(fixed_quality) * (-INDEX_STEP / GAIN_UNIT))
+        return np.round(exact * STEP_UNIT) / STEP_UNIT
 
     def index(self, z: np.ndarray, fixed_quality: int) -> np.ndarray:
         """z int8 [N, rows, columns] → the scale-table entry of every residual, uint8 [4, M, 2·rows, 2·columns]."""

@@ -17,13 +17,13 @@ from safetensors.numpy import load as parse_arrays
 
 from slimcodec import InvalidModel
 from slimcodec.codec.architecture import Architecture
-from slimcodec.codec.networks import Head
+from slimcodec.codec.networks import Grid, Head
 from slimcodec.codec.regions import segments
 from slimcodec.codec.scales import RATIOS, Scales
 from slimcodec.codec.transforms import Transforms
 from slimcodec.codec.zoo import DESCRIPTION, GRAPHS, WEIGHTS, architecture_of, find, graph_file, read_description
 
-TABLES = "tables."  # prefix of tensor names
+TABLES, HEAD = "tables.", "g_s.head.conv"  # prefixes of tensor names
 
 
 class Stored(NamedTuple):
@@ -42,11 +42,9 @@ class Stored(NamedTuple):
     def transforms(self, device: str = "cpu", precision: str = "float32") -> Transforms:
         from slimcodec.codec.onnx_networks import OnnxNetworks
 
-        scales = Scales(self.architecture, self.tensors["log_gain"], list(_scale_layers(self.tensors)))
-        names = [f"{prefix}g_s.head.conv" for prefix in _prefixes(self.architecture)]
-        heads = (np.stack([self.tensors[f"{name}.{part}"] for name in names]) for part in ("weight", "bias"))
-        several = self.architecture.specialists > 1
-        head = Head(*((values if several else values[0]).astype(np.float32) for values in heads))
+        limits = self.tensors["latents.limit"] if self.architecture.in_integers else None
+        scales = Scales(self.architecture, self.tensors["log_gain"], list(_scale_layers(self.tensors)), limits)
+        head = _head(self.tensors, self.architecture)
         run = partial(OnnxNetworks, self.directory, self.architecture, head)
         return Transforms(run, scales, self.tables, self.directory, self.sha256)
 
@@ -115,8 +113,11 @@ def _check_tensors(path: Path, tensors: dict[str, np.ndarray], architecture: Arc
         "log_gain": (architecture.rungs, architecture.latents),
     }
     for prefix in _prefixes(architecture):
-        expected[f"{prefix}g_s.head.conv.weight"] = (outputs, last.channels, kernel, kernel)
-        expected[f"{prefix}g_s.head.conv.bias"] = (outputs,)
+        expected[f"{prefix}{HEAD}.weight"] = (outputs, last.channels, kernel, kernel)
+        expected[f"{prefix}{HEAD}.bias"] = (outputs,)
+    if architecture.in_integers:
+        expected |= {f"{HEAD}.shift": (outputs,), limit_name(architecture): (last.channels,)}
+        expected["latents.limit"] = (architecture.latents,)
     widths = [architecture.hypers, *architecture.h_scale, 4 * architecture.latents]
     for layer, ratio in enumerate(RATIOS):
         kernel = 3 if layer % 2 == 0 else 1
@@ -126,6 +127,28 @@ def _check_tensors(path: Path, tensors: dict[str, np.ndarray], architecture: Arc
     for name, shape in expected.items():
         if name not in tensors or tensors[name].shape != shape:
             raise InvalidModel(f"{path}: tensor {name} is missing or not of shape {shape}")
+
+
+def _head(tensors: dict[str, np.ndarray], architecture: Architecture) -> Head:
+    names = [f"{prefix}{HEAD}" for prefix in _prefixes(architecture)]
+    weights, biases = (
+        np.stack([tensors[f"{name}.{part}"] for name in names]).astype(np.float32) for part in ("weight", "bias")
+    )
+    if architecture.specialists > 1:
+        return Head(weights, biases)
+    (weight,), (bias,) = weights, biases
+    if not architecture.in_integers:
+        return Head(weight, bias)
+    shift = tensors[f"{HEAD}.shift"].astype(np.int64)
+    grid = Grid(shift, tensors[limit_name(architecture)].astype(np.float64))
+    return Head(np.ldexp(weight, -shift[:, None, None, None]), np.ldexp(bias, -shift), grid)
+
+
+def limit_name(architecture: Architecture) -> str:
+    """The tensor with the limits of what g_s's head sees."""
+    last = len(architecture.g_s) - 1
+    blocks = len(architecture.g_s[last].blocks)
+    return f"g_s.levels.{last}." + (f"blocks.{blocks - 1}.total.limit" if blocks else "entered.limit")
 
 
 def _scale_layers(tensors: dict[str, np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:

@@ -37,6 +37,10 @@ BANK_TABLES: Shapes = {  # they take z_frequencies' place; see codec/contexts
     "z_sum_edges": (("Q", "N", "S - 1"), np.int32),
     "z_activity_edges": (("Q", "N", "A - 1"), np.int32),
 }
+INTEGER_CORRECTION: Shapes = {
+    adapt.BASIS: (("K", "O", "I"), np.int16),
+    adapt.EXPONENT: ((1,), np.int16),
+}
 CORRECTION_TABLES: Shapes = {  # see codec/adapt
     adapt.BASIS: (("K", "O", "I"), np.float32),
     adapt.SCALES: (("Q", "K"), np.int16),
@@ -257,9 +261,11 @@ def entropy_tables(tables: Mapping[str, Any]) -> tuple[entropy.Tables, entropy.T
 
     Raises InvalidModel when one is missing, of the wrong shape or type, or no probability table.
     """
-    if unknown := sorted(set(tables).difference(TABLES, *GROUPS)):
+    groups = [group | INTEGER_CORRECTION if group is CORRECTION_TABLES and adapt.EXPONENT in tables else group
+              for group in GROUPS]  # fmt: skip
+    if unknown := sorted(set(tables).difference(TABLES, *groups)):
         raise InvalidModel(f"tables.{unknown[0]} is not a table of this format")
-    needed = [TABLES, *(group for group in GROUPS if not tables.keys().isdisjoint(group))]
+    needed = [TABLES, *(group for group in groups if not tables.keys().isdisjoint(group))]
     tables = {name: np.asarray(table) for name, table in tables.items()}
     for name, (shape, dtype) in (item for group in needed for item in group.items()):
         if name not in tables or tables[name].dtype != dtype or not _fits(tables[name].shape, shape):

@@ -6,14 +6,15 @@ from copy import copy, deepcopy
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from slimcodec import InvalidInput
 from slimcodec.codec.architecture import Architecture
+from slimcodec.codec.fixed import FixedConv2d
 from slimcodec.codec.grid import LATENT_SCALE, Window
 from slimcodec.codec.layers import packed_order
 from slimcodec.codec.network import HyperpriorCodec, Synthesis
-from slimcodec.codec.networks import Head
+from slimcodec.codec.networks import Grid, Head
 from slimcodec.codec.quantise import Quantiser
 from slimcodec.codec.regions import segments
 from slimcodec.codec.segments import Cells, fastest, segments_of
@@ -50,7 +51,7 @@ class TorchNetworks:
         self.specialists = [self.codec.specialist(k) for k in numbers]
         self.segments = segments_of([each.g_s for each in self.specialists], segments(codec.architecture))
         heads = [head_of(codec.specialist(k)) for k in numbers]
-        self.head = heads[0] if len(heads) == 1 else Head(*map(np.stack, zip(*heads, strict=True)))
+        self.head = heads[0] if len(heads) == 1 else _stacked(heads)
         self.rounding = Quantiser(tables, self.device)
 
     @property
@@ -147,7 +148,7 @@ class TorchNetworks:
         order = packed_order(conv.out_channels, own.head.ratio)
         conv._parameters = {
             name: torch.nn.Parameter(torch.from_numpy(values)[order].to(self.device), requires_grad=False)
-            for name, values in head._asdict().items()
+            for name, values in (("weight", head.weight), ("bias", head.bias))
         }
         layer, g_s = copy(own.head), copy(own)
         layer._modules = own.head._modules | {"conv": conv}
@@ -159,10 +160,17 @@ class TorchNetworks:
         return torch.autocast(self.device.type, dtype=self.precision or torch.bfloat16, enabled=enabled)
 
 
+@torch.no_grad()
 def head_of(codec: HyperpriorCodec) -> Head:
-    conv = codec.g_s.head.conv
-    assert conv.bias is not None
-    return Head(*(tensor.detach().cpu().numpy() for tensor in (conv.weight, conv.bias)))
+    conv: nn.Module = codec.g_s.head.conv
+    if isinstance(conv, FixedConv2d):
+        grid = Grid(conv.shift.cpu().numpy().astype(np.int64), conv.limits.cpu().numpy())
+        return Head(*(tensor.cpu().numpy() for tensor in conv.scaled()), grid)
+    return Head(*(tensor.detach().cpu().numpy() for tensor in conv.parameters()))
+
+
+def _stacked(heads: list[Head]) -> Head:
+    return Head(np.stack([head.weight for head in heads]), np.stack([head.bias for head in heads]))
 
 
 def _contiguous(y_hat: Tensor) -> Tensor:

@@ -167,19 +167,18 @@ class Transforms:
             stage_r = self.rounding.choose(exact, scales, refined=refined)
             stage_r = xp.clip(stage_r, min=-RESIDUAL_LIMIT, max=RESIDUAL_LIMIT)
             r[chosen] = self.networks.numpy(stage_r)[0].astype(np.int16)
-            self._keep(mu + self.rounding.reconstruct(stage_r, scales) / gain, chosen, features, y_hat)
+            self._keep(self._latent(mu, stage_r, scales, fixed_quality), chosen, features, y_hat)
         return r, [y_hat[plane] for plane in range(PLANES)]
 
     @_inference
     def latents(self, symbols: Symbols, fixed_quality: int) -> Array:
         """The integers of a window of cells → y_hat [1, M, 4·rows, 4·columns]."""
-        gain = self.gain(fixed_quality)[:, None]
         z_hat = self.networks.native(symbols.z[None].astype(np.float32))
         features, y_hat = [self.networks.h_mean(z_hat)], dict[int, Array]()
         for stage, chosen in enumerate(map(list, self.architecture.stages)):
             mu, scales = self._means(stage, features), self.networks.native(symbols.index[None, chosen])
             stage_r = self.networks.native(symbols.r[None, chosen].astype(np.float32))
-            self._keep(mu + self.rounding.reconstruct(stage_r, scales) / gain, chosen, features, y_hat)
+            self._keep(self._latent(mu, stage_r, scales, fixed_quality), chosen, features, y_hat)
         return self.join_planes([y_hat[plane] for plane in range(PLANES)])
 
     def _means(self, stage: int, features: list[Array]) -> Array:
@@ -187,6 +186,17 @@ class Transforms:
         mu = self.networks.context(stage, features)
         planes = len(self.architecture.stages[stage])
         return array_namespace(mu).reshape(mu, (1, planes, -1, *mu.shape[2:]))
+
+    def _latent(self, mu: Array, r: Array, scales: Array, fixed_quality: int) -> Array:
+        """mu, r [1, n, M, h, w] and the scale indices of r → y_hat: of a decoder in integers, integers."""
+        added = self.rounding.reconstruct(r, scales)
+        if not self.architecture.in_integers:
+            return mu + added / self.gain(fixed_quality)[:, None]
+        assert self.scales.limits is not None  # as the decoder is one of integers
+        xp, integers = array_namespace(mu), (self.scales.step(fixed_quality), self.scales.limits)
+        step, limit = (self.networks.native(values)[:, None, None] for values in integers)
+        y_hat = mu + xp.round(xp.astype(added, xp.float64) * step)
+        return xp.astype(xp.clip(y_hat, min=-limit, max=limit), xp.float32)
 
     def _keep(self, found: Array, chosen: list[int], features: list[Array], y_hat: dict[int, Array]) -> None:
         """What a stage gave, [1, n, M, h, w], for the stages after it and for the whole."""

@@ -100,7 +100,20 @@ def _of_training(settings: Settings) -> Problems:
             yield f"{field}.{min(unknown)}", f"there is no such term; known are {', '.join(DISTILLATION_TERMS)}"
     if settings.finish.encoder_blocks is not None and settings.finish.training is None:
         yield "finish.encoder_blocks", "new blocks have to be trained, and finish.training is null"
+    if settings.finish.quantise:
+        yield from _of_integers(settings)
     yield from _of_processes(settings)
+
+
+def _of_integers(settings: Settings) -> Problems:
+    if settings.finish.training is None:
+        yield "finish.quantise", "a decoder in integers has to be trained, and finish.training is null"
+    units = {name for name, weight in settings.finetuning_weights.items() if weight} & {"latent", "hyper", "decoder"}
+    if units:
+        yield (
+            f"prune.distill_weights.{min(units)}",
+            "compares values that have other units in a decoder of integers (finish.quantise); set it to 0",
+        )
 
 
 def _of_processes(settings: Settings) -> Problems:

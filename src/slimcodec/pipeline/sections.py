@@ -220,6 +220,8 @@ class Finish:
     """A model directory to train on, instead of the last round's."""
     encoder_blocks: list[list[Count]] | None = None
     """Hidden channels of residual blocks that each level of the encoder, the finest first, is given to be trained."""
+    quantise: Switch = False
+    """Turn its decoder into one of integers, whose pixels are the same everywhere, before it is trained."""
     training: Training | None
     """How it is trained; null leaves it as its last round left it."""
     tables: Tables | None = None

@@ -34,6 +34,7 @@ from slimcodec.training.crops import Crops, PhotoCache, ShardCache
 from slimcodec.training.data import PhotoData
 from slimcodec.training.distill import Distill
 from slimcodec.training.grow import with_encoder_blocks
+from slimcodec.training.integers import in_integers
 from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.prune import prune
 from slimcodec.training.pyramid import PhotoPyramid
@@ -302,7 +303,13 @@ def finetune(run: Run, before: Path, model: Path, training: Training, stage: Sta
     if stage == "finish" and run.settings.finish.encoder_blocks:
         lightning.seed_everything(seed, verbose=False)  # for the new blocks
         codec = with_encoder_blocks(codec, run.settings.finish.encoder_blocks)
-    module = distillation(run, codec, trained.prior, training, seed=seed, weights=weights, quantiser=quantiser)
+    share = 0.0
+    if stage == "finish" and run.settings.finish.quantise:
+        if not codec.architecture.in_integers:
+            codec = in_integers(codec, run.photos.first_crops(training.crop), quantiser and quantiser.straight_through)
+        share = 1.0  # y's units are those of the decoder's integers
+    how: dict[str, Any] = {"seed": seed, "weights": weights, "freeze_share": share, "quantiser": quantiser}
+    module = distillation(run, codec, trained.prior, training, **how)
     train(run, module, model, training, stage)
 
 

@@ -108,7 +108,7 @@ def _counted(codec: HyperpriorCodec, quantiser: Quantiser, y: Tensor, fixed_qual
         mu = codec.means(stage, features)
         exact = (planes[:, chosen] - mu) * plane_gain
         r = quantiser.choose(exact, index[:, chosen])
-        features.append((mu + r / plane_gain).flatten(1, 2))
+        features.append(codec.latent(mu + r / plane_gain).flatten(1, 2))
         found.append((exact, r, index[:, chosen]))
     exact, r, where = (torch.cat([parts[i].flatten() for parts in found]) for i in range(3))
     cost = quantiser.bits(r, where) + ERROR_BITS * (exact - r) ** 2

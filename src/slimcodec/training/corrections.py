@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slimcodec.codec.adapt import BASIS, SCALES
+from slimcodec.codec.adapt import BASIS, EXPONENT, SCALES
 from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.grid import whole
 from slimcodec.codec.models import Model
-from slimcodec.codec.units import INDEX_STEP, SCALE_MIN
+from slimcodec.codec.units import INDEX_STEP, LEVELS, SCALE_MIN
 
 TURNS = 3
 RIDGE = 0.02  # of the mean of all photos, in a photo's own sums: it has few blocks for so many numbers
@@ -36,8 +36,18 @@ def learned(model: Model, photos: Iterable[np.ndarray], count: int) -> dict[str,
     examples = gathered(model, photos)
     mean = (examples.inner.double() * examples.errors[:, None, None]).mean(0)
     basis = orthonormal(examples, in_turns(examples, first_basis(examples, mean, count)), mean)
-    # As a model directory in half precision holds them.
-    return model.tables | {BASIS: basis.transpose(1, 2).half().float(), SCALES: scales(model, examples, basis)}
+    in_integers = model.codec.architecture.in_integers
+    return model.tables | stored(basis.transpose(1, 2), in_integers) | {SCALES: scales(model, examples, basis)}
+
+
+def stored(basis: Tensor, in_integers: bool) -> dict[str, Tensor]:
+    """A basis [K, O, I] for colours in [0, 1] as tables: as 16 bits hold it, or integers of a decoder of integers."""
+    if not in_integers:
+        return {BASIS: basis.half().float()}
+    levels = basis * LEVELS
+    exponent = torch.frexp(32767 / levels.abs().max().clamp_min(1e-9)).exponent - 1
+    whole = (levels * 2.0 ** int(exponent)).round().to(torch.int16)
+    return {BASIS: whole, EXPONENT: exponent.to(torch.int16)[None]}
 
 
 def gathered(model: Model, photos: Iterable[np.ndarray]) -> Examples:
@@ -133,8 +143,8 @@ def _ridged(matrix: Tensor, share: float) -> Tensor:
 def _with_empty_basis(model: Model) -> Model:
     """The model as one that is asked for its fits."""
     conv = model.codec.g_s.head.conv
-    tables = {
-        BASIS: torch.zeros(1, conv.out_channels, conv.weight[0].numel() + 1),
+    empty = torch.zeros(1, conv.out_channels, conv.weight[0].numel() + 1)
+    tables = stored(empty, model.codec.architecture.in_integers) | {
         SCALES: torch.zeros(model.codec.architecture.rungs, 1, dtype=torch.int16),
     }
     return model._replace(tables=model.tables | tables)

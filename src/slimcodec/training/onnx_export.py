@@ -44,9 +44,11 @@ from torch.nn import functional as F
 import slimcodec
 from slimcodec.codec import atomic, models
 from slimcodec.codec.architecture import Architecture
+from slimcodec.codec.fixed import LEVEL, FixedConv2d
 from slimcodec.codec.grid import CELL, LATENTS
+from slimcodec.codec.layers import packed
 from slimcodec.codec.models import Model
-from slimcodec.codec.network import MID_GREY, Analysis, HyperpriorCodec, Synthesis, from_planes, round_z, to_planes
+from slimcodec.codec.network import Analysis, HyperpriorCodec, Synthesis, from_planes, round_z, to_planes
 from slimcodec.codec.regions import Segment, segments
 from slimcodec.codec.segments import RunSegment, unpadded
 from slimcodec.codec.tiling import analysis_margin, synthesis_margin
@@ -56,7 +58,12 @@ OPSET = 18
 FORMAT_VERSION, OF_SPECIALISTS = 1, 2  # of the manifest
 MANIFEST, TENSORS = "manifest.json", "tables.safetensors"
 KEPT = "log_gain", "h_scale.", "tables.", "g_s.head."  # prefixes of what no network file holds
-KINDS = {"F16": onnx.TensorProto.FLOAT16, "F32": onnx.TensorProto.FLOAT}  # what float weights are stored as
+KINDS = {  # what weights are stored as
+    "F16": onnx.TensorProto.FLOAT16,
+    "F32": onnx.TensorProto.FLOAT,
+    "I16": onnx.TensorProto.INT16,
+    "I32": onnx.TensorProto.INT32,
+}
 TRACED_CELLS = 3, 4  # rows and columns while a network is traced: any size but 1 will do
 
 
@@ -94,7 +101,9 @@ class OpenSynthesis(nn.Module):
     def forward(self, y_hat: Tensor, head_weight: Tensor, head_bias: Tensor) -> Tensor:
         head = self.g_s.head
         x_hat = F.conv2d(self.g_s.features(y_hat), head_weight, head_bias, padding=head.conv.padding)
-        return F.pixel_shuffle(x_hat, head.ratio) + MID_GREY
+        if self.g_s.in_integers:
+            x_hat = x_hat.round().clamp(*LEVEL)
+        return self.g_s.colours(F.pixel_shuffle(x_hat, head.ratio))
 
 
 class Trunk(nn.Module):
@@ -155,7 +164,9 @@ def export(model: Model, directory: Path, *, only: Collection[str] | None = None
 
 def networks(codec: HyperpriorCodec) -> Iterator[Network]:
     """Those of a codec, on inputs of zeros."""
-    architecture, head, zeros = codec.architecture, codec.g_s.head.conv, _zeros
+    architecture, zeros = codec.architecture, _zeros
+    codec = packed(codec, FixedConv2d)
+    head = codec.g_s.head.conv
 
     if architecture.specialists == 1:
         yield Network("g_a", codec.g_a, {"x": zeros(3, 1)}, "y", "g_a.")
@@ -300,11 +311,12 @@ def add_graphs(directory: Path) -> None:
     """Give a model directory what codec/stored runs: a graph a network, whose weights are those that are there."""
     codec = models.load(directory).codec
     places, hashes, more = weight_places(directory / WEIGHTS), {}, list[Network]()
+    shifts = {name: t for name, t in load_file(directory / WEIGHTS).items() if name.endswith(".shift")}
     if codec.architecture.specialists == 1:
         inputs = {"y_hat": _zeros(codec.architecture.latents, 16)}
-        more.append(Network("features", Features(codec.g_s), inputs, "features"))
+        more.append(Network("features", Features(packed(codec, FixedConv2d).g_s), inputs, "features"))
     for network, found in programs([*networks(codec), *more]):
-        refer_to_weights(found.graph, network.prefix, places)
+        refer_to_weights(found.graph, network.prefix, places, shifts)
         data = found.SerializeToString()
         atomic.write_bytes(directory / graph_file(network.name), data)
         hashes[network.name] = hashlib.sha256(data).hexdigest()
@@ -321,7 +333,7 @@ class Place(NamedTuple):
 
 
 def weight_places(path: Path) -> dict[str, Place]:
-    """Of the floats in a safetensors file: after eight bytes of length comes a header in JSON, then the tensors."""
+    """Of the weights in a safetensors file: after eight bytes of length comes a header in JSON, then the tensors."""
     with open(path, "rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))
@@ -334,11 +346,16 @@ def weight_places(path: Path) -> dict[str, Place]:
     return {name: place for name, place in found.items() if place.kind in KINDS}
 
 
-def refer_to_weights(graph: onnx.GraphProto, prefix: str, places: Mapping[str, Place]) -> None:
-    """Weights that are in the file are not in the graph: it says where they are. Halves are cast."""
+def refer_to_weights(
+    graph: onnx.GraphProto, prefix: str, places: Mapping[str, Place], shifts: Mapping[str, np.ndarray]
+) -> None:
+    """Weights that are in the file are not in the graph: it says where they are. Halves are cast.
+
+    shifts: of layers of integers, which are cast, and divided by 2^shift
+    """
     for tensor in list(graph.initializer):
         place = places.get(prefix + tensor.name)
-        if place is None:
+        if place is None or tensor.data_type != onnx.TensorProto.FLOAT:
             continue
         name, shape, kind = tensor.name, list(tensor.dims), KINDS[place.kind]
         stored = name if kind == onnx.TensorProto.FLOAT else f"{name}.half"
@@ -346,8 +363,14 @@ def refer_to_weights(graph: onnx.GraphProto, prefix: str, places: Mapping[str, P
         tensor.data_location = onnx.TensorProto.EXTERNAL
         for key, value in (("location", WEIGHTS), ("offset", place.offset), ("length", place.length)):
             tensor.external_data.add(key=key, value=str(value))
+        shift = shifts.get(f"{prefix}{name.rpartition('.')[0]}.shift")
+        floats = name if shift is None else f"{name}.whole"
+        if shift is not None:
+            unit = np.ldexp(np.float32(1), -shift.astype(np.int64)).reshape(-1, *[1] * (len(shape) - 1))
+            graph.initializer.append(numpy_helper.from_array(unit.astype(np.float32), f"{name}.unit"))
+            graph.node.insert(0, onnx.helper.make_node("Mul", [floats, f"{name}.unit"], [name]))
         if stored != name:
-            graph.node.insert(0, onnx.helper.make_node("Cast", [stored], [name], to=onnx.TensorProto.FLOAT))
+            graph.node.insert(0, onnx.helper.make_node("Cast", [stored], [floats], to=onnx.TensorProto.FLOAT))
 
 
 # --- compared with PyTorch ------------------------------------------------------------------------------------------
@@ -384,7 +407,7 @@ def _fed(codec: HyperpriorCodec, pixels: np.ndarray, fixed_quality: int) -> list
     for stage, chosen in codec.stages():
         inputs.append(torch.cat(features, dim=1))
         mu = codec.means(stage, features)
-        y_hat.append(mu + ((planes[:, chosen] - mu) * gain[:, None]).round() / gain[:, None])
+        y_hat.append(codec.latent(mu + ((planes[:, chosen] - mu) * gain[:, None]).round() / gain[:, None]))
         features.append(y_hat[-1].flatten(1, 2))
     inputs.append(from_planes(torch.stack(codec.in_order(y_hat), dim=1)))
     return [
