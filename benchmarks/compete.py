@@ -1,9 +1,10 @@
 """Do several competing codecs code better than one that saw as many pictures? docs/flagship.md says what came out.
 
-    python benchmarks/compete.py OUT.json --photos PHOTOS --validation SET... [--specialists 1,4,8] [--steps 4000]
+    python benchmarks/compete.py OUT.json --photos PHOTOS --validation SET... [--arms 1,4,4-shared] [--steps 4000]
     python benchmarks/compete.py OUT.json --photos PHOTOS --validation SET... --device cuda --batch 256 --crop 256
 
-Every arm trains from the same model for as many steps of as many crops, in RUNS/K, and goes on where it was stopped.
+An arm is a number of specialists. With `-shared` they have one entropy model. Every arm trains from the same model for
+as many steps of as many crops, in RUNS/ARM, and goes on where it was stopped.
 What is measured are estimated bits, rounded symbols and Gaussian tables, on the middles of validation pictures. A
 picture, or each of its cells of 64 × 64 pixels, is given to the specialist whose cost is the lowest, and the bits that
 say so are added. A cell's cost is what it costs where the whole picture is coded by that specialist.
@@ -30,9 +31,10 @@ from slimcodec.codec.grid import CELL
 from slimcodec.codec.rate import gaussian_bits
 from slimcodec.evaluation.curves import Curve, bd_rate
 from slimcodec.evaluation.provenance import commit
-from slimcodec.training.compete import Compete
+from slimcodec.training.compete import ENTROPY_MODEL, TRUNK, Compete
 from slimcodec.training.data import PhotoData
 from slimcodec.training.photos import centre_crops, folder_photos
+from slimcodec.training.progress import Status
 from slimcodec.training.pyramid import PhotoPyramid
 from slimcodec.training.teach import fit, load_trained, save_trained
 
@@ -51,7 +53,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     photos = folder_photos(options.photos, limit=options.limit, max_pixels=MOST_PIXELS)
     cache = PhotoPyramid(photos, device=options.device)
-    arms = {count: _arm(options, count, cache) for count in options.specialists}
+    arms = {name: _arm(options, name, cache) for name in options.arms.split(",")}
     result = {
         "command": "python benchmarks/compete.py " + " ".join(sys.argv[1:]),
         "date": date.today().isoformat(),
@@ -72,9 +74,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--validation", required=True, type=Path, nargs="+")
     parser.add_argument("--model", default="slim-2k")
     parser.add_argument("--runs", type=Path, default=Path("runs/compete"))
-    parser.add_argument(
-        "--specialists", type=lambda text: [int(number) for number in text.split(",")], default=[1, 4, 8]
-    )
+    parser.add_argument("--arms", default="1,4,4-shared")
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--crop", type=int, default=256)
@@ -91,16 +91,16 @@ def _options() -> argparse.Namespace:
 # ---------------------------------------------------------------------------------------------------------- training
 
 
-def _arm(options: argparse.Namespace, count: int, cache: PhotoPyramid) -> dict[str, Any]:
-    began, work = time.monotonic(), options.runs / str(count)
-    module = _module(options, count, cache)
+def _arm(options: argparse.Namespace, name: str, cache: PhotoPyramid) -> dict[str, Any]:
+    began, work = time.monotonic(), options.runs / name
+    module = _module(options, name, cache)
     fit(
         module,
         PhotoData(validation_photos=[], steps_per_epoch=options.steps),
         work,
         functools.partial(_trainer, options),
         checkpoint_minutes=1,
-        tell=lambda line: print(f"{count} specialists: {line}", flush=True),
+        watch=functools.partial(_tell, name),
     )
     trained = time.monotonic() - began
     module.to(options.device).eval()
@@ -108,15 +108,17 @@ def _arm(options: argparse.Namespace, count: int, cache: PhotoPyramid) -> dict[s
     crops = module.cache.crops(seed=0, step=0, batch=64, size=options.crop).cpu()
     for number, (codec, prior) in enumerate(zip(module.codecs, module.priors, strict=True)):
         save_trained(work / f"specialist-{number}", codec.cpu(), prior.cpu(), crops, role="student")
-    told = {"specialists": count, "steps": options.steps, "batch": options.batch, "crop": options.crop}
+    told = {"arm": name, "steps": options.steps, "batch": options.batch, "crop": options.crop}
     return {"told": told | {"seconds_of_this_command": round(trained)}, "sets": sets}
 
 
-def _module(options: argparse.Namespace, count: int, cache: PhotoPyramid) -> Compete:
-    trained = [load_trained(options.model) for _ in range(count)]
+def _module(options: argparse.Namespace, name: str, cache: PhotoPyramid) -> Compete:
+    count, _, shared = name.partition("-")
+    trained = [load_trained(options.model) for _ in range(int(count))]
     module = Compete(
         [each.codec for each in trained],
-        [each.prior for each in trained],
+        [(trained[0] if shared else each).prior for each in trained],
+        shared=(*TRUNK, *ENTROPY_MODEL) if shared else TRUNK,
         cache=cache,
         steps=options.steps,
         batch=options.batch,
@@ -128,6 +130,10 @@ def _module(options: argparse.Namespace, count: int, cache: PhotoPyramid) -> Com
     )
     module.codec.g_a.levels.requires_grad_(not options.freeze_trunk)
     return module
+
+
+def _tell(name: str, status: Status) -> None:
+    print(f"{name}: step {status.step} of {status.steps}, cost {status.loss}, {status.seconds_left} s left", flush=True)
 
 
 def _trainer(options: argparse.Namespace, directory: Path, **more: Any) -> lightning.Trainer:
@@ -180,18 +186,18 @@ def _by_cell(values: Tensor, side: int) -> Tensor:
     return F.avg_pool2d(values, side) * side**2
 
 
-def _compared(arms: dict[int, dict[str, Any]], ladder: tuple[float, ...]) -> dict[str, Any]:
+def _compared(arms: dict[str, dict[str, Any]], ladder: tuple[float, ...]) -> dict[str, Any]:
     """Set → arm → BD-rate in per cent against the first arm, chosen by picture and by cell; and how often each is."""
     first, found = next(iter(arms.values()))["sets"], {}
     for name, base in first.items():
         anchor, found[name] = _curve(base, ladder, by_cell=False)[0], {}
-        for count, arm in arms.items():
+        for arm_name, arm in arms.items():
             told = {}
             for how, by_cell in (("by picture", False), ("by cell", True)):
                 curve, chosen = _curve(arm["sets"][name], ladder, by_cell=by_cell)
                 told[how] = round(bd_rate(anchor, curve).percent, 2)
                 told[f"shares {how}"] = [round(share, 3) for share in chosen.tolist()]
-            found[name][count] = told
+            found[name][arm_name] = told
     return found
 
 

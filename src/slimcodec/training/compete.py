@@ -4,7 +4,8 @@
  x ─► trunk ──┼─► …                     ├─► who trains on what ─┼─► …
               └─► specialist K ─► costs ┘                       └─► its B/K pictures ─► loss
 
-The trunk is g_a without its last layer: most of an encoder, and one for all. Everything else is a specialist's own.
+The trunk is g_a without its last layer: most of an encoder, and one for all. The entropy model may be one for all too.
+Everything else is a specialist's own.
 A file names the codec that made it, so a picture may be coded by the best of them and a decoder does nothing more.
 
 The idea is *Spatial Competition*'s (arXiv 2605.13243). Every specialist has the same share of every batch: none is left
@@ -24,23 +25,34 @@ from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.teach import CodedBatch, RateDistortion, Teach
 
 BALANCING_TURNS = 20
+TRUNK = ("g_a.levels",)
+ENTROPY_MODEL = ("log_gain", "h_a", "h_scale", "h_mean", "context")  # and a prior
 SHARPNESS = 50.0  # of log costs: 2 % more bits make a specialist e times less likely
 
 
 class Compete(Teach):
     """Trains several codecs of one architecture and their priors. With one it is `Teach`, number for number.
 
-    The codecs are given the first one's trunk.
+    shared  names of a codec's parts, modules or weights: the codecs are given the first one's
+    priors  one for every codec; it may be the same for all
     """
 
-    def __init__(self, codecs: Sequence[HyperpriorCodec], priors: Sequence[FactorizedPrior], **training: Any):
+    def __init__(
+        self,
+        codecs: Sequence[HyperpriorCodec],
+        priors: Sequence[FactorizedPrior],
+        *,
+        shared: Sequence[str] = TRUNK,
+        **training: Any,
+    ):
         super().__init__(codecs[0], priors[0], **training)
         for batch in {self.schedule.batch, self.schedule.batch_at(self.schedule.steps)}:
             if batch % len(codecs):
                 raise InvalidInput(f"training.batch={batch}: must be a multiple of the {len(codecs)} specialists")
         self.codecs, self.priors = nn.ModuleList(codecs), nn.ModuleList(priors)
         for other in codecs[1:]:
-            other.g_a.levels = codecs[0].g_a.levels
+            for part in shared:
+                _take(part, other, codecs[0])
 
     def coded_of(self, drawn: Drawn, noise: torch.Generator) -> CodedBatch:
         """The batch in the order of the specialists."""
@@ -85,6 +97,12 @@ class Compete(Teach):
     def _measured(self, number: int, x: Tensor, quality: Tensor, coded: Coded, *noise: Tensor) -> RateDistortion:
         with torch.autocast(x.device.type, enabled=False):
             return self.rate_distortion(x, quality, coded, *noise, self.priors[number])
+
+
+def _take(part: str, module: nn.Module, other: nn.Module) -> None:
+    """Give a module the other's part, which both then have."""
+    holder, _, name = part.rpartition(".")
+    setattr(module.get_submodule(holder), name, getattr(other.get_submodule(holder), name))
 
 
 @torch.no_grad()
