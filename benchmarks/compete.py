@@ -22,13 +22,12 @@ from typing import Any, NamedTuple
 import lightning
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.files import writing
 from slimcodec.codec.grid import CELL
-from slimcodec.codec.rate import gaussian_bits
+from slimcodec.codec.quantise import Quantiser
 from slimcodec.evaluation.curves import Curve, bd_rate
 from slimcodec.evaluation.provenance import commit
 from slimcodec.training.compete import Compete
@@ -36,6 +35,7 @@ from slimcodec.training.data import PhotoData
 from slimcodec.training.photos import centre_crops, folder_photos
 from slimcodec.training.progress import Status
 from slimcodec.training.pyramid import PhotoPyramid
+from slimcodec.training.schedule import Late
 from slimcodec.training.teach import fit, load_trained, save_trained
 
 WAYS = "by picture", "by cell, alone", "by cell, together"
@@ -53,7 +53,7 @@ def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads)
     photos = folder_photos(options.photos, limit=options.limit, max_pixels=MOST_PIXELS)
-    cache = PhotoPyramid(photos, device=options.device)
+    cache = PhotoPyramid(photos, device=options.device, saturated=options.saturated)
     arms = {count: _arm(options, count, cache) for count in options.specialists}
     result = {
         "command": "python benchmarks/compete.py " + " ".join(sys.argv[1:]),
@@ -66,6 +66,11 @@ def main() -> None:
     with writing(options.out) as file:
         file.write((json.dumps(result, indent=1) + "\n").encode())
     print(json.dumps(result["against_the_first_arm"], indent=1))
+
+
+def late(text: str) -> Late:
+    share, batch, crop = text.split(",")
+    return Late(float(share), int(batch), int(crop))
 
 
 def _options() -> argparse.Namespace:
@@ -83,6 +88,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--crop", type=int, default=256)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--freeze-trunk", action="store_true", help="do not train what all specialists share")
+    parser.add_argument("--decay-from", type=float, default=2 / 3, help="share of the steps after which the rate falls")
+    parser.add_argument("--late", type=late, help="SHARE,BATCH,CROP of the last steps")
+    parser.add_argument("--as-in-files", action="store_true", help="choose residuals by what they cost")
+    parser.add_argument("--saturated", type=float, default=0.0, help="share of the crops with stronger colours")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--limit", type=int, help="photos to train on at most")
@@ -125,6 +134,9 @@ def _module(options: argparse.Namespace, count: int, cache: PhotoPyramid) -> Com
         batch=options.batch,
         crop=options.crop,
         learning_rate=options.learning_rate,
+        decay_from=options.decay_from,
+        late=options.late,
+        quantiser=Quantiser(trained[0].model.tables, torch.device(options.device)) if options.as_in_files else None,
         optimizer="soap",
         basis_every=100,
         whole_step=True,
@@ -134,7 +146,10 @@ def _module(options: argparse.Namespace, count: int, cache: PhotoPyramid) -> Com
 
 
 def _tell(count: int, status: Status) -> None:
-    print(f"{count} specialists: step {status.step} of {status.steps}, cost {status.loss}, {status.seconds_left} s left", flush=True)
+    print(
+        f"{count} specialists: step {status.step} of {status.steps}, cost {status.loss}, {status.seconds_left} s left",
+        flush=True,
+    )
 
 
 def _trainer(options: argparse.Namespace, directory: Path, **more: Any) -> lightning.Trainer:
