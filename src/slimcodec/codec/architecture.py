@@ -15,6 +15,7 @@ from slimcodec.codec.grid import LATENT_SCALE, PLANES
 
 MAX_WIDTH = 2**16  # more is a mistake, found here rather than where memory runs out
 MAX_BLOCKS = 32  # of a level: thousands take minutes to build
+UPSAMPLINGS = ("subpixel", "transposed", "modulated")  # codec/layers builds them
 LADDER = (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800)  # CompressAI's lmbda per quality
 
 
@@ -88,8 +89,8 @@ class Architecture:
             yield "context_kind", "must be depthwise or full"
         if self.downsampling not in ("wide", "narrow"):
             yield "downsampling", "must be wide or narrow"
-        if self.upsampling not in ("subpixel", "transposed"):
-            yield "upsampling", "must be subpixel or transposed"
+        if self.upsampling not in UPSAMPLINGS:
+            yield "upsampling", f"must be one of {', '.join(UPSAMPLINGS)}"
         for name in ("upsampling_kernel", "head_kernel"):
             if not _are_integers((getattr(self, name),), 1) or getattr(self, name) not in range(1, 32, 2):
                 yield name, "must be an odd number from 1 to 31"
