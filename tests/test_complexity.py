@@ -139,6 +139,15 @@ def test_the_shipped_student_is_within_its_target():
         assert decoder_macs_per_pixel(SHIPPED[name]) <= 2000  # and the counter says the same, above
 
 
+@pytest.mark.parametrize("name", ["today_2k", "entropy_2k", "renderer_2k"])
+def test_the_shapes_that_are_compared_have_one_size(name):
+    values = configuration("teacher=shape", f"architecture@teacher.architecture={name}")["teacher"]["architecture"]
+    architecture = Architecture.from_dict(values)
+    assert 1975 <= decoder_macs_per_pixel(architecture) <= 2000
+    entropy_model = decoder_macs_per_pixel(architecture) - macs_per_pixel(architecture)["g_s"]
+    assert entropy_model == pytest.approx(1000 if name == "entropy_2k" else 220, rel=0.02)
+
+
 def test_the_configured_models_have_the_sizes_they_are_named_for():
     large, small = teacher("large"), teacher("small")
     parameters = sum(parameter.numel() for parameter in built(large)[0].parameters())
