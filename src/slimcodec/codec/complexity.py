@@ -1,7 +1,7 @@
 """Multiply–accumulates per pixel (MAC/pixel) of every part, from the architecture alone, without PyTorch.
 
-Counted as DESIGN defines it: convolutions exactly, for a size divisible by 64, and g_s's modulation; the multiplications
-of the gain on a line of their own. FLOPs would be twice these numbers.
+Counted as DESIGN defines it: convolutions exactly, for a size divisible by 64, and what modulation multiplies; the
+multiplications of the gain on a line of their own. FLOPs would be twice these numbers.
 """
 
 from collections.abc import Iterable
