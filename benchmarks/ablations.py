@@ -73,6 +73,15 @@ STUDIES = {
             "1/16, 1/8 and 1/4, 1×1 head": _g_s((16, 208, (96,)), (8, 72, (72,)), (4, 32, (56,))),
         },
     ),
+    # What a decoder of 2,000 MAC/pixel should spend them on, from random weights: for a GPU, see docs/flagship.md.
+    "shape": Study(
+        ("stages=[teacher]", "teacher=shape", *_trained("teacher", 7000)),
+        {
+            "today's shape": [],
+            "half in the entropy model": ["architecture@teacher.architecture=entropy_2k"],
+            "a renderer at 1/4, modulated from 1/16": ["architecture@teacher.architecture=renderer_2k"],
+        },
+    ),
     # What distillation, the inherited encoder and pruning are worth, at a quarter of the flagship's steps.
     "controls": Study(
         (

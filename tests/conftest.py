@@ -22,7 +22,7 @@ from slimcodec.codec.network import HyperpriorCodec
 from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.teach import save_trained
 
-# Every kind of part: both contexts, both upsamplings, stages of 1, 2 and 4, transforms that end at 1/1, 1/2 and 1/4.
+# Every kind of part: both contexts, all upsamplings, stages of 1, 2 and 4, transforms that end at 1/1, 1/2 and 1/4.
 VARIANTS = {
     "four stages": {
         "latent_channels": 12,
@@ -72,13 +72,14 @@ VARIANTS = {
         "g_a": [{"scale": 1, "channels": 4}, {"scale": 16, "channels": 8}],
         "g_s": [
             {"scale": 16, "channels": 8},
-            {"scale": 1, "channels": 4, "blocks": [{"kind": "residual", "hidden": 4}]},
+            {"scale": 1, "channels": 4, "blocks": [{"kind": k, "hidden": 8} for k in ("residual", "pointwise")]},
         ],
         "h_a": [6, 6],
         "h_scale": [6, 4, 6],
         "h_mean": [6, 4, 6],
         "stages": [[2, 0, 3, 1]],
         "context": [8],
+        "upsampling": "modulated",
         "quality_ladder": [0.01],
     },
 }

@@ -8,7 +8,7 @@ from slimcodec.codec import blocks
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.blocks import KINDS, Convolution
 from slimcodec.codec.complexity import macs_per_pixel
-from slimcodec.codec.layers import Block
+from slimcodec.codec.layers import Block, Modulation
 from slimcodec.codec.network import HyperpriorCodec
 
 
@@ -29,6 +29,17 @@ def test_costs_and_reach_are_those_of_the_module(kind, a_new_kind):
         changed = (block(x) != before).any(dim=1)[0].nonzero()
     rows, reach = changed[:, 0], blocks.reach(kind)
     assert (rows.min(), rows.max()) == (10 - reach, 10 + reach)
+
+
+def test_modulation_is_gate_times_relu_of_a_scaled_and_shifted_code_of_places():
+    layer, x = Modulation(5, 3, ratio=4), torch.randn(2, 5, 2, 3)
+    with torch.no_grad():
+        found, (scale, shift, gate) = layer(x), layer.conv(x).chunk(3, dim=1)
+        assert found.shape == (2, 3, 8, 12)
+        for row, column in ((0, 0), (3, 5), (6, 11)):
+            of = (slice(None), slice(None), row // 4, column // 4)
+            expected = gate[of] * (scale[of] * layer.code[:, row % 4, column % 4] + shift[of]).relu()
+            assert torch.allclose(found[:, :, row, column], expected, atol=1e-6)
 
 
 def test_an_architecture_may_have_a_new_kind(a_new_kind, architectures):

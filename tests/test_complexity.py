@@ -15,6 +15,7 @@ from slimcodec.codec.complexity import (
     decoder_macs_per_pixel,
     encoder_macs_per_pixel,
     macs_per_pixel,
+    modulation,
 )
 from slimcodec.codec.grid import PLANES
 from slimcodec.codec.network import HyperpriorCodec
@@ -86,6 +87,7 @@ def test_every_part_equals_the_counter(name):
     }
     parts = macs_per_pixel(architecture)
     assert set(parts) == {*runs, "gain"}
+    parts["g_s"] -= modulation(architecture)  # products that are no convolutions
     for part, run in runs.items():
         assert counted(run) == pytest.approx(parts[part], rel=1e-12), part
     assert parts["gain"] == y.numel() / (HEIGHT * WIDTH)
@@ -111,7 +113,8 @@ def test_whole_encoder_and_decoder_equal_the_counter(name):
         decoded_planes(codec, z, gain, r)
 
     gain_macs = macs_per_pixel(architecture)["gain"]
-    assert counted(decoder) + gain_macs == pytest.approx(decoder_macs_per_pixel(architecture), rel=1e-12)
+    products = gain_macs + modulation(architecture)
+    assert counted(decoder) + products == pytest.approx(decoder_macs_per_pixel(architecture), rel=1e-12)
     assert counted(encoder) + 3 * gain_macs == pytest.approx(encoder_macs_per_pixel(architecture), rel=1e-12)
     assert decoder_macs_per_pixel(architecture) == sum(macs_per_pixel(architecture)[part] for part in DECODER)
 
@@ -134,6 +137,15 @@ def test_control_value_by_counter():
 def test_the_shipped_student_is_within_its_target():
     for name in ("slim-2k", "slim-2k-fast-encoder"):
         assert decoder_macs_per_pixel(SHIPPED[name]) <= 2000  # and the counter says the same, above
+
+
+@pytest.mark.parametrize("name", ["today_2k", "entropy_2k", "renderer_2k"])
+def test_the_shapes_that_are_compared_have_one_size(name):
+    values = configuration("teacher=shape", f"architecture@teacher.architecture={name}")["teacher"]["architecture"]
+    architecture = Architecture.from_dict(values)
+    assert 1975 <= decoder_macs_per_pixel(architecture) <= 2000
+    entropy_model = decoder_macs_per_pixel(architecture) - macs_per_pixel(architecture)["g_s"]
+    assert entropy_model == pytest.approx(1000 if name == "entropy_2k" else 220, rel=0.02)
 
 
 def test_the_configured_models_have_the_sizes_they_are_named_for():

@@ -254,6 +254,9 @@ def test_an_impossible_budget_is_an_error():
         prune.prune(codec, prior, scope="decoder", budget=20, importance="magnitude", floors=FLOORS)
     with pytest.raises(InvalidInput, match="importance is one of"):
         prune.prune(codec, prior, scope="decoder", budget=200, importance="random", floors=FLOORS)
+    codec, prior = lively(dataclasses.replace(ARCHITECTURES["student"], upsampling="modulated"))
+    with pytest.raises(InvalidInput, match="what is modulated cannot be pruned"):
+        prune.prune(codec, prior, scope="decoder", budget=200, importance="magnitude", floors=FLOORS)
 
 
 # ---------------------------------------------------------------------------------------------------------- whole step

@@ -16,6 +16,7 @@ from slimcodec.codec.grid import LATENT_SCALE, PLANES
 MAX_WIDTH = 2**16  # more is a mistake, found here rather than where memory runs out
 MAX_BLOCKS = 32  # of a level: thousands take minutes to build
 MAX_SPECIALISTS = 16
+UPSAMPLINGS = ("subpixel", "transposed", "modulated")  # codec/layers builds them
 LADDER = (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800)  # CompressAI's lmbda per quality
 
 
@@ -93,8 +94,8 @@ class Architecture:
             yield "context_kind", "must be depthwise or full"
         if self.downsampling not in ("wide", "narrow"):
             yield "downsampling", "must be wide or narrow"
-        if self.upsampling not in ("subpixel", "transposed"):
-            yield "upsampling", "must be subpixel or transposed"
+        if self.upsampling not in UPSAMPLINGS:
+            yield "upsampling", f"must be one of {', '.join(UPSAMPLINGS)}"
         if self.decoder not in ("float", "integer"):
             yield "decoder", "must be float or integer"
         if self.decoder == "integer" and self.upsampling != "subpixel":
@@ -106,8 +107,8 @@ class Architecture:
                 yield name, "must be an odd number from 1 to 31"
         if type(self.specialists) is not int or not 1 <= self.specialists <= MAX_SPECIALISTS:
             yield "specialists", f"must be a whole number from 1 to {MAX_SPECIALISTS}"
-        if self.specialists > 1 and self.upsampling == "transposed":
-            yield "specialists", "must be 1 where upsampling is transposed"
+        if self.specialists > 1 and self.upsampling != "subpixel":
+            yield "specialists", f"must be 1 where upsampling is {self.upsampling}"
         ladder = self.quality_ladder
         if not isinstance(ladder, tuple) or not all(type(lmbda) in (float, int) for lmbda in ladder):
             yield "quality_ladder", "must be numbers"

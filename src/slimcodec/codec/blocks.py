@@ -23,6 +23,7 @@ class Convolution(NamedTuple):
 KINDS: dict[str, tuple[Convolution, ...]] = {
     "residual": (Convolution("expand", 3), Convolution("project", 3)),
     "depthwise": (Convolution("expand", 1), Convolution("depthwise", 3, depthwise=True), Convolution("project", 1)),
+    "pointwise": (Convolution("expand", 1), Convolution("project", 1)),
 }
 
 

@@ -1,7 +1,7 @@
 """Multiply–accumulates per pixel (MAC/pixel) of every part, from the architecture alone, without PyTorch.
 
-Counted as DESIGN defines it: convolutions exactly, for a size divisible by 64; the multiplications of the gain on a
-line of their own. FLOPs would be twice these numbers.
+Counted as DESIGN defines it: convolutions exactly, for a size divisible by 64, and what modulation multiplies; the
+multiplications of the gain on a line of their own. FLOPs would be twice these numbers.
 """
 
 from collections.abc import Iterable
@@ -76,14 +76,23 @@ def _analysis(architecture: Architecture) -> float:
 def _synthesis(architecture: Architecture) -> float:
     levels = architecture.g_s
     total = _blocks(levels) + convolution(architecture.latents, levels[0].channels, 1, LATENT_SCALE)
+    total += modulation(architecture)
     for level, below in pairwise(levels):
         ratio = level.scale // below.scale
         if architecture.upsampling == "subpixel":
             total += convolution(level.channels, below.channels * ratio**2, architecture.upsampling_kernel, level.scale)
+        elif architecture.upsampling == "modulated":
+            total += convolution(level.channels, 3 * below.channels, 1, level.scale)
         else:
             total += convolution(level.channels, below.channels, 2 * ratio, level.scale)
     last = levels[-1]
     return total + convolution(last.channels, 3 * last.scale**2, architecture.head_kernel, last.scale)
+
+
+def modulation(architecture: Architecture) -> float:
+    """Multiplications by scale and by gate of what enters g_s's levels, element by element."""
+    levels = architecture.g_s[1:] if architecture.upsampling == "modulated" else ()
+    return sum(2 * level.channels / level.scale**2 for level in levels)
 
 
 def _hyper_analysis(architecture: Architecture) -> float:

@@ -167,10 +167,31 @@ def downsample(in_channels: int, out_channels: int, ratio: int, kernel: int) -> 
     return conv2d(in_channels, out_channels, kernel, stride=ratio, padding=kernel // 2)
 
 
+class Modulation(nn.Module):
+    """[B, in, H, W] → [B, out, ratio·H, ratio·W]: every element says what becomes of a code of places, learned.
+
+    gate · relu(scale · code + shift)       scale, shift, gate: [out] of an element;  code: [out] of a place in ratio²
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, ratio: int):
+        super().__init__()
+        self.ratio = ratio
+        self.conv = conv2d(in_channels, 3 * out_channels, 1)
+        self.code = nn.Parameter(torch.randn(out_channels, ratio, ratio, dtype=torch.float32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale, shift, gate = (part[:, :, :, None, :, None] for part in self.conv(x).chunk(3, dim=1))
+        found = gate * _relu(scale * self.code[:, None, :, None, :].to(x.dtype) + shift)
+        return found.flatten(4, 5).flatten(2, 3)
+
+
 def upsample(kind: str, in_channels: int, out_channels: int, ratio: int, kernel: int) -> nn.Module:
-    """`subpixel`: SubPixelConv with that kernel; `transposed`: a transposed convolution of kernel 2·ratio."""
+    """`subpixel`: SubPixelConv with that kernel; `transposed`: a transposed convolution of kernel 2·ratio; or
+    `modulated`: Modulation."""
     if kind == "subpixel":
         return SubPixelConv(in_channels, out_channels, ratio, kernel)
+    if kind == "modulated":
+        return Modulation(in_channels, out_channels, ratio)
     return conv_transpose2d(in_channels, out_channels, 2 * ratio, stride=ratio, padding=ratio // 2)
 
 

@@ -35,7 +35,7 @@ def synthesis_margin(architecture: Architecture) -> int:
 def level_margins(architecture: Architecture) -> list[int]:
     """For each level of g_s, how many elements of its result around its own a pixel depends on."""
     margins = [architecture.head_kernel // 2]
-    enter = architecture.upsampling_kernel // 2 if architecture.upsampling == "subpixel" else 1
+    enter = {"subpixel": architecture.upsampling_kernel // 2, "transposed": 1, "modulated": 0}[architecture.upsampling]
     for coarse, fine in list(pairwise(architecture.g_s))[::-1]:
         margins.append(-(-(margins[-1] + _blocks_reach(fine)) // (coarse.scale // fine.scale)) + enter)
     return margins[::-1]

@@ -12,6 +12,7 @@ import torch
 import torch_pruning
 from torch import Tensor, nn
 
+from slimcodec import InvalidInput
 from slimcodec.codec.grid import PLANES
 from slimcodec.codec.layers import IntegerConv2d, SubPixelConv
 from slimcodec.codec.network import HyperpriorCodec
@@ -34,6 +35,8 @@ class Group(NamedTuple):
 
 def groups(codec: HyperpriorCodec, prior: FactorizedPrior, scope: str) -> list[Group]:
     """All groups of channels in a scope, `decoder` or `encoder`, with all their members."""
+    if scope == "decoder" and codec.architecture.upsampling == "modulated":
+        raise InvalidInput("prune: what is modulated cannot be pruned; build its g_s at its size, and leave out prune")
     parts = PARTS[scope]
     graphs = {part: _graph(codec, part) for part in ("g_a", "g_s", "h_a", "h_scale", "h_mean") if part in parts}
     # The context shares p with h_mean, so the two are one graph.

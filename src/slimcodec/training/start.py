@@ -52,6 +52,8 @@ def _start_analysis(codec: HyperpriorCodec, features: Tensor) -> None:
 def _start_synthesis(codec: HyperpriorCodec, features: Tensor, y: Tensor) -> None:
     """From the picture to the latent: each upsampler undoes the principal components of its own level."""
     levels = codec.g_s.levels
+    if codec.architecture.upsampling == "modulated":
+        return  # it is not linear: g_s starts at random
     upsamplers = [level.enter for level in levels[1:]] + [codec.g_s.head]
     for upsampler, level in zip(reversed(upsamplers), reversed(levels), strict=True):
         ratio = upsampler.ratio if isinstance(upsampler, SubPixelConv) else upsampler.stride[0]
