@@ -59,6 +59,7 @@ BAD = [
     (["teacher.load=nobody"], "teacher.load: nobody: no model directory"),
     (["finish.start=nobody"], "finish.start: nobody: no model directory"),
     (["finish.encoder_blocks=[[8]]"], "finish.encoder_blocks: new blocks have to be trained, and finish.training is"),
+    (["finish.encoder={downsampling:wide,g_a:[]}"], "finish.encoder: a new encoder has to be trained, and finish.train"),
     (
         ["trainer=ddp_cpu", "+teacher.training.late={share:0.1,batch:3,crop:64}"],
         "teacher.training.late.batch=3: must be a multiple of the 2 processes",

@@ -44,7 +44,8 @@ class Architecture:
     h_mean         channels at 1/64, at 1/32, and of p
     stages         the planes of y that each stage codes, 0…3 = (0,0), (0,1), (1,0), (1,1); one stage: no context
     context        hidden channels of each stage's c_k; context_kind: depthwise separable or full 3×3 convolution
-    downsampling   of strided convolutions' windows, which overlap: wide (2·ratio + 1) or narrow (2·ratio - 1)
+    downsampling   of strided convolutions' windows: wide (2·ratio + 1) or narrow (2·ratio - 1), which overlap, or
+                   patches, which do not in g_a (ratio) and are narrow in h_a
     """
 
     latent_channels: tuple[int, ...]
@@ -86,8 +87,8 @@ class Architecture:
                 yield name, f"must be {count} whole numbers from 1 to {MAX_WIDTH}"
         if self.context_kind not in ("depthwise", "full"):
             yield "context_kind", "must be depthwise or full"
-        if self.downsampling not in ("wide", "narrow"):
-            yield "downsampling", "must be wide or narrow"
+        if self.downsampling not in ("wide", "narrow", "patches"):
+            yield "downsampling", "must be wide, narrow or patches"
         if self.upsampling not in ("subpixel", "transposed"):
             yield "upsampling", "must be subpixel or transposed"
         for name in ("upsampling_kernel", "head_kernel"):
@@ -114,7 +115,13 @@ class Architecture:
         return len(self.quality_ladder)
 
     def downsampling_kernel(self, ratio: int) -> int:
-        return max(3, 2 * ratio + (1 if self.downsampling == "wide" else -1))
+        """Of g_a, from one level to the next."""
+        return ratio if self.downsampling == "patches" else max(3, 2 * ratio + (1 if self.downsampling == "wide" else -1))
+
+    @property
+    def hyper_downsampling_kernel(self) -> int:
+        """Of h_a, which halves the resolution twice."""
+        return 5 if self.downsampling == "wide" else 3
 
     def context_inputs(self, stage: int) -> int:
         """Channels that c_k sees: p and all planes of the stages before."""

@@ -148,8 +148,8 @@ def _interleave(x: Tensor, ratio: int) -> Tensor:
 
 
 def downsample(in_channels: int, out_channels: int, ratio: int, kernel: int) -> nn.Conv2d:
-    """A strided convolution; the middle of its window is the first pixel of the patch that an output stands for."""
-    return conv2d(in_channels, out_channels, kernel, stride=ratio, padding=kernel // 2)
+    """A strided convolution. Its window is the patch that an output stands for, or, if larger, around its first pixel."""
+    return conv2d(in_channels, out_channels, kernel, stride=ratio, padding=0 if kernel == ratio else kernel // 2)
 
 
 def upsample(kind: str, in_channels: int, out_channels: int, ratio: int, kernel: int) -> nn.Module:
