@@ -10,7 +10,7 @@ from typing import Any
 
 from slimcodec import InvalidModel
 from slimcodec.codec.bitstream import QUALITY_ONE
-from slimcodec.codec.blocks import KINDS
+from slimcodec.codec.blocks import GROUPS, KINDS, QUARTERS, is_grouped
 from slimcodec.codec.grid import LATENT_SCALE, PLANES
 
 MAX_WIDTH = 2**16  # more is a mistake, found here rather than where memory runs out
@@ -180,6 +180,9 @@ def _level_problems(levels: tuple[Level, ...]) -> Iterator[str]:
             yield f"scale and widths of the level at scale {level.scale} must be whole numbers from 1 to {MAX_WIDTH}"
         if unknown := [block.kind for block in level.blocks if block.kind not in tuple(KINDS)]:
             yield f"unknown block kind {unknown[0]!r}; known are {', '.join(KINDS)}"
+        grouped = [block.hidden for block in level.blocks if is_grouped(block.kind)]
+        if grouped and (level.channels % GROUPS or any(hidden % QUARTERS for hidden in grouped)):
+            yield f"shuffle blocks need multiples of {GROUPS} channels, and of {QUARTERS} hidden ones"
     if not levels or levels[0].scale != LATENT_SCALE:
         yield f"the level next to y must be at scale {LATENT_SCALE}"
     for coarse, fine in pairwise(levels):
