@@ -64,7 +64,9 @@ def test_the_scale_of_y_is_known_from_the_start(crops):
 
 def test_another_encoder_starts_near_the_one_before(crops):
     codec, _ = lively(one_stage("full"))
-    levels = [{"scale": 8, "channels": 64, "blocks": [{"kind": "depthwise", "hidden": 8}]}, {"scale": 16, "channels": 48}]
+    start_from_photos(codec, crops)
+    blocks = [{"kind": "depthwise", "hidden": 8}]
+    levels = [{"scale": 8, "channels": 64, "blocks": blocks}, {"scale": 16, "channels": 48}]
     changed = with_encoder(codec, crops, downsampling="patches", g_a=levels)
     assert changed.architecture.g_a[0].channels == 64 and changed.g_a.levels[0].enter.kernel_size == (8, 8)
     kept = [name for name in codec.state_dict() if not name.startswith("g_a.")]

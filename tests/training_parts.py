@@ -35,7 +35,7 @@ def student() -> Architecture:
 
 
 def one_stage(context_kind: str) -> Architecture:
-    """No context: mu from p alone; every kind of block, windows that do not overlap, a 3×3 before each pixel shuffle."""
+    """No context: mu from p alone; every kind of block, windows that are patches, a 3×3 before each pixel shuffle."""
     return dataclasses.replace(
         student(),
         g_s=(

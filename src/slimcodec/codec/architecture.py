@@ -116,7 +116,9 @@ class Architecture:
 
     def downsampling_kernel(self, ratio: int) -> int:
         """Of g_a, from one level to the next."""
-        return ratio if self.downsampling == "patches" else max(3, 2 * ratio + (1 if self.downsampling == "wide" else -1))
+        if self.downsampling == "patches":
+            return ratio
+        return max(3, 2 * ratio + (1 if self.downsampling == "wide" else -1))
 
     @property
     def hyper_downsampling_kernel(self) -> int:

@@ -10,7 +10,6 @@ What a kind costs and how far it sees follows from its convolutions. Nothing her
 
 from typing import NamedTuple
 
-
 GROUPS = 2  # of a grouped convolution: each sees its own half of the channels, so that it costs half
 QUARTERS = GROUPS**2  # of the hidden channels between two of them: from each half to each half goes one
 

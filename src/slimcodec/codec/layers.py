@@ -156,7 +156,7 @@ def _interleave(x: Tensor, ratio: int) -> Tensor:
 
 
 def downsample(in_channels: int, out_channels: int, ratio: int, kernel: int) -> nn.Conv2d:
-    """A strided convolution. Its window is the patch that an output stands for, or, if larger, around its first pixel."""
+    """A strided convolution. Its window is the patch of an output, or larger, and then around the first pixel of it."""
     return conv2d(in_channels, out_channels, kernel, stride=ratio, padding=0 if kernel == ratio else kernel // 2)
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 import torch_pruning
 from torch import Tensor, nn
+
 from slimcodec.codec.grid import PLANES
 from slimcodec.codec.layers import IntegerConv2d, SubPixelConv, shuffled
 from slimcodec.codec.network import HyperpriorCodec

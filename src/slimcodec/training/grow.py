@@ -1,4 +1,4 @@
-"""A trained codec with more blocks or another encoder, which does what it did, or nearly. Training goes on from there."""
+"""A trained codec with more blocks or another encoder, which does what it did, or nearly, before it is trained on."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,7 +16,9 @@ FITTED_AT_ONCE = 8  # crops whose latents are made together, for memory
 
 
 @torch.no_grad()
-def with_encoder(codec: HyperpriorCodec, x: Tensor, *, downsampling: str, g_a: Sequence[dict[str, Any]]) -> HyperpriorCodec:
+def with_encoder(
+    codec: HyperpriorCodec, x: Tensor, *, downsampling: str, g_a: Sequence[dict[str, Any]]
+) -> HyperpriorCodec:
     """A copy with another g_a, whose latents start as near to the codec's own as a linear transform makes them.
 
     x     crops [B, 3, H, W] in [0, 1] that it is fitted to
