@@ -3,7 +3,7 @@
     python benchmarks/encoders.py NAME=MODEL … --validation CID22 --photos KODAK [--every 6] [--json FILE]
 
 BD-rates are of estimated bits on the centre crops (384²) of the first twelve pictures, against the first model, and so
-are those of benchmarks/ablations.py. A picture is encoded at quality 4 and effort 0 by one thread, each model in turn.
+are those of benchmarks/ablations.py. Seconds are those of one core, at quality 4 and effort 0, each model in turn.
 """
 
 import argparse
@@ -64,14 +64,14 @@ def _measured(name: str, codec: Codec, crops: list[Photo]) -> dict[str, Any]:
 
 
 def _seconds(codecs: dict[str, Codec], pictures: list[Image.Image]) -> dict[str, float]:
-    """Name → the median over the pictures; the first picture is encoded once before."""
+    """Name → the processor's time, the median over the pictures; the first picture is encoded once before."""
     found: dict[str, list[float]] = {name: [] for name in codecs}
     for number, picture in enumerate([pictures[0], *pictures]):
         for name, codec in codecs.items():
-            began = time.perf_counter()
+            began = time.process_time()
             codec.compress(picture, QUALITY)
             if number:
-                found[name].append(time.perf_counter() - began)
+                found[name].append(time.process_time() - began)
     return {name: statistics.median(seconds) for name, seconds in found.items()}
 
 
