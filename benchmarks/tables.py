@@ -6,6 +6,7 @@ A table stands between `<!-- kind name -->` and `<!-- end -->` and is replaced a
 
     arms NAME       results/ablations/NAME.json, of benchmarks/ablations.py
     rows FILE.TABLE results/ablations/FILE.json, of a benchmark that makes the cells of its tables itself
+    encoders NAME   results/ablations/NAME.json, of benchmarks/encoders.py
     bits NAME       results/flagship/NAME.json, of benchmarks/bits.py
     extremes NAME   the same: the pictures on which the student gains most and least
     rounds NAME     results/flagship/NAME.json, a copy of a run's rounds/rounds.json
@@ -93,6 +94,22 @@ def rows_of(name: str) -> str:
     file, _, table = name.partition(".")
     found = _stored("ablations", file)["tables"][table]
     return _table(found["heading"], found["rows"])
+
+
+def encoders(name: str) -> str:
+    """What the encoders of students cost and are worth, against the first's."""
+    found = _stored("ablations", name)["arms"]
+    first = Curve(**found[0]["curve"])
+    rows = [
+        [
+            arm["name"],
+            f"{arm['encoder_macs_per_pixel']:,.0f}",
+            _percent(bd_rate(first, Curve(**arm["curve"])).percent),
+            f"{arm['seconds']:.2f}",
+        ]
+        for arm in found
+    ]
+    return _table(["", "encoder, MAC/pixel", "BD-rate", "seconds a picture"], rows)
 
 
 def bits(name: str) -> str:
@@ -353,6 +370,7 @@ def seven(name: str) -> str:
 KINDS = {
     "arms": arms,
     "rows": rows_of,
+    "encoders": encoders,
     "bits": bits,
     "extremes": extremes,
     "rounds": rounds,

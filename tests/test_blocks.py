@@ -1,9 +1,12 @@
 """A kind of block is added in one file: its convolutions, what they cost, how far they see."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from slimcodec import InvalidModel
 from slimcodec.codec import blocks
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.blocks import KINDS, Convolution
@@ -20,10 +23,10 @@ def a_new_kind(monkeypatch):
 
 @pytest.mark.parametrize("kind", [*KINDS, "new"])
 def test_costs_and_reach_are_those_of_the_module(kind, a_new_kind):
-    block, x = Block(kind, 6, 10), torch.randn(1, 6, 20, 24)
+    block, x = Block(kind, 6, 12), torch.randn(1, 6, 20, 24)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         before = block(x)
-    assert counter.get_total_flops() / 2 == blocks.macs(kind, 6, 10) * 20 * 24
+    assert counter.get_total_flops() / 2 == blocks.macs(kind, 6, 12) * 20 * 24
     x[:, :, 10, 12] += 1e3
     with torch.no_grad():
         changed = (block(x) != before).any(dim=1)[0].nonzero()
@@ -51,3 +54,21 @@ def test_an_architecture_may_have_a_new_kind(a_new_kind, architectures):
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         assert codec.g_s(y).shape == (1, 3, 64, 64)
     assert counter.get_total_flops() / 2 / 64**2 == pytest.approx(macs_per_pixel(architecture)["g_s"], rel=1e-12)
+
+
+def test_a_shuffle_block_costs_half_and_each_half_sees_both():
+    macs = {kind: blocks.macs(kind, 64, 96) for kind in ("depthwise", "shuffle")}
+    assert macs["shuffle"] == macs["depthwise"] / 2 + 9 * 96 / 2
+    block, x = Block("shuffle", 8, 16), torch.zeros(1, 8, 5, 5)
+    torch.nn.init.ones_(block.expand.weight)
+    x[:, 0] = 1  # of the first half
+    with torch.no_grad():
+        assert (block(x) != block(0 * x)).any(dim=(0, 2, 3)).all()
+
+
+def test_widths_that_fall_into_no_halves_are_refused(architectures):
+    values = architectures["four stages"].to_dict()
+    for hidden, wrong in ((16, False), (18, True)):
+        values["g_s"][0]["blocks"] = [{"kind": "shuffle", "hidden": hidden}]
+        with pytest.raises(InvalidModel, match="multiples of 2 channels, and of 4") if wrong else nullcontext():
+            Architecture.from_dict(values)

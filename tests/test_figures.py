@@ -170,13 +170,21 @@ def test_the_comparison_table_interpolates_at_the_reference_rates():
         comparison_table({"slim": slim}, "other")
 
 
-def test_the_still_headline_shows_ours_and_six_others_none_on_another():
-
-    data = headline.in_short(headline.headline_data(read(ROOT / "results" / "kodak")))
+def test_the_still_headline_shows_ours_and_seven_others_none_on_another():
+    summary = read(ROOT / "results" / "kodak")
+    data = headline.in_short(headline.headline_data(summary))
     assert data.path == ("distilled", "slim-2k")
     others = [spot.name for spot in data.spots if spot.kind == "quoted"]
     lines = [level.name for level in data.levels if level.name != data.anchor]
-    assert {"small", "distilled", "slim-2k"} == {spot.name for spot in data.spots} - set(others)
-    assert len(others) + len(lines) == 6
+    ours = {spot.name for spot in data.spots} - set(others)
+    assert ours - {"slim-2k-symmetric"} == {"small", "distilled", "slim-2k", "slim-2k-fast-encoder"}
+    assert len(others) + len(lines) == 7
     for one, other in itertools.combinations(data.spots, 2):
         assert not headline._are_near(one, other), (one, other)
+
+
+def test_what_a_paper_states_stands_where_the_curve_is_that_it_names():
+    summary = read(ROOT / "results" / "kodak")
+    (pulse,) = headline._stated(summary, "compressai:vtm")
+    assert pulse.kmacs_per_pixel == 5.2 and pulse.percent == pytest.approx(23.3, abs=0.1)
+    assert headline._stated(summary, "jpeg") == () == headline._stated(a_summary(), "compressai:vtm")

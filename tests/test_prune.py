@@ -99,8 +99,12 @@ def assert_same_outputs(pruned, silenced, latents, hypers):
     assert torch.equal(pruned.index, silenced.index[:, :, latents])
 
 
-def some_channels(width):
-    return sorted({1, width // 2, width - 1})
+def some_channels(architecture, path):
+    """Equally many of each part that a width falls into."""
+    width, parts = widths.widths(architecture)[path], widths.equal_parts(architecture, path)
+    if parts == 1:
+        return sorted({1, width // 2, width - 1})
+    return [number * width // parts + (1 + number) % (width // parts) for number in range(parts)]
 
 
 @pytest.mark.parametrize(("name", "scope"), CASES)
@@ -111,7 +115,7 @@ def test_removing_channels_is_silencing_them(name, scope):
     before = coded(codec, x)
     assert before.residual.round().abs().mean() > 0.3 and before.z.round().abs().mean() > 0.3
     for group in groups.groups(copy.deepcopy(codec), prior, scope):
-        removed = some_channels(widths.widths(codec.architecture)[group.path])
+        removed = some_channels(codec.architecture, group.path)
         silenced, pruned, fewer = copy.deepcopy(codec), copy.deepcopy(codec), copy.deepcopy(prior)
         silence(silenced, group.path, removed)
         prune.remove_channels(pruned, fewer, scope, {group.path: removed})
@@ -133,7 +137,7 @@ def test_all_groups_at_once_and_rebuilt_bit_for_bit(name, scope):
     codec, prior = lively(ARCHITECTURES[name])
     anchored(codec)
     x = pictures()
-    removed = {path: some_channels(width) for path, width in widths.widths(codec.architecture).items()}
+    removed = {path: some_channels(codec.architecture, path) for path in widths.widths(codec.architecture)}
     removed = {path: rows for path, rows in removed.items() if path.split(".")[0] in widths.PARTS[scope]}
     silenced, pruned = copy.deepcopy(codec), copy.deepcopy(codec)
     for path, channels in removed.items():

@@ -65,7 +65,7 @@ def test_the_readme_quotes_the_summary(summary):
 
 
 def test_the_models_were_those_of_the_zoo(summary):
-    for name in ("small", "slim-2k", "slim-2k-fast-encoder"):
+    for name in ("small", "slim-2k", "slim-2k-fast-encoder", "slim-2k-symmetric"):
         description = zoo.read_description(zoo.find(name))
         assert summary.codecs[name].weights_sha256 == description["weights_sha256"]
 

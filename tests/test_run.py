@@ -60,6 +60,8 @@ def test_every_experiment_composes_and_runs(experiment, tmp_path, photos, cache)
         overrides += ["trainer.accelerator=cpu"]  # the rest as it is, workers and all
     if configuration(f"experiment={experiment}")["finish"]["encoder_blocks"]:
         overrides += ["finish.encoder_blocks=[[4],[]]"]  # the miniature has two levels
+    if configuration(f"experiment={experiment}")["finish"]["encoder"]:
+        overrides += ["finish.encoder={downsampling:wide,g_a:[{scale:16,channels:24}]}"]
     if configuration(f"experiment={experiment}")["finish"]["tables"]:
         overrides += ["finish.tables={photos:4,side:128,corrections:2}"]
     if experiment == "smoke":

@@ -6,10 +6,11 @@ import subprocess
 import sys
 
 import pytest
+from omegaconf import OmegaConf
 from run_parts import ROOT, configuration
 
 from slimcodec import InvalidInput
-from slimcodec.pipeline.checks import checked
+from slimcodec.pipeline.checks import checked, require_targets_above_floors
 from slimcodec.pipeline.ranges import LONGEST_NAME
 
 # Overrides, and what the line must say: the field, and what would be right.
@@ -60,6 +61,7 @@ BAD = [
     (["finish.start=nobody"], "finish.start: nobody: no model directory"),
     (["finish.quantise=true"], "finish.quantise: a decoder in integers has to be trained, and finish.training is"),
     (["finish.encoder_blocks=[[8]]"], "finish.encoder_blocks: new blocks have to be trained, and finish.training is"),
+    (["finish.encoder={downsampling:wide,g_a:[]}"], "finish.encoder: a new encoder has to be trained, and"),
     (
         ["trainer=ddp_cpu", "+teacher.training.late={share:0.1,batch:3,crop:64}"],
         "teacher.training.late.batch=3: must be a multiple of the 2 processes",
@@ -176,3 +178,12 @@ def test_settings_cannot_be_changed():
     settings = checked(configuration("experiment=smoke"))
     with pytest.raises(AttributeError):
         settings.prune.shrink = 2
+
+
+def test_every_student_of_the_family_can_be_pruned_to_its_cost():
+    swept = OmegaConf.load(ROOT / "conf" / "experiment" / "family.yaml").hydra.sweeper.params
+    targets = swept["prune.target_macs_per_pixel"].split(",")
+    assert targets == ["500", "1000", "2000", "4000", "8000"]
+    for target in targets:
+        overrides = ["experiment=family", "data.root=photos", f"prune.target_macs_per_pixel={target}"]
+        require_targets_above_floors(checked(configuration(*overrides)))

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from training_parts import ARCHITECTURES, QUALITY, lively, pictures, student
+from training_parts import ARCHITECTURES, QUALITY, lively, one_stage, pictures, student
 
 from slimcodec import InvalidInput
 from slimcodec.codec.network import HyperpriorCodec
 from slimcodec.training.crops import PhotoCache
-from slimcodec.training.grow import with_encoder_blocks
+from slimcodec.training.grow import with_encoder, with_encoder_blocks
 from slimcodec.training.photos import embedded
 from slimcodec.training.start import start_from_photos
 
@@ -60,6 +60,23 @@ def test_the_scale_of_y_is_known_from_the_start(crops):
     start_from_photos(codec, crops)
     bias = codec.h_scale.layers[-1].bias.view(4, -1)
     assert torch.equal(bias[0], bias[3]) and bias[0, 0] > bias[0, -1]  # the first coefficient varies most
+
+
+def test_another_encoder_starts_near_the_one_before(crops):
+    codec, _ = lively(one_stage("full"))
+    start_from_photos(codec, crops)
+    blocks = [{"kind": "depthwise", "hidden": 8}]
+    levels = [{"scale": 8, "channels": 64, "blocks": blocks}, {"scale": 16, "channels": 48}]
+    changed = with_encoder(codec, crops, downsampling="patches", g_a=levels)
+    assert changed.architecture.g_a[0].channels == 64 and changed.g_a.levels[0].enter.kernel_size == (8, 8)
+    kept = [name for name in codec.state_dict() if not name.startswith("g_a.")]
+    assert all(torch.equal(codec.state_dict()[name], changed.state_dict()[name]) for name in kept)
+    with torch.no_grad():
+        wanted, found = codec.g_a(crops), changed.g_a(crops)
+    spread = wanted - wanted.mean(dim=(0, 2, 3), keepdim=True)
+    assert (found - wanted).square().mean() < 0.5 * spread.square().mean()
+    with pytest.raises(InvalidInput, match=r"finish\.encoder\.downsampling=wide: h_a would not fit any more"):
+        with_encoder(codec, crops, downsampling="wide", g_a=levels)
 
 
 def test_more_blocks_change_nothing_until_they_are_trained():

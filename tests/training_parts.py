@@ -35,18 +35,18 @@ def student() -> Architecture:
 
 
 def one_stage(context_kind: str) -> Architecture:
-    """No context: mu from p alone; residual blocks at every level, narrow windows, a 3×3 before each pixel shuffle."""
+    """No context: mu from p alone; every kind of block, windows that are patches, a 3×3 before each pixel shuffle."""
     return dataclasses.replace(
         student(),
         g_s=(
-            Level(16, 32, (Block("residual", 16), Block("depthwise", 24))),
+            Level(16, 32, (Block("residual", 16), Block("depthwise", 24), Block("shuffle", 16))),
             Level(8, 16, (Block("residual", 16),)),
             Level(2, 12),
         ),
         stages=((0, 1, 2, 3),),
         context=(16,),
         context_kind=context_kind,
-        downsampling="narrow",
+        downsampling="patches",
         upsampling_kernel=3,
     )
 

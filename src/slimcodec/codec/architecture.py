@@ -10,7 +10,7 @@ from typing import Any
 
 from slimcodec import InvalidModel
 from slimcodec.codec.bitstream import QUALITY_ONE
-from slimcodec.codec.blocks import KINDS
+from slimcodec.codec.blocks import GROUPS, KINDS, QUARTERS, is_grouped
 from slimcodec.codec.grid import LATENT_SCALE, PLANES
 
 MAX_WIDTH = 2**16  # more is a mistake, found here rather than where memory runs out
@@ -47,7 +47,8 @@ class Architecture:
     stages         the planes of y that each stage codes, 0…3 = (0,0), (0,1), (1,0), (1,1); one stage: no context
     context        hidden channels of each stage's c_k; context_kind: depthwise separable or full 3×3 convolution
     decoder        float; or integer: h_mean, context and g_s as docs/format.md defines them, with y in units of 1
-    downsampling   of strided convolutions' windows, which overlap: wide (2·ratio + 1) or narrow (2·ratio - 1)
+    downsampling   of strided convolutions' windows: wide (2·ratio + 1) or narrow (2·ratio - 1), which overlap, or
+                   patches, which do not in g_a (ratio) and are narrow in h_a
     specialists    how many g_s, each with its own last layer of g_a, of which every cell of a picture has one
     """
 
@@ -92,28 +93,33 @@ class Architecture:
                 yield name, f"must be {count} whole numbers from 1 to {MAX_WIDTH}"
         if self.context_kind not in ("depthwise", "full"):
             yield "context_kind", "must be depthwise or full"
-        if self.downsampling not in ("wide", "narrow"):
-            yield "downsampling", "must be wide or narrow"
+        if self.downsampling not in ("wide", "narrow", "patches"):
+            yield "downsampling", "must be wide, narrow or patches"
         if self.upsampling not in UPSAMPLINGS:
             yield "upsampling", f"must be one of {', '.join(UPSAMPLINGS)}"
-        if self.decoder not in ("float", "integer"):
-            yield "decoder", "must be float or integer"
-        if self.decoder == "integer" and self.upsampling != "subpixel":
-            yield "decoder", "one in integers has subpixel upsampling"
-        if self.decoder == "integer" and self.specialists != 1:
-            yield "decoder", "one in integers has one specialist"
+        yield from self._problems_of_decoder()
         for name in ("upsampling_kernel", "head_kernel"):
             if not _are_integers((getattr(self, name),), 1) or getattr(self, name) not in range(1, 32, 2):
                 yield name, "must be an odd number from 1 to 31"
-        if type(self.specialists) is not int or not 1 <= self.specialists <= MAX_SPECIALISTS:
-            yield "specialists", f"must be a whole number from 1 to {MAX_SPECIALISTS}"
-        if self.specialists > 1 and self.upsampling != "subpixel":
-            yield "specialists", f"must be 1 where upsampling is {self.upsampling}"
         ladder = self.quality_ladder
         if not isinstance(ladder, tuple) or not all(type(lmbda) in (float, int) for lmbda in ladder):
             yield "quality_ladder", "must be numbers"
         if not 1 <= len(ladder) < QUALITY_ONE or list(ladder) != sorted({lmbda for lmbda in ladder if 0 < lmbda < 1e9}):
             yield "quality_ladder", "needs at least one value, all positive and increasing"
+
+    def _problems_of_decoder(self) -> Iterator[tuple[str, str]]:
+        if self.decoder not in ("float", "integer"):
+            yield "decoder", "must be float or integer"
+        if type(self.specialists) is not int or not 1 <= self.specialists <= MAX_SPECIALISTS:
+            yield "specialists", f"must be a whole number from 1 to {MAX_SPECIALISTS}"
+        if self.decoder == "integer" and self.specialists != 1:
+            yield "decoder", "one in integers has one specialist"
+        grouped = [block.kind for level in self.g_s for block in level.blocks if is_grouped(block.kind)]
+        for name, special in (("decoder", self.in_integers), ("specialists", self.specialists > 1)):
+            if special and self.upsampling != "subpixel":
+                yield name, f"{getattr(self, name)} is not possible where upsampling is {self.upsampling}"
+            if special and grouped:
+                yield name, f"{getattr(self, name)} is not possible with {grouped[0]} blocks in g_s"
 
     @property
     def latents(self) -> int:
@@ -135,7 +141,15 @@ class Architecture:
         return self.decoder == "integer"
 
     def downsampling_kernel(self, ratio: int) -> int:
+        """Of g_a, from one level to the next."""
+        if self.downsampling == "patches":
+            return ratio
         return max(3, 2 * ratio + (1 if self.downsampling == "wide" else -1))
+
+    @property
+    def hyper_downsampling_kernel(self) -> int:
+        """Of h_a, which halves the resolution twice."""
+        return 5 if self.downsampling == "wide" else 3
 
     def context_inputs(self, stage: int) -> int:
         """Channels that c_k sees: p and all planes of the stages before."""
@@ -197,6 +211,9 @@ def _level_problems(levels: tuple[Level, ...]) -> Iterator[str]:
             yield f"scale and widths of the level at scale {level.scale} must be whole numbers from 1 to {MAX_WIDTH}"
         if unknown := [block.kind for block in level.blocks if block.kind not in tuple(KINDS)]:
             yield f"unknown block kind {unknown[0]!r}; known are {', '.join(KINDS)}"
+        grouped = [block.hidden for block in level.blocks if is_grouped(block.kind)]
+        if grouped and (level.channels % GROUPS or any(hidden % QUARTERS for hidden in grouped)):
+            yield f"shuffle blocks need multiples of {GROUPS} channels, and of {QUARTERS} hidden ones"
     if not levels or levels[0].scale != LATENT_SCALE:
         yield f"the level next to y must be at scale {LATENT_SCALE}"
     for coarse, fine in pairwise(levels):

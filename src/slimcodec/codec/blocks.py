@@ -10,6 +10,9 @@ What a kind costs and how far it sees follows from its convolutions. Nothing her
 
 from typing import NamedTuple
 
+GROUPS = 2  # of a grouped convolution: each sees its own half of the channels, so that it costs half
+QUARTERS = GROUPS**2  # of the hidden channels between two of them: from each half to each half goes one
+
 
 class Convolution(NamedTuple):
     """One of a block's. A depthwise one keeps the number of channels."""
@@ -17,6 +20,7 @@ class Convolution(NamedTuple):
     name: str  # of its weights in a model
     kernel: int  # odd
     depthwise: bool = False
+    grouped: bool = False  # the last one's inputs are shuffled before, so that each half sees both (ShuffleNet, 2018)
 
 
 # Kind → its convolutions. The first is called expand and the last project: pruning and starting weights know these.
@@ -24,6 +28,11 @@ KINDS: dict[str, tuple[Convolution, ...]] = {
     "residual": (Convolution("expand", 3), Convolution("project", 3)),
     "depthwise": (Convolution("expand", 1), Convolution("depthwise", 3, depthwise=True), Convolution("project", 1)),
     "pointwise": (Convolution("expand", 1), Convolution("project", 1)),
+    "shuffle": (
+        Convolution("expand", 1, grouped=True),
+        Convolution("depthwise", 3, depthwise=True),
+        Convolution("project", 1, grouped=True),
+    ),
 }
 
 
@@ -36,10 +45,20 @@ def widths(kind: str, channels: int, hidden: int) -> list[tuple[Convolution, int
     ]
 
 
+def groups(convolution: Convolution, inputs: int) -> int:
+    """How many groups of channels it has that do not see each other."""
+    return inputs if convolution.depthwise else GROUPS if convolution.grouped else 1
+
+
+def is_grouped(kind: str) -> bool:
+    """Whether its channels must come in halves, and its hidden channels in quarters."""
+    return any(convolution.grouped for convolution in KINDS[kind])
+
+
 def macs(kind: str, channels: int, hidden: int) -> int:
     """Multiply–accumulates of a block for each element of its grid."""
     return sum(
-        convolution.kernel**2 * outputs * (1 if convolution.depthwise else inputs)
+        convolution.kernel**2 * outputs * inputs // groups(convolution, inputs)
         for convolution, inputs, outputs in widths(kind, channels, hidden)
     )
 

@@ -97,7 +97,7 @@ def modulation(architecture: Architecture) -> float:
 
 def _hyper_analysis(architecture: Architecture) -> float:
     first, second = architecture.h_a
-    kernel = architecture.downsampling_kernel(2)
+    kernel = architecture.hyper_downsampling_kernel
     return (
         convolution(architecture.latents, first, kernel, PLANE_SCALE)
         + convolution(first, second, 3, PLANE_SCALE)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slimcodec.codec.blocks import KINDS, widths
+from slimcodec.codec.blocks import GROUPS, KINDS, groups, is_grouped, widths
 
 Kind = TypeVar("Kind", bound=nn.Module)
 ACTIVATION_BITS = 4  # h_scale's activations, and its output in scale-index steps, come in units of 1/16
@@ -83,6 +83,14 @@ class Prepared(nn.Module):
         raise NotImplementedError
 
 
+def shuffled(x: Tensor) -> Tensor:
+    """Swap the middle quarters of the channels [B, C, …]: of each half, one quarter is then in each half.
+
+    ShuffleNet's shuffle is this one, but for the order of channels inside a half. With this one it survives pruning.
+    """
+    return x.unflatten(1, (GROUPS, GROUPS, -1)).transpose(1, 2).flatten(1, 3)
+
+
 class Block(nn.Module):
     """x + what a chain of convolutions makes of x; the kinds are in codec/blocks."""
 
@@ -92,17 +100,17 @@ class Block(nn.Module):
     def __init__(self, kind: str, channels: int, hidden: int):
         super().__init__()
         self.total: nn.Module = nn.Identity()  # of what is added
-        self.names = [convolution.name for convolution in KINDS[kind]]
-        for (name, kernel, depthwise), inputs, outputs in widths(kind, channels, hidden):
-            groups = inputs if depthwise else 1
-            self.add_module(name, conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups))
+        self.names, self.is_grouped = [convolution.name for convolution in KINDS[kind]], is_grouped(kind)
+        for convolution, inputs, outputs in widths(kind, channels, hidden):
+            kernel, groups_ = convolution.kernel, groups(convolution, inputs)
+            self.add_module(convolution.name, conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups_))
 
     def forward(self, x: Tensor) -> Tensor:
         *before, last = (self.get_submodule(name) for name in self.names)
         found = x
         for convolution in before:
             found = _relu(convolution(found))
-        return self.total(x + last(found))
+        return self.total(x + last(shuffled(found) if self.is_grouped else found))
 
 
 class SubPixelConv(Prepared):
@@ -163,8 +171,8 @@ def _interleave(x: Tensor, ratio: int) -> Tensor:
 
 
 def downsample(in_channels: int, out_channels: int, ratio: int, kernel: int) -> nn.Conv2d:
-    """A strided convolution; the middle of its window is the first pixel of the patch that an output stands for."""
-    return conv2d(in_channels, out_channels, kernel, stride=ratio, padding=kernel // 2)
+    """A strided convolution. Its window is the patch of an output, or larger, and then around the first pixel of it."""
+    return conv2d(in_channels, out_channels, kernel, stride=ratio, padding=0 if kernel == ratio else kernel // 2)
 
 
 class Modulation(nn.Module):

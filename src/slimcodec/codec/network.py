@@ -148,7 +148,7 @@ class HyperAnalysis(nn.Sequential):
     """h_a: y·gain [B, M, H/16, W/16] → z [B, N, H/64, W/64]."""
 
     def __init__(self, architecture: Architecture):
-        (first, second), kernel = architecture.h_a, architecture.downsampling_kernel(2)
+        (first, second), kernel = architecture.h_a, architecture.hyper_downsampling_kernel
         super().__init__(
             downsample(architecture.latents, first, 2, kernel),
             nn.ReLU(),

@@ -13,7 +13,7 @@ from slimcodec.codec.grid import LATENT_SCALE, LATENTS, PLANE_CELLS
 
 def hyper_margin(architecture: Architecture) -> int:
     """How many cells around its own an element of z depends on: h_a's three convolutions, at 1/16, 1/32 and 1/32."""
-    kernel = architecture.downsampling_kernel(2) // 2
+    kernel = architecture.hyper_downsampling_kernel // 2
     return -(-(kernel + 2 * (1 + kernel)) // LATENTS)
 
 

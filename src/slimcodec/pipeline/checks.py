@@ -98,8 +98,9 @@ def _of_training(settings: Settings) -> Problems:
     for field, weights in terms.items():
         if unknown := set(weights or {}) - set(DISTILLATION_TERMS):
             yield f"{field}.{min(unknown)}", f"there is no such term; known are {', '.join(DISTILLATION_TERMS)}"
-    if settings.finish.encoder_blocks is not None and settings.finish.training is None:
-        yield "finish.encoder_blocks", "new blocks have to be trained, and finish.training is null"
+    for field, what in (("encoder_blocks", "new blocks have"), ("encoder", "a new encoder has")):
+        if getattr(settings.finish, field) is not None and settings.finish.training is None:
+            yield f"finish.{field}", f"{what} to be trained, and finish.training is null"
     if settings.finish.quantise:
         yield from _of_integers(settings)
     yield from _of_processes(settings)

@@ -213,6 +213,16 @@ class Tables:
 
 
 @dataclass(frozen=True, kw_only=True, config=FORMAT)
+class Encoder:
+    """The transform of an encoder, as an architecture has it (codec/architecture)."""
+
+    downsampling: Text
+    """Windows of its strided convolutions."""
+    g_a: list[dict[str, Any]]
+    """Its levels, the finest first."""
+
+
+@dataclass(frozen=True, kw_only=True, config=FORMAT)
 class Finish:
     """Training of the student once its rounds are over, and its last tables."""
 
@@ -220,6 +230,8 @@ class Finish:
     """A model directory to train on, instead of the last round's."""
     encoder_blocks: list[list[Count]] | None = None
     """Hidden channels of residual blocks that each level of the encoder, the finest first, is given to be trained."""
+    encoder: Encoder | None = None
+    """Another g_a that the student is given to be trained, instead of its own."""
     quantise: Switch = False
     """Turn its decoder into one of integers, whose pixels are the same everywhere, before it is trained."""
     training: Training | None

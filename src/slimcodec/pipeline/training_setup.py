@@ -33,7 +33,7 @@ from slimcodec.training import parallel, photos, started
 from slimcodec.training.crops import Crops, PhotoCache, ShardCache
 from slimcodec.training.data import PhotoData
 from slimcodec.training.distill import Distill
-from slimcodec.training.grow import with_encoder_blocks
+from slimcodec.training.grow import with_encoder, with_encoder_blocks
 from slimcodec.training.integers import in_integers
 from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.prune import prune
@@ -300,9 +300,9 @@ def finetune(run: Run, before: Path, model: Path, training: Training, stage: Sta
     seed = run.settings.seed + zlib.crc32(str(place).encode()) % 2**16
     quantiser = Quantiser(trained.model.tables, run.photos.device) if training.as_in_files else None
     weights, codec = run.settings.finetuning_weights, trained.codec
-    if stage == "finish" and run.settings.finish.encoder_blocks:
-        lightning.seed_everything(seed, verbose=False)  # for the new blocks
-        codec = with_encoder_blocks(codec, run.settings.finish.encoder_blocks)
+    if stage == "finish":
+        lightning.seed_everything(seed, verbose=False)  # for what is new
+        codec = with_changed_encoder(run, codec, training)
     share = 0.0
     if stage == "finish" and run.settings.finish.quantise:
         if not codec.architecture.in_integers:
@@ -311,6 +311,14 @@ def finetune(run: Run, before: Path, model: Path, training: Training, stage: Sta
     how: dict[str, Any] = {"seed": seed, "weights": weights, "freeze_share": share, "quantiser": quantiser}
     module = distillation(run, codec, trained.prior, training, **how)
     train(run, module, model, training, stage)
+
+
+def with_changed_encoder(run: Run, codec: HyperpriorCodec, training: Training) -> HyperpriorCodec:
+    """The codec with the encoder, or the blocks of it, that finish asks for."""
+    finish = run.settings.finish
+    if finish.encoder:
+        codec = with_encoder(codec, run.photos.first_crops(training.crop), **vars(finish.encoder))
+    return with_encoder_blocks(codec, finish.encoder_blocks) if finish.encoder_blocks else codec
 
 
 def learn_tables(run: Run, before: Path, model: Path, how: Tables) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from slimcodec import InvalidInput
+from slimcodec.evaluation import published
 from slimcodec.evaluation.metrics import METRICS, PSNR
 from slimcodec.evaluation.summary import Summary
 from slimcodec.report.style import (
@@ -117,14 +118,15 @@ PREFERRED = (
     "avif",
     "cool-chic-v5.0",
     "compressai:compressai-mbt2018-mean_mse_cuda",
+    "evc-EncL_DecL",
     "elic",
 )
-MOST_OTHERS = 6
+MOST_OTHERS = 7
 NEAR = 0.06  # decades of MAC/pixel, and of `scaled`: markers that are closer would cover each other
 
 
 def in_short(data: Headline) -> Headline:
-    """What the still figure shows of it: teacher, distilled and student, and at most six other codecs.
+    """What the still figure shows of it: teacher, distilled and students, and at most seven other codecs.
 
     No marker covers another: of those that would, the one of the more important codec stays.
     """
@@ -147,11 +149,12 @@ def in_short(data: Headline) -> Headline:
 
 
 def _ours(data: Headline) -> list[str]:
-    """The student, its teacher, and the student before pruning: the most important first."""
+    """The student, its teacher, the student before pruning, other students: the most important first."""
     teachers = [spot.name for spot in data.spots if spot.kind == "teacher"]
     teachers.sort(key=lambda name: " effort " in name)  # the plain one first
-    students = [data.path[-1]] if data.path else [spot.name for spot in data.spots if spot.kind == "student"][-1:]
-    return list(dict.fromkeys([*students, *teachers[:1], *data.path[:1]]))
+    students = [spot.name for spot in data.spots if spot.kind == "student" and " effort " not in spot.name][::-1]
+    main = data.path[-1:] or students[:1]
+    return list(dict.fromkeys([*main, *teachers[:1], *data.path[:1], *students]))
 
 
 def _is_another(spot: Spot, ours: Sequence[str]) -> bool:
@@ -176,22 +179,36 @@ def percent_ticks(low: float, high: float) -> list[float]:
     return ticks if len(ticks) <= 9 else [percent for percent in ticks if percent not in (-65, -40, 10, 75, 150)]
 
 
+def _stated(summary: Summary, anchor: str) -> tuple[Spot, ...]:
+    """Codecs that are said to be as good as one of the published curves, at the place of that one."""
+    rates = {name: cells[PSNR].percent for name, cells in summary.bd_rate.get(anchor, {}).items() if PSNR in cells}
+    known = {stated: rates.get(stated.as_good_as) for stated in published.STATED if stated.as_good_as in summary.quoted}
+    return tuple(
+        Spot(stated.label, "quoted", stated.decoder_kmacs_per_pixel, percent)
+        for stated, percent in known.items()
+        if percent is not None
+    )
+
+
 # ------------------------------------------------------------------------------------------------- headline: drawing
 
 
 def headline(summary: Summary, *paths: str | Path) -> None:
     """Write the headline figure: BD-rate (%) against the first anchor over the decoder's kMAC/pixel (log axis).
 
-    It shows what `in_short` chooses. Models and published curves of known kMAC/pixel are points, from distilled to the
-    student goes an arrow, codecs of no counted MAC/pixel are horizontal lines, the target is a vertical one. As all of
-    these figures it is written to each of `paths`, in the format of its suffix. Raises `InvalidInput` when there is
-    nothing to draw.
+    It shows what `in_short` chooses, and of Kodak what papers state without a curve. Models and published curves of
+    known kMAC/pixel are points, from distilled to the student goes an arrow, codecs of no counted MAC/pixel are
+    horizontal lines, the target is a vertical one. As all of these figures it is written to each of `paths`, in the
+    format of its suffix. Raises `InvalidInput` when there is nothing to draw.
     """
     data = headline_data(summary)
     if data is None:
         raise InvalidInput("the headline figure needs a codec of known MAC/pixel with a BD-rate against the anchor")
+    stated = _stated(summary, data.anchor)
     data, palette = in_short(data), {name: colour.light for name, colour in colours(summary).items()}
+    data = data._replace(spots=data.spots + stated)
     palette |= {spot.name: TEACHER.light for spot in data.spots if spot.kind == "teacher"}
+    palette |= {spot.name: DARK_GREY for spot in stated}
     title = f"Bits for the same quality, over the decoder's cost: {summary.data.name} (lower left is better)"
     figure, axes = new_figure(title, "decoder complexity (kMAC per pixel, logarithmic)", "")
     axes.set_ylabel(f"BD-rate against {label(data.anchor)}, {METRICS[data.metric].title}")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from slimcodec import InvalidInput
 from slimcodec.codec.grid import PLANES
-from slimcodec.codec.layers import IntegerConv2d, SubPixelConv
+from slimcodec.codec.layers import IntegerConv2d, SubPixelConv, shuffled
 from slimcodec.codec.network import HyperpriorCodec
 from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.widths import PARTS
@@ -109,6 +109,8 @@ def _traced_group(graph: torch_pruning.DependencyGraph, path: str, root: nn.Modu
             outputs = is_depthwise(layer) or graph.is_out_channel_pruning_fn(item.dep.handler)
             rows = torch.empty(channels, dtype=torch.int64)
             rows[torch.as_tensor(item.root_idxs)] = torch.as_tensor(item.idxs)
+            if root is not layer and is_grouped(layer) and is_grouped(root):  # the end of a shuffle block, from inside
+                rows = shuffled(rows[None])[0]
             members.append(Member(layer, outputs, rows[:, None]))
     return Group(path, members)
 
@@ -248,13 +250,34 @@ PRUNABLE = tuple(PRUNERS)
 
 
 def is_depthwise(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Conv2d) and layer.groups > 1
+    return isinstance(layer, nn.Conv2d) and 1 < layer.groups == layer.in_channels
+
+
+def is_grouped(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Conv2d) and 1 < layer.groups < layer.in_channels
+
+
+def by_input(weight: Tensor, groups: int) -> Tensor:
+    """The weight of a grouped convolution, [out, in/groups, …] → [groups, in/groups, out/groups, …]: a row an input."""
+    return weight.unflatten(0, (groups, -1)).transpose(1, 2)
+
+
+def _prune_grouped_inputs(layer: nn.Conv2d, rows: list[int]) -> None:
+    """Every group must lose as many."""
+    keep = torch.ones(layer.in_channels, dtype=torch.bool, device=layer.weight.device)
+    keep[rows] = False
+    kept = by_input(layer.weight.detach(), layer.groups).flatten(0, 1)[keep].unflatten(0, (layer.groups, -1))
+    layer.weight = nn.Parameter(kept.transpose(1, 2).flatten(0, 1).contiguous(), layer.weight.requires_grad)
+    layer.in_channels -= len(rows)
 
 
 def prune_member(member: Member, channels: list[int]) -> None:
     layer, rows = member.layer, member.rows[channels].flatten().tolist()
     if is_depthwise(layer):
         torch_pruning.prune_depthwise_conv_out_channels(layer, rows)
+        return
+    if isinstance(layer, nn.Conv2d) and is_grouped(layer) and not member.outputs:
+        _prune_grouped_inputs(layer, rows)
         return
     pruner = PRUNERS[type(layer)]
     (pruner.prune_out_channels if member.outputs else pruner.prune_in_channels)(layer, rows)

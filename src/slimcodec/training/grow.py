@@ -1,12 +1,43 @@
-"""A trained codec with more blocks, which does what it did: they begin switched off, and training finds their use."""
+"""A trained codec with more blocks or another encoder, which does what it did, or nearly, before it is trained on."""
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from slimcodec import InvalidInput
 from slimcodec.codec.architecture import Architecture, Block
 from slimcodec.codec.network import HyperpriorCodec
-from slimcodec.training.start import switch_off
+from slimcodec.training.start import start_like, switch_off
+
+FITTED_AT_ONCE = 8  # crops whose latents are made together, for memory
+
+
+@torch.no_grad()
+def with_encoder(
+    codec: HyperpriorCodec, x: Tensor, *, downsampling: str, g_a: Sequence[dict[str, Any]]
+) -> HyperpriorCodec:
+    """A copy with another g_a, whose latents start as near to the codec's own as a linear transform makes them.
+
+    x     crops [B, 3, H, W] in [0, 1] that it is fitted to
+    g_a   its levels, as `Architecture.from_dict` takes them
+
+    Raises InvalidModel for levels that are none, and InvalidInput where the rest of the encoder would change, too.
+    """
+    before = codec.architecture
+    architecture = Architecture.from_dict(before.to_dict() | {"downsampling": downsampling, "g_a": g_a})
+    if architecture.hyper_downsampling_kernel != before.hyper_downsampling_kernel:
+        raise InvalidInput(
+            f"finish.encoder.downsampling={downsampling}: h_a would not fit any more; "
+            f"this model's is {before.downsampling}, and only narrow and patches go together"
+        )
+    changed = HyperpriorCodec(architecture)
+    kept = {name: tensor for name, tensor in codec.state_dict().items() if not name.startswith("g_a.")}
+    changed.load_state_dict(kept, strict=False)
+    start_like(changed, x, torch.cat([codec.g_a(part) for part in x.split(FITTED_AT_ONCE)]))
+    return changed
 
 
 def with_encoder_blocks(codec: HyperpriorCodec, hidden: Sequence[Sequence[int]]) -> HyperpriorCodec:

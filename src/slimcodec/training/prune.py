@@ -12,9 +12,9 @@ from slimcodec import InvalidInput
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.layers import SubPixelConv
 from slimcodec.codec.network import HyperpriorCodec
-from slimcodec.training.groups import PRUNERS, Group, Member, groups, prune_member, roots
+from slimcodec.training.groups import PRUNERS, Group, Member, by_input, groups, is_grouped, prune_member, roots
 from slimcodec.training.prior import FactorizedPrior
-from slimcodec.training.widths import COUNTS, LOWEST_SHARE_OF_WIDTH, PARTS, floor, multiple, resized
+from slimcodec.training.widths import COUNTS, LOWEST_SHARE_OF_WIDTH, PARTS, equal_parts, floor, multiple, resized
 
 LOWEST_SHARE_OF_BUDGET = 0.93  # a round uses at least so much of it
 
@@ -31,7 +31,10 @@ def _slices(member: Member, of: Callable[[nn.Parameter], Tensor]) -> Iterable[Te
     dimension = 0 if member.outputs else 1
     if isinstance(layer, nn.ConvTranspose2d):
         dimension = 1 - dimension
-    weight = of(layer.weight).transpose(0, dimension)
+    if isinstance(layer, nn.Conv2d) and is_grouped(layer) and not member.outputs:
+        weight = by_input(of(layer.weight), layer.groups).flatten(0, 1)
+    else:
+        weight = of(layer.weight).transpose(0, dimension)
     weight = weight.reshape(weight.shape[0] // ratio**2, -1)
     yield weight[rows.to(weight.device)].flatten(1)
     if member.outputs:
@@ -121,6 +124,18 @@ def choose_widths(
     return current
 
 
+def order_of_removal(scores: Tensor, parts: int) -> Tensor:
+    """The channels, the least important first; of each of the equal parts of a width one in turn."""
+    by_part = scores.unflatten(0, (parts, -1))
+    first = torch.arange(parts, device=scores.device) * by_part.shape[1]
+    return (by_part.argsort(dim=1) + first[:, None]).t().flatten()
+
+
+def evened(scores: Tensor, parts: int) -> Tensor:
+    """Importance in the order of removal, where channels that go together share theirs."""
+    return scores.unflatten(0, (-1, parts)).mean(dim=1).repeat_interleave(parts)
+
+
 def _out_of_reach(scope: str, macs_per_pixel: float, budget: float) -> InvalidInput:
     return InvalidInput(
         f"prune: {scope} cannot go from {macs_per_pixel:.0f} to {budget:.0f} MAC/pixel in one round above the floors; "
@@ -148,9 +163,13 @@ def prune(
     codec, prior = copy.deepcopy(codec), copy.deepcopy(prior)
     for parameter, gradient in zip(codec.parameters(), gradients, strict=True):
         parameter.requires_grad_(True).grad = gradient  # frozen layers would drop out of the dependency graph
-    scores = {group.path: IMPORTANCE[importance](group) for group in groups(codec, prior, scope)}
+    scores, order = {}, {}
+    for group in groups(codec, prior, scope):
+        found, parts = IMPORTANCE[importance](group), equal_parts(codec.architecture, group.path)
+        order[group.path] = order_of_removal(found, parts)
+        scores[group.path] = evened(found[order[group.path]], parts)
     chosen = choose_widths(codec.architecture, scores, scope=scope, budget=budget, floors=floors)
-    removed = {path: scores[path].argsort()[: len(scores[path]) - width].tolist() for path, width in chosen.items()}
+    removed = {path: order[path][: len(order[path]) - width].tolist() for path, width in chosen.items()}
     remove_channels(codec, prior, scope, removed)
     return rebuilt(codec, prior)
 

@@ -20,6 +20,17 @@ RIDGE = 1e-6  # of the mean variance, so that regressing on silent latents is we
 
 
 @torch.no_grad()
+def start_like(codec: HyperpriorCodec, x: Tensor, y: Tensor) -> None:
+    """Set g_a to the linear transform whose latents come nearest to y [B, M, h, w], of crops x [B, 3, H, W]."""
+    _start_analysis(codec, x - MID_GREY)
+    features, head = codec.g_a.features(x), codec.g_a.head
+    means = [tensor.mean(dim=(0, 2, 3), keepdim=True) for tensor in (features, y)]
+    weight = _regression(features - means[0], y - means[1])
+    head.weight.copy_(weight[:, :, None, None])
+    head.bias.copy_(means[1].flatten() - weight @ means[0].flatten())
+
+
+@torch.no_grad()
 def start_from_photos(codec: HyperpriorCodec, x: Tensor, *, keep: Collection[str] = ()) -> None:
     """Set the weights of g_a and g_s and the biases of h_scale from crops x [B, 3, H, W].
 
@@ -89,9 +100,9 @@ def _principal_components(patches: Tensor, count: int) -> Tensor:
     return vectors.flip(1)[:, :count].t().float()
 
 
-def _regression(y: Tensor, features: Tensor) -> Tensor:
-    """The matrix [C, M] that best predicts features [B, C, h, w] from y [B, M, h, w], by least squares."""
-    inputs, targets = (tensor.transpose(0, 1).flatten(1).double() for tensor in (y, features))
+def _regression(known: Tensor, wanted: Tensor) -> Tensor:
+    """The matrix [C, M] that best predicts [B, C, h, w] from [B, M, h, w], by least squares."""
+    inputs, targets = (tensor.transpose(0, 1).flatten(1).double() for tensor in (known, wanted))
     covariance = inputs @ inputs.t()
     ridge = RIDGE * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=torch.float64)
     return torch.linalg.solve(covariance + ridge, inputs @ targets.t()).t().float()

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 
 from slimcodec.codec.architecture import Architecture, Level
+from slimcodec.codec.blocks import GROUPS, QUARTERS, is_grouped
 from slimcodec.codec.complexity import decoder_macs_per_pixel, encoder_macs_per_pixel
 
 LOWEST_SHARE_OF_WIDTH = 0.5  # that one round leaves of any width
@@ -69,6 +70,17 @@ def multiple(architecture: Architecture, path: str) -> int:
     part, *place = path.split(".")
     at_eighth = part in ("g_a", "g_s") and getattr(architecture, part)[int(place[0])].scale in (8, 16)
     return 8 if at_eighth or part == "latent" else 4
+
+
+def equal_parts(architecture: Architecture, path: str) -> int:
+    """Into how many parts a width falls that must lose equally many channels: grouped convolutions see halves."""
+    part, *place = path.split(".")
+    if part not in ("g_a", "g_s"):
+        return 1
+    level = getattr(architecture, part)[int(place[0])]
+    if len(place) == 2:
+        return QUARTERS if is_grouped(level.blocks[int(place[1])].kind) else 1
+    return GROUPS if any(is_grouped(block.kind) for block in level.blocks) else 1
 
 
 def lowest_macs_per_pixel(
