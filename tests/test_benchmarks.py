@@ -9,7 +9,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from slimcodec.codec.network import ContextStage
+from slimcodec.codec.hyper import ContextStage
 from slimcodec.codec.networks import Head
 
 ROOT = Path(__file__).parents[1]

@@ -32,7 +32,8 @@ ALLOWED = {
     "codec/layers": {"torch", "codec/blocks"},
     "codec/fixed": {"torch", "codec/layers", "codec/units"},
     "codec/architecture": {"codec/bitstream", "codec/blocks", "codec/grid"},
-    "codec/network": {"torch", "codec/architecture", "codec/bitstream", "codec/fixed", "codec/grid"}
+    "codec/hyper": {"torch", "codec/architecture", "codec/grid", "codec/layers"},
+    "codec/network": {"torch", "codec/architecture", "codec/bitstream", "codec/fixed", "codec/grid", "codec/hyper"}
     | {"codec/layers", "codec/scales", "codec/units"},
     "codec/rate": {"torch", "codec/layers", "codec/units"},
     "codec/costs": {"numpy", "codec/bitstream"},
@@ -124,7 +125,7 @@ ALLOWED = {
     "training/started": set(),
     "training/errors": set(),
     "training/records": {"codec/json_files"},
-    "training/widths": {"codec/architecture", "codec/complexity"},
+    "training/widths": {"codec/architecture", "codec/blocks", "codec/complexity"},
     "training/inheritance": {"codec/architecture"},
     "training/parallel": {"torch", "lightning", "training/started"},
     "training/checkpoints": {"torch", "lightning", "training/parallel", "training/errors"},

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_parts
 import onnxruntime
 import pytest
 import skimage.data
@@ -39,7 +40,7 @@ def photo(height, width):
 def test_the_networks_compute_what_pytorch_does(exported, quality):
     """At another size than that at which they were traced."""
     model = models.load(GOLDEN / "corrected-model")
-    differences = onnx_export.largest_differences(model, exported, photo(128, 320), quality)
+    differences = onnx_parts.largest_differences(model, exported, photo(128, 320), quality)
     assert set(differences) == {"g_a", "h_a", "h_mean", "context.0", "context.1", "g_s"}
     assert max(differences.values()) < TOLERANCE
 
@@ -52,7 +53,7 @@ def require_alike(codec, name, path):
     random = np.random.default_rng(0)
     feed = {key: random.normal(size=value.shape).astype(np.float32) for key, value in network.inputs.items()}
     (found,) = onnxruntime.InferenceSession(path).run(None, feed)
-    expected = onnx_export.evaluated(network, feed)
+    expected = onnx_parts.evaluated(network, feed)
     assert np.abs(found - expected).max() < TOLERANCE * max(1, np.abs(expected).max())
 
 
@@ -132,4 +133,4 @@ def test_the_shipped_student_as_well(tmp_path):
     model = models.load("slim-2k")
     onnx_export.export(model, tmp_path)
     for quality in (256, 1000, 2048):
-        assert max(onnx_export.largest_differences(model, tmp_path, photo(512, 448), quality).values()) < TOLERANCE
+        assert max(onnx_parts.largest_differences(model, tmp_path, photo(512, 448), quality).values()) < TOLERANCE
