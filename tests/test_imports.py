@@ -117,7 +117,7 @@ ALLOWED = {
     "training/started": set(),
     "training/errors": set(),
     "training/records": {"codec/json_files"},
-    "training/widths": {"codec/architecture", "codec/complexity"},
+    "training/widths": {"codec/architecture", "codec/blocks", "codec/complexity"},
     "training/inheritance": {"codec/architecture"},
     "training/parallel": {"torch", "lightning", "training/started"},
     "training/checkpoints": {"torch", "lightning", "training/parallel", "training/errors"},
