@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from slimcodec import InvalidInput
 from slimcodec.evaluation import published
@@ -22,9 +22,6 @@ from slimcodec.report.style import (
     new_figure,
     save,
 )
-
-if TYPE_CHECKING:
-    pass
 
 # --------------------------------------------------------------------------------------------------------------- what
 
@@ -182,12 +179,8 @@ def percent_ticks(low: float, high: float) -> list[float]:
 def _stated(summary: Summary, anchor: str) -> tuple[Spot, ...]:
     """Codecs that are said to be as good as one of the published curves, at the place of that one."""
     rates = {name: cells[PSNR].percent for name, cells in summary.bd_rate.get(anchor, {}).items() if PSNR in cells}
-    known = {stated: rates.get(stated.as_good_as) for stated in published.STATED if stated.as_good_as in summary.quoted}
-    return tuple(
-        Spot(stated.label, "quoted", stated.decoder_kmacs_per_pixel, percent)
-        for stated, percent in known.items()
-        if percent is not None
-    )
+    known = [stated for stated in published.STATED if rates.get(stated.as_good_as) is not None]
+    return tuple(Spot(codec.label, "quoted", codec.decoder_kmacs_per_pixel, rates[codec.as_good_as]) for codec in known)
 
 
 # ------------------------------------------------------------------------------------------------- headline: drawing
