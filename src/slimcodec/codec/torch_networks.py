@@ -133,7 +133,7 @@ class TorchNetworks:
 
     def last_layer(self, seen: Tensor, head: Head) -> Tensor:
         with torch.autocast(self.device.type, enabled=False):
-            weight, bias = (torch.from_numpy(values).to(self.device) for values in head)
+            weight, bias = (torch.from_numpy(values).to(self.device) for values in (head.weight, head.bias))
             return fastest(seen.float(), weight, bias)
 
     def _trimmed(self, g_s: Synthesis, grid: Window) -> "Trimmed":
