@@ -20,3 +20,10 @@ def array_namespace(*arrays: Any) -> ModuleType:
 def device_of(array: Any) -> Any:
     """Where new arrays are to be, to go with it."""
     return getattr(array, "device", "cpu")  # NumPy's have none before NumPy 2
+
+
+def rows_of(array: Any, index: np.ndarray) -> Any:
+    """array[index], with none of the search for negative numbers that the standard's `take` makes of a tensor."""
+    if isinstance(array, np.ndarray):
+        return array.take(index, axis=0)
+    return array.index_select(0, array_namespace(array).asarray(index, device=array.device))

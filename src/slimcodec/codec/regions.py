@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from slimcodec.codec.architecture import Architecture
-from slimcodec.codec.arrays import array_namespace, device_of
+from slimcodec.codec.arrays import array_namespace, device_of, rows_of
 from slimcodec.codec.blocks import KINDS
 from slimcodec.codec.grid import LATENT_SCALE, LATENTS, Window, whole
 from slimcodec.codec.networks import Head, Networks, Synthesis
@@ -267,5 +267,4 @@ def _ordered(head: Head) -> Head:
 
 
 def _rows(values: Array, index: np.ndarray, shape: tuple[int, ...]) -> Array:
-    xp = array_namespace(values)
-    return xp.reshape(xp.take(values, xp.asarray(index, device=device_of(values)), axis=0), shape)
+    return array_namespace(values).reshape(rows_of(values, index), shape)
