@@ -256,7 +256,7 @@ def test_any_bytes_are_a_map_or_refused():
 
 
 def test_trained_codecs_are_joined_if_they_share_the_rest(tmp_path):
-    architecture = Architecture.from_dict(VARIANTS["one stage"])
+    architecture = Architecture.from_dict(VARIANTS["one stage"] | {"upsampling": "subpixel"})
     codec, prior = lively(architecture), FactorizedPrior(architecture.hypers, architecture.rungs)
     whole_codec = several(codec)
     for number in range(COUNT):

@@ -112,14 +112,15 @@ class Architecture:
             yield "decoder", "must be float or integer"
         if type(self.specialists) is not int or not 1 <= self.specialists <= MAX_SPECIALISTS:
             yield "specialists", f"must be a whole number from 1 to {MAX_SPECIALISTS}"
-        if self.decoder == "integer" and self.specialists != 1:
-            yield "decoder", "one in integers has one specialist"
+        special = [("decoder", "float")] * self.in_integers + [("specialists", "1")] * (self.specialists > 1)
+        if len(special) > 1:
+            yield "decoder", "must be float where there are several specialists"
         grouped = [block.kind for level in self.g_s for block in level.blocks if is_grouped(block.kind)]
-        for name, special in (("decoder", self.in_integers), ("specialists", self.specialists > 1)):
-            if special and self.upsampling != "subpixel":
-                yield name, f"{getattr(self, name)} is not possible where upsampling is {self.upsampling}"
-            if special and grouped:
-                yield name, f"{getattr(self, name)} is not possible with {grouped[0]} blocks in g_s"
+        for name, plain in special:
+            if self.upsampling != "subpixel":
+                yield name, f"must be {plain} where upsampling is {self.upsampling}"
+            if grouped:
+                yield name, f"must be {plain} where g_s has {grouped[0]} blocks"
 
     @property
     def latents(self) -> int:

@@ -165,8 +165,10 @@ def head_of(codec: HyperpriorCodec) -> Head:
     conv: nn.Module = codec.g_s.head.conv
     if isinstance(conv, FixedConv2d):
         grid = Grid(conv.shift.cpu().numpy().astype(np.int64), conv.limits.cpu().numpy())
-        return Head(*(tensor.cpu().numpy() for tensor in conv.scaled()), grid)
-    return Head(*(tensor.detach().cpu().numpy() for tensor in conv.parameters()))
+        weight, bias = conv.scaled()
+        return Head(weight.cpu().numpy(), bias.cpu().numpy(), grid)
+    weight, bias = conv.parameters()
+    return Head(weight.detach().cpu().numpy(), bias.detach().cpu().numpy())
 
 
 def _stacked(heads: list[Head]) -> Head:

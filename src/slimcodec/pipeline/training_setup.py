@@ -306,7 +306,8 @@ def finetune(run: Run, before: Path, model: Path, training: Training, stage: Sta
     share = 0.0
     if stage == "finish" and run.settings.finish.quantise:
         if not codec.architecture.in_integers:
-            codec = in_integers(codec, run.photos.first_crops(training.crop), quantiser and quantiser.straight_through)
+            rounding = quantiser.straight_through if quantiser else None
+            codec = in_integers(codec, run.photos.first_crops(training.crop), rounding)
         share = 1.0  # y's units are those of the decoder's integers
     how: dict[str, Any] = {"seed": seed, "weights": weights, "freeze_share": share, "quantiser": quantiser}
     module = distillation(run, codec, trained.prior, training, **how)
