@@ -56,6 +56,9 @@ class Fixed:
     def g_a(self, x):
         return x
 
+    def latent(self, y_hat):
+        return y_hat
+
     def h_a(self, y):
         return y
 

@@ -148,7 +148,7 @@ def join(
     if len(correction) > MAX_CORRECTION_BYTES:
         raise InvalidInput(f".slim file: a correction of {len(correction)} bytes, {MAX_CORRECTION_BYTES} are possible")
     version, adapted = _adaptation(correction, cell_map)
-    parts = [*chunks.values(), adapted + streams[0], *streams[1:]]
+    parts = [*chunks.values(), adapted + streams[0] if adapted else streams[0], *streams[1:]]
     if max(map(len, parts)) >= 1 << 32:
         raise InvalidInput(".slim file: a stream or a chunk has 4 GiB or more")
     flags = _GREY * header.grey + sum(_CHUNK_FLAGS[name] for name in chunks)

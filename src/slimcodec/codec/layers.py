@@ -185,7 +185,9 @@ class Modulation(nn.Module):
         super().__init__()
         self.ratio = ratio
         self.conv = conv2d(in_channels, 3 * out_channels, 1)
-        self.code = nn.Parameter(torch.randn(out_channels, ratio, ratio, dtype=torch.float32))
+        self.code = nn.Parameter(
+            torch.randn(out_channels, ratio, ratio, dtype=torch.float32, device=self.conv.weight.device)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         scale, shift, gate = (part[:, :, :, None, :, None] for part in self.conv(x).chunk(3, dim=1))
