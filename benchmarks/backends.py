@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 import slimcodec
-from slimcodec.codec.files import writing
+from slimcodec.codec.atomic import write_text
 from slimcodec.codec.inference import BACKENDS
 
 COLD_RUNS, LARGE_RUNS = 5, 3
@@ -50,8 +50,7 @@ def main() -> None:
     }
     print(json.dumps(result, indent=1))
     if options.json:
-        with writing(options.json) as file:
-            file.write((json.dumps(result, indent=1) + "\n").encode())
+        write_text(options.json, json.dumps(result, indent=1) + "\n")
 
 
 def _options() -> argparse.Namespace:

@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 import slimcodec
 from slimcodec.codec import bitstream
-from slimcodec.codec.files import writing
+from slimcodec.codec.atomic import write_text
 from slimcodec.codec.inference import BACKENDS
 from slimcodec.codec.zoo import DEFAULT_STUDENT
 from slimcodec.evaluation.photos import find_photos, open_photo
@@ -68,8 +68,7 @@ def main() -> None:
     }
     print(tables(found))
     if options.json:
-        with writing(options.json) as file:
-            file.write((json.dumps(found, indent=1) + "\n").encode())
+        write_text(options.json, json.dumps(found, indent=1) + "\n")
 
 
 def _options() -> argparse.Namespace:

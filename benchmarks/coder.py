@@ -29,7 +29,7 @@ import numpy as np
 
 import slimcodec
 from slimcodec.codec import bitstream, entropy
-from slimcodec.codec.files import writing
+from slimcodec.codec.atomic import write_text
 from slimcodec.codec.units import INDEX_STEP, SCALE_MIN
 
 RUNS = 7
@@ -77,8 +77,7 @@ def main() -> None:
     }
     print(json.dumps(result, indent=1))
     if options.json:
-        with writing(options.json) as file:
-            file.write((json.dumps(result, indent=1) + "\n").encode())
+        write_text(options.json, json.dumps(result, indent=1) + "\n")
 
 
 def _options() -> argparse.Namespace:

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from slimcodec.codec.atomic import write_text
 from slimcodec.codec.bitstream import QUALITY_ONE
-from slimcodec.codec.files import writing
 from slimcodec.codec.grid import CELL
 from slimcodec.codec.quantise import Quantiser
 from slimcodec.evaluation.curves import Curve, bd_rate
@@ -63,8 +63,7 @@ def main() -> None:
         "arms": [arm.pop("told") for arm in arms.values()],
         "against_the_first_arm": _compared(arms, load_trained(options.model).codec.architecture.quality_ladder),
     }
-    with writing(options.out) as file:
-        file.write((json.dumps(result, indent=1) + "\n").encode())
+    write_text(options.out, json.dumps(result, indent=1) + "\n")
     print(json.dumps(result["against_the_first_arm"], indent=1))
 
 

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from slimcodec.codec.files import writing
+from slimcodec.codec.atomic import write_text
 from slimcodec.evaluation.photos import find_photos, open_photo
 from slimcodec.training.sharding import write_shards
 from slimcodec.training.shards import open_shards
@@ -50,8 +50,7 @@ def main() -> None:
     }
     print(json.dumps(result, indent=1))
     if options.json:
-        with writing(options.json) as file:
-            file.write((json.dumps(result, indent=1) + "\n").encode())
+        write_text(options.json, json.dumps(result, indent=1) + "\n")
 
 
 def _options() -> argparse.Namespace:

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from slimcodec.codec import models
-from slimcodec.codec.files import writing
+from slimcodec.codec.atomic import write_text
 from slimcodec.codec.inference import Codec
 from slimcodec.evaluation.curves import mean_curve
 from slimcodec.evaluation.photos import find_photos, open_photo
@@ -39,8 +39,7 @@ def main() -> None:
     for arm in result["arms"]:
         print(arm["name"], f"{arm['encoder_macs_per_pixel']:,.0f} MAC/pixel, {arm['seconds']:.2f} s")
     if options.json:
-        with writing(options.json) as file:
-            file.write((json.dumps(result, indent=1) + "\n").encode())
+        write_text(options.json, json.dumps(result, indent=1) + "\n")
 
 
 def _options() -> argparse.Namespace:

@@ -23,8 +23,8 @@ from tables import parts_table
 from tqdm import tqdm
 
 from slimcodec.codec import bitstream, models
+from slimcodec.codec.atomic import write_text
 from slimcodec.codec.bitstream import QUALITY_ONE
-from slimcodec.codec.files import writing
 from slimcodec.codec.inference import Codec
 from slimcodec.codec.symbols import BANK_TABLES, CORRECTION_TABLES, COST_TABLES
 from slimcodec.evaluation.curves import bd_rate
@@ -62,8 +62,7 @@ def main() -> None:
         found[name] = _of_set(codecs, pictures)
         print(parts_table(found), flush=True)
         if options.json:  # after every set: all of them take an hour
-            with writing(options.json) as file:
-                file.write((json.dumps({"threads": options.threads, "sets": found}, indent=1) + "\n").encode())
+            write_text(options.json, json.dumps({"threads": options.threads, "sets": found}, indent=1) + "\n")
 
 
 def _options() -> argparse.Namespace:

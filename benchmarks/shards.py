@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from slimcodec.codec.files import writing
+from slimcodec.codec.atomic import write_text
 from slimcodec.evaluation.photos import find_photos, open_photo
 from slimcodec.training.crops import CropSource, PhotoCache, ShardCache
 from slimcodec.training.photos import folder_photos
@@ -55,8 +55,7 @@ def main() -> None:
     }
     print(json.dumps(result, indent=1))
     if options.json:
-        with writing(options.json) as file:
-            file.write((json.dumps(result, indent=1) + "\n").encode())
+        write_text(options.json, json.dumps(result, indent=1) + "\n")
 
 
 def _options() -> argparse.Namespace:

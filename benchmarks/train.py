@@ -34,7 +34,7 @@ from torch.utils._pytree import tree_leaves
 from tqdm import tqdm
 
 from slimcodec.codec.architecture import Architecture
-from slimcodec.codec.files import writing
+from slimcodec.codec.atomic import write_text
 from slimcodec.codec.network import HyperpriorCodec
 from slimcodec.codec.quantise import Quantiser
 from slimcodec.pipeline.settings import Settings, read
@@ -99,8 +99,7 @@ def main() -> None:
         }
     print(json.dumps(result, indent=1))
     if options.json:
-        with writing(options.json) as file:
-            file.write((json.dumps(result, indent=1) + "\n").encode())
+        write_text(options.json, json.dumps(result, indent=1) + "\n")
 
 
 def _options() -> argparse.Namespace:
