@@ -132,6 +132,17 @@ static inline int64_t next_symbol(Stream *stream, const Tables tables, uint32_t 
     return symbol;
 }
 
+/* A symbol's value, also of an escaped one. */
+static inline int16_t next_value(Stream *stream, const Tables tables, uint32_t table) {
+    int64_t symbol = next_symbol(stream, tables, table);
+    if (tables.escape && symbol == tables.start[table + 1] - 2) {
+        int16_t value = (int16_t)(stream->x & SLOT_MASK);
+        pull(stream, 0, 1);
+        return value;
+    }
+    return (int16_t)(tables.minimum[table] + symbol - tables.start[table]);
+}
+
 static inline int exhausted(const Stream *stream) { return stream->position > stream->count; }
 
 static inline int64_t left(const Stream *stream, uint64_t *states) {
@@ -146,13 +157,7 @@ static inline int64_t decode(Stream stream, uint64_t *states, const void *index,
         uint32_t table = table_of(index, i, bytes);
         if (table < tables.skip) continue;
         if (exhausted(&stream)) break;
-        int64_t symbol = next_symbol(&stream, tables, table);
-        if (tables.escape && symbol == tables.start[table + 1] - 2) {
-            symbols[i] = (int16_t)(stream.x & SLOT_MASK);
-            pull(&stream, 0, 1);
-        } else {
-            symbols[i] = (int16_t)(tables.minimum[table] + symbol - tables.start[table]);
-        }
+        symbols[i] = next_value(&stream, tables, table);
     }
     return left(&stream, states);
 }
@@ -205,6 +210,134 @@ EXPORTED int64_t slimcodec_decode_banks(uint64_t *states, const uint32_t *words,
             int64_t symbol = next_symbol(&stream, tables, bank);
             z[n] = (int16_t)(tables.minimum[bank] + symbol - tables.start[bank]);
             activity += 2 * (int64_t)weights[n] * magnitude(z[n]) - near;
+        }
+    }
+    return left(&stream, states);
+}
+
+/* ------------------------------------------------------------------------------------ dependent quantisation */
+
+/* See codec/dependent. */
+#define STATES 8
+#define REACH 32 /* as in codec/rounding */
+#define IMPOSSIBLE 1e30f
+
+static const uint8_t NEXT[STATES][2] = {{0, 1}, {3, 2}, {5, 4}, {6, 7}, {1, 0}, {2, 3}, {4, 5}, {7, 6}};
+static const uint8_t BEFORE[STATES][2] = {{0, 4}, {0, 4}, {1, 5}, {1, 5}, {2, 6}, {2, 6}, {3, 7}, {3, 7}};
+
+static inline int quantiser_of(int state) { return state & 1; }
+
+/* Of planes [planes, channels, 2 rows, 2 columns] whose cells are 2 x 2 elements: where an element of a cell is. */
+typedef struct {
+    int64_t rows, columns, row, column;
+} Cell;
+
+static inline int64_t place(const Cell cell, int64_t channel, int64_t within) {
+    return (channel * 2 * cell.rows + 2 * cell.row + within / 2) * 2 * cell.columns + 2 * cell.column + within % 2;
+}
+
+/* What a residual's magnitude may become, by quantiser and parity. */
+typedef struct {
+    float cost[2][2];
+    int16_t level[2][2];
+} Options;
+
+static inline float cost_of(float magnitude, int64_t level, float offset, const float *bits, float error_bits) {
+    float error = magnitude - (level ? (float)level - offset : 0);
+    return error_bits * error * error + bits[level < REACH ? level : REACH - 1];
+}
+
+static inline Options options_of(float magnitude, const float *const bits[2], const float offset[2], float error_bits) {
+    Options found;
+    for (int quantiser = 0; quantiser < 2; quantiser++) {
+        int64_t lower = (int64_t)(magnitude + (offset[quantiser] > 0 ? offset[quantiser] : 0));
+        for (int64_t level = lower; level <= lower + 1; level++) {
+            found.level[quantiser][level & 1] = (int16_t)level;
+            found.cost[quantiser][level & 1] = cost_of(magnitude, level, offset[quantiser], bits[quantiser], error_bits);
+        }
+        if (found.level[quantiser][0] == 2) {
+            float zero = cost_of(magnitude, 0, 0, bits[quantiser], error_bits);
+            if (zero < found.cost[quantiser][0]) {
+                found.cost[quantiser][0] = zero;
+                found.level[quantiser][0] = 0;
+            }
+        }
+    }
+    return found;
+}
+
+/* One residual on: what it costs to be in each state. Of a state's bit: from which of BEFORE it was reached. */
+static inline uint8_t advance(float costs[STATES], const Options options) {
+    float next[STATES];
+    uint8_t second = 0;
+    for (int state = 0; state < STATES; state++) {
+        int a = BEFORE[state][0], b = BEFORE[state][1];
+        float by_a = costs[a] + options.cost[quantiser_of(a)][NEXT[a][1] == state];
+        float by_b = costs[b] + options.cost[quantiser_of(b)][NEXT[b][1] == state];
+        next[state] = by_b < by_a ? by_b : by_a;
+        second |= (uint8_t)((by_b < by_a) << state);
+    }
+    for (int state = 0; state < STATES; state++) costs[state] = next[state];
+    return second;
+}
+
+/* For residuals `exact` of planes [channels, 2 rows, 2 columns] the integers `r` and the tables that cost least
+   together, cell by cell: error_bits * error^2, and bits. `table` holds scale indices before; where they are below
+   `skip`, they stay, and so does r. `bits` [2 count, REACH] and `offsets` [2 count] are of both quantisers' tables.
+   `states` [rows, columns]: in which cells begin, and on return end. Room: `levels` [16 * channels], `steps`
+   [4 * channels]. */
+EXPORTED int64_t slimcodec_search(const float *exact, uint8_t *table, int64_t channels, int64_t rows, int64_t columns,
+                                  const float *bits, const float *offsets, int64_t count, double error_bits,
+                                  int64_t skip, uint8_t *states, int16_t *levels, uint8_t *steps, int16_t *r) {
+    for (int64_t at = 0; at < rows * columns; at++) {
+        const Cell cell = {rows, columns, at / columns, at % columns};
+        float costs[STATES];
+        for (int state = 0; state < STATES; state++) costs[state] = state == states[at] ? 0 : IMPOSSIBLE;
+        int64_t coded = 0;
+        for (int64_t i = 0; i < 4 * channels; i++) {
+            int64_t here = place(cell, i / 4, i % 4), first = table[here], second = first + count;
+            if (first < skip) continue;
+            const float *const its_bits[2] = {bits + first * REACH, bits + second * REACH};
+            const float its_offsets[2] = {offsets[first], offsets[second]};
+            float magnitude = exact[here] < 0 ? -exact[here] : exact[here];
+            const Options options = options_of(magnitude, its_bits, its_offsets, (float)error_bits);
+            for (int option = 0; option < 4; option++) levels[4 * coded + option] = options.level[option / 2][option % 2];
+            steps[coded++] = advance(costs, options);
+        }
+        int state = 0;
+        for (int other = 1; other < STATES; other++) state = costs[other] < costs[state] ? other : state;
+        states[at] = (uint8_t)state;
+        for (int64_t i = 4 * channels; i-- > 0;) {
+            int64_t here = place(cell, i / 4, i % 4);
+            if (table[here] < skip) continue;
+            int before = BEFORE[state][steps[--coded] >> state & 1], quantiser = quantiser_of(before);
+            int16_t level = levels[4 * coded + 2 * quantiser + (NEXT[before][1] == state)];
+            r[here] = exact[here] < 0 ? -level : level;
+            table[here] += (uint8_t)(quantiser * count);
+            state = before;
+        }
+    }
+    return 0;
+}
+
+/* As slimcodec_decode, of planes [channels, 2 rows, 2 columns]: `table` holds scale indices before, and what was read
+   with afterwards. `cells` [rows, columns]: their states. `count`: how far the second quantiser's tables are behind. */
+EXPORTED int64_t slimcodec_decode_dependent(uint64_t *states, const uint32_t *words, int64_t word_count,
+                                            int64_t position, uint8_t *table, int64_t channels, int64_t rows,
+                                            int64_t columns, TABLES_ARGUMENTS, int64_t count, uint8_t *cells,
+                                            int16_t *symbols) {
+    const Tables tables = TABLES;
+    Stream stream = {states[0], states[1], words, word_count, position};
+    for (int64_t row = 0; row < 2 * rows * channels; row++) {
+        uint8_t *cells_of_row = cells + row % (2 * rows) / 2 * columns;
+        for (int64_t column = 0; column < 2 * columns; column++) {
+            int64_t i = row * 2 * columns + column;
+            uint8_t *state = cells_of_row + column / 2;
+            if (table[i] < tables.skip) continue;
+            if (exhausted(&stream)) return left(&stream, states);
+            table[i] += (uint8_t)(quantiser_of(*state) * count);
+            symbols[i] = next_value(&stream, tables, table[i]);
+            *state = NEXT[*state][symbols[i] & 1];
         }
     }
     return left(&stream, states);

@@ -174,12 +174,12 @@ class Encoding:
             seen = piece.grown(self.transforms.margins[1], self.grid)
             z_hat, index = z.take(seen, self.tile)
             heap.trim(big)
-            r, planes = self.transforms.residuals(
+            r, table, planes = self.transforms.residuals(
                 y.take(seen.finer(LATENTS)), z_hat, index, fixed_quality, refined=refined
             )
-            copy_symbols(Symbols(z.integers[:, *seen.slices], index, r), seen, symbols, window, within=piece)
+            copy_symbols(Symbols(z.integers[:, *seen.slices], table, r), seen, symbols, window, within=piece)
             y_hat = None if big and not fit else self.transforms.join_planes(planes)
-            del r, planes, index
+            del r, planes, index, table
             if y_hat is not None and fit:
                 transforms = self.choice.transforms(fixed_quality)
                 transforms.add_to_fit(fit, y_hat, seen, piece, self.picture.pixels)

@@ -19,6 +19,13 @@ class Quantiser(Rounding):
             lambda values: torch.from_numpy(values).to(device),
         )
 
+    def coded(self, exact: Tensor, index: Tensor, states: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The integers that a file has, as floats, and their tables, int64; shapes and `states` as for `path`."""
+        if not self.dependent:
+            return self.choose(exact, index), index
+        r, table = self.path(exact.cpu().numpy(), index.cpu().numpy(), states)
+        return torch.from_numpy(r).to(exact), torch.from_numpy(table).to(index)
+
     def straight_through(self, exact: Tensor, index: Tensor) -> Tensor:
         """What a file would make of them, at real scale indices; the gradient is that of `exact`."""
         with torch.no_grad():

@@ -37,16 +37,22 @@ def _normal_cdf(x: Tensor) -> Tensor:
     return 0.5 * torch.erfc(-(2**-0.5) * x)
 
 
-def gaussian_pmfs() -> list[Tensor]:
+def gaussian_pmfs(*, second: bool = False) -> list[Tensor]:
     """For each of the 64 scales, float64 [2R + 2]: P(r) for r = -R…R, then the probability of everything beyond.
 
     R is 4.3 standard deviations, where two-sided tails of 2^-16 begin, or 4 on the wide scales: their tables are long.
+    second: of the second quantiser of codec/dependent, whose values are half a step nearer to 0.
     """
-    return [_pmf(float(sigma)) for sigma in scale(torch.arange(SCALE_COUNT, dtype=torch.float64, device="cpu"))]
+    scales = scale(torch.arange(SCALE_COUNT, dtype=torch.float64, device="cpu"))
+    return [_pmf(float(sigma), 0.5 if second else 0.0) for sigma in scales]
 
 
-def _pmf(sigma: float) -> Tensor:
+def _pmf(sigma: float, nearer: float) -> Tensor:
     radius = max(1, math.ceil(4.3 * sigma)) if sigma < 16 else math.ceil(4 * sigma)
-    upper = torch.arange(-radius, radius + 1, dtype=torch.float64, device="cpu") + 0.5
-    pmf = _normal_cdf(upper / sigma) - _normal_cdf((upper - 1) / sigma)
+    r = torch.arange(-radius, radius + 1, dtype=torch.float64, device="cpu")
+    value = r - nearer * r.sign()
+    middle = (value[1:] + value[:-1]) / 2
+    ends = torch.tensor([value[-1] + 0.5], dtype=torch.float64, device="cpu")
+    edges = torch.cat([-ends, middle, ends]) / sigma
+    pmf = _normal_cdf(edges[1:]) - _normal_cdf(edges[:-1])
     return torch.cat([pmf, (1 - pmf.sum()).clamp_min(0).reshape(1)])

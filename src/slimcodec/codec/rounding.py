@@ -4,6 +4,9 @@ Rounding to the nearest is not the best choice: an integer one step nearer to ze
 that step where it saves more than its error costs. Being so chosen, the residuals behind one integer lie off its
 middle: the decoder's offset, counted for every scale when a model is saved, moves it back.
 
+A model with dependent quantisation (codec/dependent) has two sets of tables, and which one counts is found together with
+the integers: `path` does so. All else takes a residual's table for its scale index.
+
 Arrays are NumPy's, or PyTorch's tensors on any device.
 """
 
@@ -13,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from slimcodec import InvalidModel
+from slimcodec.codec import dependent
 from slimcodec.codec.arrays import array_namespace
 from slimcodec.codec.units import SCALE_COUNT
 
@@ -25,6 +29,7 @@ ERROR_BITS_UNIT = 16  # models say it in 1/16 bit
 REACH = 32  # magnitudes from here on are always rounded: a step down saves next to nothing
 ESCAPE_BITS = 16
 OFFSET_UNIT = 256  # offsets are stored in 1/256 of a quantisation step
+OF_RESIDUALS = "r_frequencies", "r_sizes", "r_offsets"  # a second quantiser has its own
 
 Array = Any  # of NumPy or PyTorch
 
@@ -36,16 +41,20 @@ class Rounding:
     r_skip int32 [1], the scale index below which every residual is 0 and not coded; perhaps r_error_bits int16 [1],
     `error_bits` in 1/16, which only encoders look at.
 
+    With dependent quantisation r_odd_frequencies, r_odd_sizes and r_odd_offsets are those of the second quantiser.
+
     native  makes of NumPy's arrays those that residuals come in
     """
 
     def __init__(self, tables: Mapping[str, np.ndarray], native: Callable[[np.ndarray], Array]):
         self.error_bits: float | None = model_error_bits(tables)
         self.skip = int(tables["r_skip"][0])
-        self.offsets = native(np.asarray(tables["r_offsets"], np.float32) / OFFSET_UNIT)
-        bits = magnitude_bits(tables["r_frequencies"], tables["r_sizes"])
-        self.magnitude_bits = native(bits)
-        # [64, REACH]: what coding a - 1 instead of a saves; nothing where a is 0.
+        self.dependent = is_dependent(tables)
+        frequencies, sizes, offsets = both_quantisers(tables)
+        self._offsets = offsets.astype(np.float32) / OFFSET_UNIT
+        self._bits = bits = magnitude_bits(frequencies, sizes)
+        self.offsets, self.magnitude_bits = native(self._offsets), native(bits)
+        # By table and a: what coding a - 1 instead of a saves; nothing where a is 0.
         self.savings = native(np.pad(np.diff(bits, axis=1), [(0, 0), (1, 0)]))
 
     def choose(self, exact: Array, index: Array, *, refined: bool = False) -> Array:
@@ -65,8 +74,15 @@ class Rounding:
             rounded = xp.where((saved > error_bits * more_error) & (rounded < REACH), rounded - 1, rounded)
         return xp.where(index < self.skip, xp.zeros_like(rounded), rounded * xp.sign(exact))
 
+    def path(
+        self, exact: np.ndarray, index: np.ndarray, states: np.ndarray, *, refined: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `choose`, with dependent quantisation: `dependent.search`."""
+        error_bits = REFINED_ERROR_BITS if refined else self.error_bits
+        return dependent.search(exact, index, states, self._bits, self._offsets, error_bits, self.skip)
+
     def reconstruct(self, r: Array, index: Array) -> Array:
-        """r and its scale indices → what the decoder adds to mu, in quantisation steps."""
+        """r and its tables → what the decoder adds to mu, in quantisation steps."""
         xp = array_namespace(r)
         offsets = xp.take(self.offsets, xp.astype(xp.reshape(index, (-1,)), xp.int32), axis=0)
         return r - xp.sign(r) * xp.reshape(offsets, index.shape)
@@ -77,8 +93,21 @@ def model_error_bits(tables: Mapping[str, Any]) -> float:
     return int(tables["r_error_bits"][0]) / ERROR_BITS_UNIT if "r_error_bits" in tables else DEFAULT_ERROR_BITS
 
 
+def is_dependent(tables: Mapping[str, Any]) -> bool:
+    """Whether there is a second quantiser."""
+    return dependent.TABLE in tables
+
+
+def both_quantisers(tables: Mapping[str, Any]) -> list[np.ndarray]:
+    """OF_RESIDUALS, those of the second quantiser behind."""
+    sets = (
+        [tables] if not is_dependent(tables) else [tables, {name: tables[dependent.odd(name)] for name in OF_RESIDUALS}]
+    )
+    return [np.concatenate([np.asarray(each[name]) for each in sets]) for name in OF_RESIDUALS]
+
+
 def magnitude_bits(frequencies: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """float32 [64, REACH]: bits of a symbol of magnitude 0…REACH-1 at every scale, by the tables, escapes included."""
+    """float32 [T, REACH]: bits of a symbol of magnitude 0…REACH-1 by every one of T tables, escapes included."""
     rows = []
     for table in np.split(np.asarray(frequencies, np.float64), np.cumsum(sizes)[:-1]):
         bits = 16 - np.log2(table)
@@ -92,7 +121,7 @@ def check_tables(tables: Mapping[str, Any]) -> None:
     """Raises InvalidModel for offsets, a skip threshold or a cost of errors that no calibration gives."""
     if not 0 <= int(tables["r_skip"][0]) <= SCALE_COUNT:
         raise InvalidModel(f"tables.r_skip: must be 0 to {SCALE_COUNT}")
-    if np.abs(np.asarray(tables["r_offsets"], np.int32)).max() > OFFSET_UNIT:
+    if np.abs(both_quantisers(tables)[2].astype(np.int32)).max() > OFFSET_UNIT:
         raise InvalidModel("tables.r_offsets: an offset is larger than a quantisation step")
     if model_error_bits(tables) <= 0:
         raise InvalidModel("tables.r_error_bits: must be more than 0")

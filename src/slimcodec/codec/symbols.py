@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from slimcodec import InvalidModel
-from slimcodec.codec import adapt, bitstream, entropy, rounding
+from slimcodec.codec import adapt, bitstream, dependent, entropy, rounding
 from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.contexts import BankCoder
 from slimcodec.codec.grid import PLANE_CELLS, PLANES, Window, whole
@@ -45,14 +45,19 @@ CORRECTION_TABLES: Shapes = {  # see codec/adapt
     adapt.BASIS: (("K", "O", "I"), np.float32),
     adapt.SCALES: (("Q", "K"), np.int16),
 }
-GROUPS = COST_TABLES, BANK_TABLES, CORRECTION_TABLES
+DEPENDENT_TABLES: Shapes = {  # the second quantiser's; see codec/dependent
+    dependent.odd(name): TABLES[name] for name in rounding.OF_RESIDUALS
+}
+GROUPS = COST_TABLES, BANK_TABLES, CORRECTION_TABLES, DEPENDENT_TABLES
 
 
 class Symbols(NamedTuple):
     """What a file's streams say of a window of cells (rows × columns), and the scale indices that follow from z."""
 
     z: np.ndarray  # int8 [N, rows, columns]
-    index: np.ndarray  # type: ignore[assignment]  # uint8 [4, M, 2·rows, 2·columns], planes at 1/32
+    # uint8 [4, M, 2·rows, 2·columns], planes at 1/32: the table of every residual. That is its scale index, and
+    # with dependent quantisation perhaps 64 more.
+    index: np.ndarray  # type: ignore[assignment]
     r: np.ndarray  # int16 [4, M, 2·rows, 2·columns]
 
 
@@ -66,6 +71,7 @@ class SymbolCoder:
         self.scales, self.architecture = scales, scales.architecture
         tables = {name: np.asarray(table) for name, table in tables.items()}
         self.z_tables, self.r_tables = entropy_tables(tables)
+        self.dependent = rounding.is_dependent(tables)
         adapt.check_tables(tables, self.architecture)
         expected = self.architecture.rungs, self.architecture.hypers
         if tables["z_frequencies"].shape[:2] != expected:
@@ -133,12 +139,21 @@ class SymbolCoder:
     def _read_residuals(self, decoder: entropy.Decoder, index: np.ndarray, inner: Window, symbols: Symbols) -> None:
         """Fill the planes of `symbols`, the window `inner` of a tile; `index` is the whole tile's."""
         rows, columns = inner.finer(PLANE_CELLS).slices
-        symbols.index[:] = index[:, :, rows, columns]
+        states = dependent.start((index.shape[2] // PLANE_CELLS, index.shape[3] // PLANE_CELLS))
         channels = max(1, CHUNK_SYMBOLS // index[0, 0].size)
         for plane in (plane for stage in self.architecture.stages for plane in stage):
             for first in range(0, index.shape[1], channels):
                 chunk = slice(first, first + channels)
-                symbols.r[plane, chunk] = decoder.get(index[plane, chunk], self.r_tables)[:, rows, columns]
+                r, table = self._get_residuals(decoder, index[plane, chunk], states)
+                symbols.r[plane, chunk], symbols.index[plane, chunk] = r[:, rows, columns], table[:, rows, columns]
+
+    def _get_residuals(
+        self, decoder: entropy.Decoder, index: np.ndarray, states: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Residuals and their tables, [channels, 2·rows, 2·columns] of all cells in their `states`."""
+        if self.dependent:
+            return dependent.read(decoder, index, states, self.r_tables)
+        return decoder.get(index, self.r_tables), index
 
     def empty(self, shape: tuple[int, int]) -> Symbols:
         """Room for the symbols of so many rows and columns of cells."""
@@ -270,10 +285,10 @@ def entropy_tables(tables: Mapping[str, Any]) -> tuple[entropy.Tables, entropy.T
     for name, (shape, dtype) in (item for group in needed for item in group.items()):
         if name not in tables or tables[name].dtype != dtype or not _fits(tables[name].shape, shape):
             raise InvalidModel(f"tables.{name} is missing or not {dtype.__name__} of shape {shape}")
-    if (tables["r_sizes"] < 2).any() or (tables["r_sizes"] % 2).any():
+    z, r, sizes = (each.astype(np.int32) for each in (tables["z_frequencies"], *rounding.both_quantisers(tables)[:2]))
+    if (sizes < 2).any() or (sizes % 2).any():
         raise InvalidModel("tables.r_sizes: every table of r holds an odd number of values and the escape")
     rounding.check_tables(tables)
-    z, r, sizes = (tables[name].astype(np.int32) for name in ("z_frequencies", "r_frequencies", "r_sizes"))
     channels = z.shape[0] * z.shape[1]
     z_tables = entropy.build_tables(
         z.ravel(), np.full(channels, z.shape[2]), np.full(channels, Z_MINIMUM), escape=False

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from slimcodec import InvalidFile, InvalidModel
-from slimcodec.codec import heap, maps
+from slimcodec.codec import dependent, heap, maps
 from slimcodec.codec.adapt import BASIS, Correction, Corrections, Fit
 from slimcodec.codec.arrays import array_namespace
 from slimcodec.codec.bitstream import HASH_BYTES, Contents
@@ -144,31 +144,41 @@ class Transforms:
         """y, z_hat → the file's integers, and the latents y_hat [1, M, H'/16, W'/16] that a decoder makes of them."""
         z = self.networks.numpy(z_hat)[0].astype(np.int8)
         index = self.coder.scale_index(z, fixed_quality, tile)
-        r, y_hat = self.residuals(y, z_hat, index, fixed_quality)
-        return Symbols(z, index, r), self.join_planes(y_hat)
+        r, table, y_hat = self.residuals(y, z_hat, index, fixed_quality)
+        return Symbols(z, table, r), self.join_planes(y_hat)
 
     # The two sides of a file, stage by stage.
 
     @_inference
     def residuals(
         self, y: Array, z_hat: Array, index: np.ndarray, fixed_quality: int, *, refined: bool = False
-    ) -> tuple[np.ndarray, list[Array]]:
-        """y, z_hat and scale indices → r int16 [4, M, 2·rows, 2·columns], and y_hat's four planes, [1, M, …] each.
+    ) -> tuple[np.ndarray, np.ndarray, list[Array]]:
+        """y, z_hat and scale indices → r int16 and its tables uint8 [4, M, 2·rows, 2·columns], and y_hat's four planes,
+        [1, M, …] each.
 
         refined: y comes from `refine`.
         """
         xp, gain = array_namespace(y), self.gain(fixed_quality)[:, None]
-        r = np.empty(index.shape, np.int16)
+        r, table, states = np.empty(index.shape, np.int16), np.empty_like(index), dependent.start(z_hat.shape[2:])
         features, y_hat = [self.networks.h_mean(z_hat)], dict[int, Array]()
         for stage, chosen in enumerate(map(list, self.architecture.stages)):
-            mu, scales = self._means(stage, features), self.networks.native(index[None, chosen])
+            mu = self._means(stage, features)
             exact = (xp.stack([plane_of(y, plane) for plane in chosen], axis=1) - mu) * gain
             self._require_finite(exact, "means")
-            stage_r = self.rounding.choose(exact, scales, refined=refined)
-            stage_r = xp.clip(stage_r, min=-RESIDUAL_LIMIT, max=RESIDUAL_LIMIT)
-            r[chosen] = self.networks.numpy(stage_r)[0].astype(np.int16)
-            self._keep(self._latent(mu, stage_r, scales, fixed_quality), chosen, features, y_hat)
-        return r, [y_hat[plane] for plane in range(PLANES)]
+            stage_r, tables = self._chosen(exact, index[chosen], states, refined)
+            r[chosen], table[chosen] = (self.networks.numpy(found)[0] for found in (stage_r, tables))
+            self._keep(self._latent(mu, stage_r, tables, fixed_quality), chosen, features, y_hat)
+        return r, table, [y_hat[plane] for plane in range(PLANES)]
+
+    def _chosen(self, exact: Array, index: np.ndarray, states: np.ndarray, refined: bool) -> tuple[Array, Array]:
+        """exact [1, n, M, h, w] and its scale indices → r, integers as floats, and its tables."""
+        native, xp = self.networks.native, array_namespace(exact)
+        if self.rounding.dependent:
+            r, table = self.rounding.path(self.networks.numpy(exact)[0], index, states, refined=refined)
+            return native(r[None].astype(np.float32)), native(table[None])
+        scales = native(index[None])
+        r = self.rounding.choose(exact, scales, refined=refined)
+        return xp.clip(r, min=-RESIDUAL_LIMIT, max=RESIDUAL_LIMIT), scales
 
     @_inference
     def latents(self, symbols: Symbols, fixed_quality: int) -> Array:
@@ -176,9 +186,9 @@ class Transforms:
         z_hat = self.networks.native(symbols.z[None].astype(np.float32))
         features, y_hat = [self.networks.h_mean(z_hat)], dict[int, Array]()
         for stage, chosen in enumerate(map(list, self.architecture.stages)):
-            mu, scales = self._means(stage, features), self.networks.native(symbols.index[None, chosen])
+            mu, tables = self._means(stage, features), self.networks.native(symbols.index[None, chosen])
             stage_r = self.networks.native(symbols.r[None, chosen].astype(np.float32))
-            self._keep(self._latent(mu, stage_r, scales, fixed_quality), chosen, features, y_hat)
+            self._keep(self._latent(mu, stage_r, tables, fixed_quality), chosen, features, y_hat)
         return self.join_planes([y_hat[plane] for plane in range(PLANES)])
 
     def _means(self, stage: int, features: list[Array]) -> Array:
@@ -187,9 +197,9 @@ class Transforms:
         planes = len(self.architecture.stages[stage])
         return array_namespace(mu).reshape(mu, (1, planes, -1, *mu.shape[2:]))
 
-    def _latent(self, mu: Array, r: Array, scales: Array, fixed_quality: int) -> Array:
-        """mu, r [1, n, M, h, w] and the scale indices of r → y_hat: of a decoder in integers, integers."""
-        added = self.rounding.reconstruct(r, scales)
+    def _latent(self, mu: Array, r: Array, tables: Array, fixed_quality: int) -> Array:
+        """mu, r [1, n, M, h, w] and the tables of r → y_hat: of a decoder in integers, integers."""
+        added = self.rounding.reconstruct(r, tables)
         if not self.architecture.in_integers:
             return mu + added / self.gain(fixed_quality)[:, None]
         assert self.scales.limits is not None  # as the decoder is one of integers

@@ -5,7 +5,7 @@ of the smallest scales are not coded at all. What errors cost encoders is stored
 fit what was counted.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,15 +13,17 @@ from torch import Tensor
 
 from slimcodec.codec import entropy, rate
 from slimcodec.codec.bitstream import QUALITY_ONE
+from slimcodec.codec.dependent import odd, start
 from slimcodec.codec.network import HyperpriorCodec, round_z, to_planes
 from slimcodec.codec.quantise import Quantiser
 from slimcodec.codec.rate import SCALE_COUNT
-from slimcodec.codec.rounding import ERROR_BITS_UNIT, OFFSET_UNIT
+from slimcodec.codec.rounding import ERROR_BITS_UNIT, OFFSET_UNIT, is_dependent
 
 # What an error of one step costs, in bits. In theory 6 / ln 2 = 8.7, where rate and distortion balance at small steps;
 # through g_s it is 9 to 11 for nearly every channel, at every quality. Choices and tables must be made for each other:
 # where tables had been counted on choices at 30 bits, 18 was best and 15 worse, and gained a third of what 10 gains.
 ERROR_BITS = 10.0
+DEPENDENT_ERROR_BITS = 14.0  # with dependent quantisation
 # Integers that are chosen by what they cost are not distributed as Gaussians are: there are more zeros.
 GAUSSIAN_COUNT = 20  # residuals for each entry of a table: a scale that was seen less often keeps a Gaussian's table
 PRIOR_COUNT = 50  # residuals: a scale that was seen less often keeps an offset near 0
@@ -35,66 +37,93 @@ MOST_SKIPPED = 8  # a scale of 0.3, whatever the pictures say: they may all be f
 
 
 class Counts(NamedTuple):
-    """What was found on the crops."""
+    """What was found on the crops. T tables: 64, or 128 with dependent quantisation."""
 
-    magnitudes: Tensor  # [64, LARGEST + 1]: residuals by scale and |r|
-    by_scale: Tensor  # [crops and qualities, 4, 64]: `CropCounts.by_scale` of each
+    magnitudes: Tensor  # [T, LARGEST + 1]: residuals by table and |r|
+    by_table: Tensor  # [crops and qualities, 4, T]: `CropCounts.by_table` of each
 
 
 class CropCounts(NamedTuple):
     """What was found on one crop at one quality."""
 
-    by_scale: Tensor  # [4, 64]: residuals r ≠ 0, the sum of their |r| - |exact|, and the cost of all: coded, left out
+    by_table: Tensor  # [4, T]: residuals r ≠ 0, the sum of their |r| - |exact|, and the cost of all: coded, left out
     cells: Tensor  # int64, one for each residual: where in `Counts.magnitudes` it is counted
+
+
+def with_second_quantiser(tables: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tables of a model that is to quantise dependently, those of the second quantiser as if for Gaussians."""
+    gaussian = [entropy.quantise(table.numpy()[None])[0] for table in rate.gaussian_pmfs(second=True)]
+    return tables | {
+        "r_odd_frequencies": torch.from_numpy(np.concatenate(gaussian).astype(np.uint16)),
+        "r_odd_sizes": torch.tensor([len(table) for table in gaussian], dtype=torch.int32),
+        "r_odd_offsets": torch.full((SCALE_COUNT,), OFFSET_UNIT // 2, dtype=torch.int16),
+    }
 
 
 @torch.no_grad()
 def calibrated(codec: HyperpriorCodec, tables: dict[str, Tensor], crops: Tensor) -> dict[str, Tensor]:
-    """The tables with r_frequencies, r_offsets and r_skip counted on crops [B, 3, H, W] at every rung of the ladder.
+    """The tables with r_frequencies, r_offsets and r_skip counted on crops [B, 3, H, W] at every rung of the ladder;
+    of tables with a second quantiser its own as well.
 
     With them comes r_error_bits, by which the residuals that were counted had been chosen.
     """
     was_training = codec.training
     codec.eval()
-    tables = tables | {"r_error_bits": torch.tensor([round(ERROR_BITS * ERROR_BITS_UNIT)], dtype=torch.int16)}
+    error_bits = DEPENDENT_ERROR_BITS if is_dependent(tables) else ERROR_BITS
+    tables = tables | {"r_error_bits": torch.tensor([round(error_bits * ERROR_BITS_UNIT)], dtype=torch.int16)}
     # Counted twice: which integer is chosen depends on the tables. A quarter of the crops is enough for the first.
     magnitudes, _ = _count(codec, Quantiser(tables, crops.device), crops[::4])
-    tables = tables | {"r_frequencies": _frequencies(magnitudes)}
-    magnitudes, by_scale = _count(codec, Quantiser(tables, crops.device), crops)
+    tables = tables | _frequencies(magnitudes)
+    magnitudes, by_table = _count(codec, Quantiser(tables, crops.device), crops)
     codec.train(was_training)
-    nonzero, excess, cost, cost_of_zero = by_scale.unbind(1)
-    offsets = OFFSET_SHARE * excess.sum(0) / (nonzero.sum(0) + PRIOR_COUNT)
-    too_much = (cost_of_zero - cost).cumsum(1) > SKIP_COST * cost.sum(1, keepdim=True)
-    skip = (~too_much.any(0)).cumprod(0).sum().clamp_max(MOST_SKIPPED)
-    return tables | {
-        "r_frequencies": _frequencies(magnitudes),
-        "r_offsets": (offsets * OFFSET_UNIT).round().to(torch.int16),
-        "r_skip": skip[None].to(torch.int32),
-    }
+    return tables | _frequencies(magnitudes) | _offsets(by_table) | {"r_skip": _skip(by_table)}
 
 
-def _frequencies(magnitudes: Tensor) -> Tensor:
+def _frequencies(magnitudes: Tensor) -> dict[str, Tensor]:
     """What was counted, as tables that `prior.export_tables` lays out; mostly a Gaussian where little was counted."""
     found = []
-    for counted, gaussian in zip(magnitudes, rate.gaussian_pmfs(), strict=True):
+    for counted, gaussian in zip(magnitudes, rate.gaussian_pmfs() + rate.gaussian_pmfs(second=True), strict=False):
         radius = len(gaussian) // 2 - 1
         each_sign, escaped = counted[1 : radius + 1] / 2, counted[radius + 1 :].sum(0, keepdim=True)
         seen = torch.cat([each_sign.flip(0), counted[:1], each_sign, escaped])
         seen += GAUSSIAN_COUNT * len(gaussian) * gaussian
-        found.append(entropy.quantise(seen.numpy()[None])[0])
-    return torch.from_numpy(np.concatenate(found).astype(np.uint16))
+        found.append(entropy.quantise(seen.numpy()[None])[0].astype(np.uint16))
+    return _by_quantiser("r_frequencies", [torch.from_numpy(np.concatenate(part)) for part in _parts(found)])
+
+
+def _offsets(by_table: Tensor) -> dict[str, Tensor]:
+    nonzero, excess, _, _ = by_table.sum(0)
+    middle = 0.5 * (torch.arange(len(nonzero)) >= SCALE_COUNT)  # of the second quantiser's steps
+    offsets = middle + OFFSET_SHARE * (excess - middle * nonzero) / (nonzero + PRIOR_COUNT)
+    return _by_quantiser("r_offsets", _parts((offsets * OFFSET_UNIT).round().to(torch.int16)))
+
+
+def _skip(by_table: Tensor) -> Tensor:
+    _, _, cost, cost_of_zero = by_table.unflatten(2, (-1, SCALE_COUNT)).sum(2).unbind(1)
+    too_much = (cost_of_zero - cost).cumsum(1) > SKIP_COST * cost.sum(1, keepdim=True)
+    skip = (~too_much.any(0)).cumprod(0).sum().clamp_max(MOST_SKIPPED)
+    return skip[None].to(torch.int32)
+
+
+def _parts(of_tables: Any) -> list[Any]:
+    """What the tables of each quantiser have."""
+    return [of_tables[first : first + SCALE_COUNT] for first in range(0, len(of_tables), SCALE_COUNT)]
+
+
+def _by_quantiser(name: str, found: list[Tensor]) -> dict[str, Tensor]:
+    return dict(zip((name, odd(name)), found, strict=False))
 
 
 def _count(codec: HyperpriorCodec, quantiser: Quantiser, crops: Tensor) -> Counts:
     qualities = [rung * QUALITY_ONE for rung in range(1, codec.architecture.rungs + 1)]
-    magnitudes, by_scale = torch.zeros(SCALE_COUNT, LARGEST + 1, dtype=torch.float64), []
+    magnitudes, by_table = torch.zeros(len(quantiser.offsets), LARGEST + 1, dtype=torch.float64), []
     for crop in crops:
         y = codec.g_a(crop[None])  # the same at every quality
         for quality in qualities:
             found = _counted(codec, quantiser, y, quality)
-            by_scale.append(found.by_scale)
+            by_table.append(found.by_table)
             magnitudes += found.cells.bincount(minlength=magnitudes.numel()).view_as(magnitudes)
-    return Counts(magnitudes, torch.stack(by_scale))
+    return Counts(magnitudes, torch.stack(by_table))
 
 
 def _counted(codec: HyperpriorCodec, quantiser: Quantiser, y: Tensor, fixed_quality: int) -> CropCounts:
@@ -103,17 +132,19 @@ def _counted(codec: HyperpriorCodec, quantiser: Quantiser, y: Tensor, fixed_qual
     z_hat = round_z(codec.h_a(y * gain[:, :, None, None]))
     index = rate.whole_index(codec.scale_index(z_hat, shift))
     planes, plane_gain, found = to_planes(y), gain[:, None, :, None, None], []
-    features = [codec.h_mean(z_hat)]
+    features, states = [codec.h_mean(z_hat)], start(tuple(z_hat.shape[2:]))
     for stage, chosen in codec.stages():
         mu = codec.means(stage, features)
         exact = (planes[:, chosen] - mu) * plane_gain
-        r = quantiser.choose(exact, index[:, chosen])
-        features.append(codec.latent(mu + r / plane_gain).flatten(1, 2))
-        found.append((exact, r, index[:, chosen]))
+        r, table = quantiser.coded(exact, index[:, chosen], states)
+        middle = 0.5 * r.sign() * (table >= SCALE_COUNT)  # of the second quantiser's steps
+        features.append(codec.latent(mu + (r - middle) / plane_gain).flatten(1, 2))
+        found.append((exact, r, table))
     exact, r, where = (torch.cat([parts[i].flatten() for parts in found]) for i in range(3))
-    cost = quantiser.bits(r, where) + ERROR_BITS * (exact - r) ** 2
-    figures = [r != 0, (r.abs() - exact.abs()) * (r != 0), cost, ERROR_BITS * exact**2]
-    counts = torch.zeros(4, SCALE_COUNT, dtype=torch.float64)
+    error = exact.abs() - r.abs() + 0.5 * (where >= SCALE_COUNT) * (r != 0)
+    cost = quantiser.bits(r, where) + quantiser.error_bits * error**2
+    figures = [r != 0, (r.abs() - exact.abs()) * (r != 0), cost, quantiser.error_bits * exact**2]
+    counts = torch.zeros(4, len(quantiser.offsets), dtype=torch.float64)
     for row, figure in zip(counts, figures, strict=True):
         row.index_add_(0, where.cpu(), figure.cpu().double())
     cells = where * (LARGEST + 1) + r.abs().clamp_max(LARGEST).long()

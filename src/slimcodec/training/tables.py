@@ -4,10 +4,11 @@
     banks of z     tables that the neighbours choose (training/banks)
     corrections    what pictures may change about g_s.head (training/corrections)
 
-The networks stay as they are. A model that is trained on begins without banks and corrections, which follow them.
+The networks stay as they are, and so do the gains, unless the model is to quantise dependently from then on. A model that is trained on begins without banks and corrections, which follow them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 
 import numpy as np
 import torch
@@ -15,16 +16,21 @@ from torch import Tensor
 
 from slimcodec.codec.grid import CELL
 from slimcodec.codec.models import Model
+from slimcodec.codec.units import GAIN_UNIT
 from slimcodec.training.banks import hyper_latents, with_banks
-from slimcodec.training.calibrate import calibrated
+from slimcodec.training.calibrate import calibrated, with_second_quantiser
 from slimcodec.training.corrections import learned
 from slimcodec.training.photos import Photo, centre_crops
+
+# Dependent quantisation makes smaller errors of the same steps. So much lower on the ladder, in rungs, a quality gives the
+# PSNR that it gave. Each channel goes along its own gains: if all became smaller alike, half of what is won was lost.
+RUNGS_DOWN = 0.7
 
 Tell = Callable[[str, int, int], None]
 
 
 def with_everything(model: Model, crops: Tensor, photos: Sequence[np.ndarray], count: int, tell: Tell) -> Model:
-    """A model with tables of all three kinds.
+    """A model with tables of all three kinds, for dependent quantisation if it has any for that.
 
     crops   [B, 3, H, W] in [0, 1], which residuals are counted on
     photos  uint8 [H, W, 3], sides multiples of 64: for banks and corrections
@@ -34,6 +40,16 @@ def with_everything(model: Model, crops: Tensor, photos: Sequence[np.ndarray], c
     model = model._replace(tables=calibrated(model.codec, model.tables, crops))
     model = model._replace(tables=with_banks(model.tables, hyper_latents(model.codec, _tensors(photos, tell))))
     return model._replace(tables=learned(model, _told("corrections", photos, tell), count))
+
+
+def dependently_quantised(model: Model) -> Model:
+    """A model that quantises dependently (codec/dependent), with tables that are still to be counted."""
+    gains = model.codec.log_gain.detach()
+    down = torch.diff(gains, dim=0)
+    down = torch.cat([down[:1], down])  # below the first rung it goes on as above it
+    codec = deepcopy(model.codec)
+    codec.log_gain.data = ((gains - RUNGS_DOWN * down) * GAIN_UNIT).round() / GAIN_UNIT
+    return model._replace(codec=codec, tables=with_second_quantiser(model.tables))
 
 
 def crops_to_learn_from(photos: Sequence[Photo], side: int, limit: int | None) -> list[np.ndarray]:

@@ -1,0 +1,72 @@
+"""Dependent quantisation: two quantisers take turns, and what was coded before says which is next.
+
+As in H.266/VVC (Schwarz et al., "Hybrid video coding with trellis-coded quantization", DCC 2019), and with the trellis of
+JPEG 2000's Part 2. The first quantiser has the values 0, ±1, ±2, …, the second 0, ±½, ±3⁄2, …, in steps as wide as
+those of one quantiser alone. Together their values are twice as dense, and the encoder chooses a path: over a whole
+cell of 64 x 64 pixels it costs least, in bits and errors.
+
+Every cell is in one of eight states. It begins in state 0, at the first residual of the file's first stage. In odd
+states the second quantiser is used. A residual that is coded leads to the next state by its parity.
+
+A model that quantises so has tables for both: those of the second quantiser are behind the others, and its offsets hold
+the half step. So a residual's table, which is its scale index or 64 more, says all that its value depends on.
+"""
+
+import numpy as np
+
+from slimcodec.codec import entropy, native
+from slimcodec.codec.grid import PLANE_CELLS
+from slimcodec.codec.units import SCALE_COUNT
+
+TABLE = "r_odd_frequencies"  # a model that has it quantises so
+LARGEST = 2**15 - 2  # of a magnitude whose neighbours are int16
+
+
+def odd(name: str) -> str:
+    """The second quantiser's table beside that of the first: r_sizes → r_odd_sizes."""
+    return name.replace("r_", "r_odd_", 1)
+
+
+def start(cells: tuple[int, int]) -> np.ndarray:
+    """The states of so many rows and columns of cells, uint8."""
+    return np.zeros(cells, np.uint8)
+
+
+def search(
+    exact: np.ndarray,
+    index: np.ndarray,
+    states: np.ndarray,
+    bits: np.ndarray,
+    offsets: np.ndarray,
+    error_bits: float,
+    skip: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Real residuals float32 [..., 2·rows, 2·columns] and their scale indices uint8 → integers int16, and tables uint8.
+
+    bits [128, REACH], offsets [128]: of both quantisers. `states` [rows, columns] goes on to where the cells end.
+    """
+    exact = np.ascontiguousarray(exact.clip(-LARGEST, LARGEST), np.float32)
+    table, r = np.array(index, np.uint8, order="C"), np.zeros(exact.shape, np.int16)
+    channels = exact.size // (states.size * PLANE_CELLS**2)
+    room = np.empty(16 * channels, np.int16), np.empty(4 * channels, np.uint8)
+    native.call(
+        "search", exact.reshape(-1), table.reshape(-1), channels, *states.shape, bits, offsets, SCALE_COUNT,
+        error_bits, skip, states, *room, r.reshape(-1),
+    )  # fmt: skip
+    return r, table
+
+
+def read(
+    decoder: entropy.Decoder, index: np.ndarray, states: np.ndarray, tables: entropy.Tables
+) -> tuple[np.ndarray, np.ndarray]:
+    """The next symbols, int16, and their tables, uint8, for scale indices uint8 [..., 2·rows, 2·columns].
+
+    Raises InvalidFile as `Decoder.get`.
+    """
+    table, r = np.array(index, np.uint8, order="C"), np.zeros(index.shape, np.int16)
+    channels = index.size // (states.size * PLANE_CELLS**2)
+    decoder.follow(
+        "decode_dependent", table.reshape(-1), channels, *states.shape, *tables.for_native, SCALE_COUNT,
+        states, r.reshape(-1),
+    )  # fmt: skip
+    return r, table
