@@ -1,6 +1,6 @@
 """Dependent quantisation: two quantisers take turns, and what was coded before says which is next.
 
-As in H.266/VVC (Schwarz et al., "Hybrid video coding with trellis-coded quantization", DCC 2019), and with the trellis of
+As in H.266/VVC (Schwarz et al., "Hybrid video coding with trellis-coded quantization", DCC 2019), with the trellis of
 JPEG 2000's Part 2. The first quantiser has the values 0, ±1, ±2, …, the second 0, ±½, ±3⁄2, …, in steps as wide as
 those of one quantiser alone. Together their values are twice as dense, and the encoder chooses a path: over a whole
 cell of 64 x 64 pixels it costs least, in bits and errors.

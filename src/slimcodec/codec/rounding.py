@@ -4,8 +4,8 @@ Rounding to the nearest is not the best choice: an integer one step nearer to ze
 that step where it saves more than its error costs. Being so chosen, the residuals behind one integer lie off its
 middle: the decoder's offset, counted for every scale when a model is saved, moves it back.
 
-A model with dependent quantisation (codec/dependent) has two sets of tables, and which one counts is found together with
-the integers: `path` does so. All else takes a residual's table for its scale index.
+A model with dependent quantisation (codec/dependent) has two sets of tables. `path` finds which of them counts together
+with the integers. All else takes a residual's table for its scale index.
 
 Arrays are NumPy's, or PyTorch's tensors on any device.
 """

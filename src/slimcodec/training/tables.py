@@ -4,7 +4,8 @@
     banks of z     tables that the neighbours choose (training/banks)
     corrections    what pictures may change about g_s.head (training/corrections)
 
-The networks stay as they are, and so do the gains, unless the model is to quantise dependently from then on. A model that is trained on begins without banks and corrections, which follow them.
+The networks stay as they are. Only the gains of a model that is to quantise dependently become other ones. A model
+that is trained on begins without banks, corrections and a second quantiser, which follow them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,8 +23,8 @@ from slimcodec.training.calibrate import calibrated, with_second_quantiser
 from slimcodec.training.corrections import learned
 from slimcodec.training.photos import Photo, centre_crops
 
-# Dependent quantisation makes smaller errors of the same steps. So much lower on the ladder, in rungs, a quality gives the
-# PSNR that it gave. Each channel goes along its own gains: if all became smaller alike, half of what is won was lost.
+# Dependent quantisation makes smaller errors with the same steps. So many rungs lower on the ladder the PSNR is what it
+# was. Each channel goes down along its own gains: with one factor for all, half of what is won was lost again.
 RUNGS_DOWN = 0.7
 
 Tell = Callable[[str, int, int], None]
