@@ -162,14 +162,18 @@ def copy(source: Path, target: Path) -> None:
         write_description(partial, target.name, read_description(partial))  # the card bears the directory's name
 
 
-def copy_with_tables(source: Path, target: Path, tables: dict[str, Tensor], **fields: Any) -> None:
+def copy_with_tables(
+    source: Path, target: Path, tables: dict[str, Tensor], *, log_gain: Tensor | None = None, **fields: Any
+) -> None:
     """Copy a model directory with other tables; weights and training state stay as they are, bit for bit.
 
-    `fields` are others of its description than it had. Figures that were measured with its tables are dropped.
+    log_gain: other gains [Q, M] than it had, in scale-index steps. `fields` are others of its description than it had. Figures that were measured with its tables are dropped.
     """
     tensors = _read_tensors(source / WEIGHTS)
     half = any(tensor.dtype == torch.float16 for tensor in tensors.values())
     _take_prefixed(tensors, TABLES)
+    if log_gain is not None:
+        tensors["log_gain"] = _gains(log_gain)
     data = serialise_tensors(tensors | _halved({TABLES + name: t for name, t in tables.items()}, half=half))
     ignore = shutil.ignore_patterns(graph_file("*"))  # which say where the weights were in the file that this replaces
     with _appearing(target) as partial:
@@ -220,10 +224,15 @@ def load_training_state(model: Model) -> dict[str, Tensor]:
     return state
 
 
+def _gains(log_gain: Tensor) -> Tensor:
+    """As a file of weights has them."""
+    return (log_gain.detach() * GAIN_UNIT).round().to(torch.int16)
+
+
 def _shipped(codec: HyperpriorCodec) -> dict[str, Tensor]:
     """Name → tensor of weights.safetensors: floats but for log_gain (int16) and h_scale (int8, int32)."""
     tensors = {name: t for name, t in codec.state_dict().items() if not name.startswith("h_scale.")}
-    tensors["log_gain"] = (codec.log_gain.detach() * GAIN_UNIT).round().to(torch.int16)
+    tensors["log_gain"] = _gains(codec.log_gain)
     for index, layer in enumerate(codec.h_scale.integer_layers):
         weight, bias, exponent = layer.quantised()
         tensors[f"h_scale.layers.{index}.weight"] = weight.detach().to(torch.int8)

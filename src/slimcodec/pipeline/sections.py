@@ -210,6 +210,8 @@ class Tables:
     """Side of the crops from their middle in pixels, where a photo is as large."""
     corrections: Corrections
     """Corrections of g_s.head that a picture may choose of."""
+    dependent: bool = True
+    """Whether residuals are quantised dependently from then on. A student that does so goes on so in any case."""
 
 
 @dataclass(frozen=True, kw_only=True, config=FORMAT)

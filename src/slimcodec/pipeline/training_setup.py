@@ -21,6 +21,7 @@ from slimcodec import InvalidInput
 from slimcodec.codec import models, zoo
 from slimcodec.codec.network import HyperpriorCodec
 from slimcodec.codec.quantise import Quantiser
+from slimcodec.codec.rounding import is_dependent
 from slimcodec.evaluation import provenance
 from slimcodec.pipeline import plan
 from slimcodec.pipeline.loggers import Tracker
@@ -39,7 +40,7 @@ from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.prune import prune
 from slimcodec.training.pyramid import PhotoPyramid
 from slimcodec.training.shards import Shards, open_shards
-from slimcodec.training.tables import crops_to_learn_from, with_everything
+from slimcodec.training.tables import crops_to_learn_from, dependently_quantised, with_everything
 from slimcodec.training.teach import Teach, accumulate_gradients, fit, load_trained, save_trained
 
 STARTING_CROPS = 64  # more than a batch, for the covariances that a new codec starts from
@@ -331,9 +332,12 @@ def learn_tables(run: Run, before: Path, model: Path, how: Tables) -> None:
         if done == photos or done % max(1, photos // TIMES_TOLD) == 0:
             run.say(f"finish: {what}, {done:,} of {photos:,} photos")
 
-    learned = with_everything(models.load(before), crops, photos, how.corrections, tell)
+    student = models.load(before)
+    if how.dependent and not is_dependent(student.tables):
+        student = dependently_quantised(student)
+    learned = with_everything(student, crops, photos, how.corrections, tell)
     fields = {"configuration": run.settings.sections("finish"), "git_commit": run.commit}
-    models.copy_with_tables(before, model, learned.tables, **fields)
+    models.copy_with_tables(before, model, learned.tables, log_gain=learned.codec.log_gain, **fields)
 
 
 def prune_to(run: Run, scope: Scope, base: Path, budget: float, out: Path) -> None:
