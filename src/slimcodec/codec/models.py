@@ -167,8 +167,8 @@ def copy_with_tables(
 ) -> None:
     """Copy a model directory with other tables; weights and training state stay as they are, bit for bit.
 
-    `fields` are others of its description than it had, `log_gain` other gains [Q, M], in scale-index steps. Figures that
-    were measured with its tables are dropped.
+    `fields` are others of its description than it had, `log_gain` other gains [Q, M], in scale-index steps. Figures
+    that were measured with its tables are dropped.
     """
     tensors = _read_tensors(source / WEIGHTS)
     half = any(tensor.dtype == torch.float16 for tensor in tensors.values())

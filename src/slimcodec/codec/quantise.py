@@ -19,11 +19,13 @@ class Quantiser(Rounding):
             lambda values: torch.from_numpy(values).to(device),
         )
 
-    def coded(self, exact: Tensor, index: Tensor, states: np.ndarray) -> tuple[Tensor, Tensor]:
+    def coded(
+        self, exact: Tensor, index: Tensor, states: np.ndarray, *, refined: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """The integers that a file has, as floats, and their tables, int64; shapes and `states` as for `path`."""
         if not self.dependent:
-            return self.choose(exact, index), index
-        r, table = self.path(exact.cpu().numpy(), index.cpu().numpy(), states)
+            return self.choose(exact, index, refined=refined), index
+        r, table = self.path(exact.detach().cpu().numpy(), index.cpu().numpy(), states)
         return torch.from_numpy(r).to(exact), torch.from_numpy(table).to(index)
 
     def straight_through(self, exact: Tensor, index: Tensor) -> Tensor:

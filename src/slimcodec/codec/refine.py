@@ -17,6 +17,7 @@ from torch.optim.adam import adam
 
 import slimcodec
 from slimcodec import InvalidInput
+from slimcodec.codec import dependent
 from slimcodec.codec.costs import error_bits
 from slimcodec.codec.grid import CELL, LATENTS, PLANE_CELLS, Window, whole
 from slimcodec.codec.network import from_planes, to_planes
@@ -94,20 +95,43 @@ class _Piece:
         self.error_bits = error_bits(self.network.architecture.quality_ladder, fixed_quality)
 
     def refined(self, steps: int, tell: Callable[[int], None]) -> Tensor:
+        """y that costs less, or y."""
         start = to_planes(self.y) * self.gain
+        find = self._by_paths if self.quantiser.dependent else self._by_mixtures
+        u = find(start, steps, tell)
+        return from_planes(u / self.gain) if self.cost(u) < self.cost(start) else self.y
+
+    def _by_paths(self, start: Tensor, steps: int, tell: Callable[[int], None]) -> Tensor:
+        """Targets of which paths were found part by part, while those still free made up for their errors."""
+        u = start.clone().requires_grad_()
+        paths, optimizer = _Paths(self, u), _Adam([u])
+        for step in range(steps):
+            while paths.decided < step * len(paths.parts) // steps:
+                paths.decide()
+            with _mixed_precision(self.y.device):
+                x_hat = self.synthesised(paths.y_hat())
+            self._descend(optimizer, x_hat, step / steps, steps)
+            tell(step + 1)
+        return paths.targets()
+
+    def _by_mixtures(self, start: Tensor, steps: int, tell: Callable[[int], None]) -> Tensor:
+        """Targets that became integers one after the other."""
         generator = torch.Generator(start.device).manual_seed(0)  # the same file every time
         stages = [_Stage(self, planes, start, generator) for _, planes in self.network.stages()]
         optimizer = _Adam([stage.u for stage in stages])
         for step in range(steps):
             x_hat = self.x_hat(stages, decided=(step / steps - FREE) / (1 - FREE))
             # The gradient of the squared error; that of the bits comes in where the residuals are made.
-            _backward(x_hat, (x_hat.detach() - self.x).mul_(2 * self.error_bits))
-            optimizer.step(LEARNING_RATE * steps**-0.5 * (1 - step / steps))
+            self._descend(optimizer, x_hat, step / steps, steps)
             tell(step + 1)
         u = torch.empty_like(start)
         for (_, planes), stage in zip(self.network.stages(), stages, strict=True):
             u[:, planes] = stage.u.detach()
-        return from_planes(u / self.gain) if self.cost(u) < self.cost(start) else self.y
+        return u
+
+    def _descend(self, optimizer: "_Adam", x_hat: Tensor, done: float, steps: int) -> None:
+        _backward(x_hat, (x_hat.detach() - self.x).mul_(2 * self.error_bits))
+        optimizer.step(LEARNING_RATE * steps**-0.5 * (1 - done))
 
     def x_hat(self, stages: list["_Stage"], decided: float) -> Tensor:
         """The picture of latents on their way, of whose residuals that share is decided."""
@@ -117,26 +141,32 @@ class _Piece:
                 mu = self.network.means(stage, features)
                 y_hat.append(self.network.latent(mu + stages[stage].residual(mu, decided) / self.gain))
                 features.append(y_hat[-1].flatten(1, 2))
-            return self.synthesised(y_hat)
+            return self.synthesised(torch.stack(self.network.in_order(y_hat), dim=1))
 
-    def synthesised(self, y_hat: list[Tensor]) -> Tensor:
-        """What the stages gave → x_hat, less the padding."""
-        x_hat = self.g_s(from_planes(torch.stack(self.network.in_order(y_hat), dim=1)))
+    def synthesised(self, y_hat: Tensor) -> Tensor:
+        """y_hat in planes → x_hat, less the padding."""
+        x_hat = self.g_s(from_planes(y_hat))
         return x_hat[:, :, : self.x.shape[2], : self.x.shape[3]]
 
     @torch.no_grad()
     def cost(self, u: Tensor) -> float:
         """Bits plus what the squared error counts for, of the whole piece, as a file has it. u: y·gain in planes."""
-        quantiser = self.quantiser
+        y_hat, bits = self.as_in_a_file(u)
+        return float(bits + self.error_bits * (self.synthesised(y_hat) - self.x).square().sum())
+
+    @torch.no_grad()
+    def as_in_a_file(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """u = y·gain in planes → y_hat in planes, and what coding it costs, in bits."""
+        quantiser, states = self.quantiser, dependent.start(tuple(self.z_hat.shape[2:]))
         features, y_hat, bits = [self.network.h_mean(self.z_hat)], [], []
         for stage, planes in self.network.stages():
-            mu, index = self.network.means(stage, features), self.index[:, planes]
-            r = quantiser.choose(u[:, planes] - mu * self.gain, index, refined=True)
-            bits.append(quantiser.bits(r, index).sum())
-            y_hat.append(self.network.latent(mu + quantiser.reconstruct(r, index) / self.gain))
+            mu = self.network.means(stage, features)
+            exact = u[:, planes] - mu * self.gain
+            r, table = quantiser.coded(exact, self.index[:, planes], states, refined=True)
+            bits.append(quantiser.bits(r, table).sum())
+            y_hat.append(self.network.latent(mu + quantiser.reconstruct(r, table) / self.gain))
             features.append(y_hat[-1].flatten(1, 2))
-        squared_error = (self.synthesised(y_hat) - self.x).square().sum()
-        return float(torch.stack(bits).sum() + self.error_bits * squared_error)
+        return torch.stack(self.network.in_order(y_hat), dim=1), torch.stack(bits).sum()
 
 
 class _Adam:
@@ -171,6 +201,42 @@ class _Adam:
         )
         for parameter in self.parameters:
             parameter.grad = None
+
+
+class _Paths:
+    """Latents u = y·gain in planes, [1, 4, M, h, w], of which more and more are where a path leads.
+
+    A part is half of the channels of a stage. All other channels of the same place are what an error is best made up
+    for by: with parts of whole stages effort 3 gained a third of what it gains, with smaller ones nothing more.
+    """
+
+    def __init__(self, piece: _Piece, u: Tensor):
+        self.piece, self.u = piece, u
+        self.target, self.on_path = u.detach().clone(), torch.zeros_like(u, requires_grad=False)
+        self.free = torch.ones(*u.shape[:3], 1, 1, dtype=torch.bool, device=u.device)
+        self.states = dependent.start(tuple(piece.z_hat.shape[2:]))
+        self.features, self.decided = [piece.network.h_mean(piece.z_hat)], 0
+        halves = slice(0, u.shape[2] // 2), slice(u.shape[2] // 2, u.shape[2])
+        self.parts = [(stage, planes, half) for stage, planes in piece.network.stages() for half in halves]
+
+    def y_hat(self) -> Tensor:
+        return torch.where(self.free, self.u, self.on_path) / self.piece.gain
+
+    def targets(self) -> Tensor:
+        return torch.where(self.free, self.u.detach(), self.target)
+
+    @torch.no_grad()
+    def decide(self) -> None:
+        """The next part."""
+        piece, (stage, planes, half) = self.piece, self.parts[self.decided]
+        mu = (piece.network.means(stage, self.features) * piece.gain)[:, :, half]
+        target = self.u[:, planes, half]
+        r, table = piece.quantiser.coded(target - mu, piece.index[:, planes, half], self.states)
+        self.target[:, planes, half], self.on_path[:, planes, half] = target, mu + piece.quantiser.reconstruct(r, table)
+        self.free[:, planes, half] = False
+        if half.start:
+            self.features.append(piece.network.latent(self.on_path[:, planes] / piece.gain).flatten(1, 2))
+        self.decided += 1
 
 
 class _Stage:

@@ -74,12 +74,10 @@ class Rounding:
             rounded = xp.where((saved > error_bits * more_error) & (rounded < REACH), rounded - 1, rounded)
         return xp.where(index < self.skip, xp.zeros_like(rounded), rounded * xp.sign(exact))
 
-    def path(
-        self, exact: np.ndarray, index: np.ndarray, states: np.ndarray, *, refined: bool = False
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """As `choose`, with dependent quantisation: `dependent.search`."""
-        error_bits = REFINED_ERROR_BITS if refined else self.error_bits
-        return dependent.search(exact, index, states, self._bits, self._offsets, error_bits, self.skip)
+    def path(self, exact: np.ndarray, index: np.ndarray, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `choose`, with dependent quantisation, for refined latents as for others: see `dependent.search`."""
+        assert self.error_bits is not None  # rounding to the nearest is no search
+        return dependent.search(exact, index, states, self._bits, self._offsets, self.error_bits, self.skip)
 
     def reconstruct(self, r: Array, index: Array) -> Array:
         """r and its tables → what the decoder adds to mu, in quantisation steps."""

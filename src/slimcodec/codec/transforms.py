@@ -174,7 +174,7 @@ class Transforms:
         """exact [1, n, M, h, w] and its scale indices → r, integers as floats, and its tables."""
         native, xp = self.networks.native, array_namespace(exact)
         if self.rounding.dependent:
-            r, table = self.rounding.path(self.networks.numpy(exact)[0], index, states, refined=refined)
+            r, table = self.rounding.path(self.networks.numpy(exact)[0], index, states)
             return native(r[None].astype(np.float32)), native(table[None])
         scales = native(index[None])
         r = self.rounding.choose(exact, scales, refined=refined)
