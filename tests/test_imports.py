@@ -37,7 +37,8 @@ ALLOWED = {
     | {"codec/layers", "codec/scales", "codec/units"},
     "codec/rate": {"torch", "codec/layers", "codec/units"},
     "codec/costs": {"numpy", "codec/bitstream"},
-    "codec/rounding": {"numpy", "codec/arrays", "codec/units"},
+    "codec/dependent": {"numpy", "codec/entropy", "codec/grid", "codec/native", "codec/units"},
+    "codec/rounding": {"numpy", "codec/arrays", "codec/dependent", "codec/units"},
     "codec/scales": {"numpy", "codec/architecture", "codec/bitstream", "codec/grid", "codec/units"},
     "codec/maps": {"numpy"},
     "codec/regions": {"numpy", "codec/arrays", "codec/architecture", "codec/blocks", "codec/grid"}
@@ -78,12 +79,12 @@ ALLOWED = {
     "codec/quantise": {"numpy", "torch", "codec/rate", "codec/rounding"},
     "codec/contexts": {"numpy", "codec/entropy"},
     "codec/symbols": {"numpy", "codec/adapt", "codec/bitstream", "codec/contexts", "codec/entropy", "codec/grid"}
-    | {"codec/rounding", "codec/scales", "codec/units"},
-    "codec/transforms": {"numpy", "codec/adapt", "codec/arrays", "codec/bitstream", "codec/grid"}
+    | {"codec/dependent", "codec/rounding", "codec/scales", "codec/units"},
+    "codec/transforms": {"numpy", "codec/adapt", "codec/arrays", "codec/bitstream", "codec/dependent", "codec/grid"}
     | {"codec/heap", "codec/maps", "codec/networks", "codec/pictures", "codec/progress", "codec/regions"}
     | {"codec/rounding", "codec/scales", "codec/symbols", "codec/tiling", "codec/units", "codec/workers", "codec/zoo"},
     "codec/refine": {"numpy", "torch", "codec/costs", "codec/grid", "codec/network", "codec/pictures"}
-    | {"codec/quantise", "codec/regions", "codec/torch_networks", "codec/transforms"},
+    | {"codec/dependent", "codec/quantise", "codec/regions", "codec/torch_networks", "codec/transforms"},
     "codec/targets": {"codec/bitstream", "codec/encoding"},
     "codec/blas": {"threadpoolctl"},
     "codec/batch": {"codec/blas"},

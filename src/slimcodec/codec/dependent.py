@@ -27,7 +27,7 @@ def odd(name: str) -> str:
     return name.replace("r_", "r_odd_", 1)
 
 
-def start(cells: tuple[int, int]) -> np.ndarray:
+def start(cells: tuple[int, ...]) -> np.ndarray:
     """The states of so many rows and columns of cells, uint8."""
     return np.zeros(cells, np.uint8)
 

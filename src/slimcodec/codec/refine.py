@@ -157,7 +157,7 @@ class _Piece:
     @torch.no_grad()
     def as_in_a_file(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """u = y·gain in planes → y_hat in planes, and what coding it costs, in bits."""
-        quantiser, states = self.quantiser, dependent.start(tuple(self.z_hat.shape[2:]))
+        quantiser, states = self.quantiser, dependent.start(self.z_hat.shape[2:])
         features, y_hat, bits = [self.network.h_mean(self.z_hat)], [], []
         for stage, planes in self.network.stages():
             mu = self.network.means(stage, features)
@@ -206,15 +206,15 @@ class _Adam:
 class _Paths:
     """Latents u = y·gain in planes, [1, 4, M, h, w], of which more and more are where a path leads.
 
-    A part is half of the channels of a stage. All other channels of the same place are what an error is best made up
-    for by: with parts of whole stages effort 3 gained a third of what it gains, with smaller ones nothing more.
+    A part is half of the channels of a stage: other channels of the same place make up for errors best. On a crop of
+    cid22-validation effort 3 lowered the cost by 0.4 % at quality 2, with whole stages by 0.1 %, with quarters no more.
     """
 
     def __init__(self, piece: _Piece, u: Tensor):
         self.piece, self.u = piece, u
         self.target, self.on_path = u.detach().clone(), torch.zeros_like(u, requires_grad=False)
         self.free = torch.ones(*u.shape[:3], 1, 1, dtype=torch.bool, device=u.device)
-        self.states = dependent.start(tuple(piece.z_hat.shape[2:]))
+        self.states = dependent.start(piece.z_hat.shape[2:])
         self.features, self.decided = [piece.network.h_mean(piece.z_hat)], 0
         halves = slice(0, u.shape[2] // 2), slice(u.shape[2] // 2, u.shape[2])
         self.parts = [(stage, planes, half) for stage, planes in piece.network.stages() for half in halves]

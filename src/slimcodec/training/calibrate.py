@@ -132,7 +132,7 @@ def _counted(codec: HyperpriorCodec, quantiser: Quantiser, y: Tensor, fixed_qual
     z_hat = round_z(codec.h_a(y * gain[:, :, None, None]))
     index = rate.whole_index(codec.scale_index(z_hat, shift))
     planes, plane_gain, found = to_planes(y), gain[:, None, :, None, None], []
-    features, states = [codec.h_mean(z_hat)], start(tuple(z_hat.shape[2:]))
+    features, states = [codec.h_mean(z_hat)], start(z_hat.shape[2:])
     for stage, chosen in codec.stages():
         mu = codec.means(stage, features)
         exact = (planes[:, chosen] - mu) * plane_gain

@@ -1,0 +1,155 @@
+"""Dependent quantisation: the search finds the cheapest path, and a decoder follows it."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from slimcodec import InvalidFile, InvalidModel
+from slimcodec.codec import dependent, entropy, rate, rounding
+from slimcodec.codec.symbols import entropy_tables
+from slimcodec.codec.units import SCALE_COUNT
+from slimcodec.training.calibrate import with_second_quantiser
+from slimcodec.training.prior import FactorizedPrior, export_tables
+
+NEXT = ((0, 1), (3, 2), (5, 4), (6, 7), (1, 0), (2, 3), (4, 5), (7, 6))  # docs/format.md has it, too
+SKIP, ERROR_BITS = 3, 14.0
+
+
+@pytest.fixture(scope="module")
+def tables():
+    torch.manual_seed(0)
+    found = with_second_quantiser(export_tables(FactorizedPrior(3, 2)))
+    return {name: table.numpy() for name, table in found.items()} | {"r_skip": np.array([SKIP], np.int32)}
+
+
+@pytest.fixture(scope="module")
+def quantiser(tables):
+    found = rounding.Rounding(tables, lambda values: values)
+    found.error_bits = ERROR_BITS
+    return found
+
+
+@pytest.fixture(scope="module")
+def r_tables(tables):
+    return entropy_tables(tables)[1]
+
+
+def residuals(channels, rows, columns, seed=0):
+    """Of many scales, skipped ones among them, and now and then far too large for its scale."""
+    random = np.random.default_rng(seed)
+    index = random.integers(0, 40, (channels, 2 * rows, 2 * columns)).astype(np.uint8)
+    scales = rate.scale(torch.from_numpy(index)).numpy()
+    return (random.standard_t(4, index.shape) * scales).astype(np.float32), index
+
+
+def followed(r, index, states):
+    """The tables of integers, symbol by symbol; `states` goes on."""
+    table = index.copy()
+    for channel, row, column in np.ndindex(*r.shape):
+        at = row // 2, column // 2
+        if index[channel, row, column] >= SKIP:
+            table[channel, row, column] += SCALE_COUNT * (states[at] % 2)
+            states[at] = NEXT[states[at]][abs(int(r[channel, row, column])) % 2]
+    return table
+
+
+def cost(quantiser, exact, r, table):
+    magnitude = np.abs(r).astype(int)
+    bits = np.where(table < SKIP, 0, quantiser.magnitude_bits[table, magnitude.clip(max=rounding.REACH - 1)])
+    error = exact - quantiser.reconstruct(r.astype(np.float32), table)
+    return float((bits + ERROR_BITS * error**2 * (table >= SKIP)).sum())
+
+
+def test_what_is_found_is_what_a_decoder_follows(quantiser):
+    exact, index = residuals(6, 3, 2)
+    states = dependent.start((3, 2))
+    r, table = quantiser.path(exact, index, states)
+    followed_states = dependent.start((3, 2))
+    assert np.array_equal(table, followed(r, index, followed_states))
+    assert np.array_equal(states, followed_states) and len(np.unique(states)) > 1
+    assert (r[index < SKIP] == 0).all() and (np.sign(r) * np.sign(exact) >= 0).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_other_path_is_cheaper(quantiser, seed):
+    exact, index = residuals(1, 1, 1, seed)
+    index, exact = index + SKIP, exact.clip(-3, 3)
+    r, table = quantiser.path(exact, index, dependent.start((1, 1)))
+    near = [range(int(e) - 1, int(e) + 3) if e > 0 else range(int(e) - 2, int(e) + 2) for e in exact.ravel()]
+    others = (np.array(each, np.int16).reshape(r.shape) for each in product(*near))
+    least = min(cost(quantiser, exact, each, followed(each, index, dependent.start((1, 1)))) for each in others)
+    assert cost(quantiser, exact, r, table) == pytest.approx(least, rel=1e-5)
+
+
+def test_it_costs_less_than_one_quantiser(quantiser):
+    """With the same steps, where there are many bits a residual and where most are 0."""
+    random = np.random.default_rng(1)
+    for scale, least in ((35, 0.03), (18, 0.03)):
+        index = np.full((64, 16, 16), scale, np.uint8)
+        sigma = float(rate.scale(torch.tensor(scale)))
+        exact = (random.standard_normal(index.shape) * sigma).astype(np.float32)
+        r, table = quantiser.path(exact, index, dependent.start((8, 8)))
+        alone = quantiser.choose(exact, index)
+        ratio = cost(quantiser, exact, r, table) / cost(quantiser, exact, alone, index)
+        assert ratio < 1 - least
+
+
+def test_cells_and_stages_are_coded_on_their_own(quantiser):
+    """A cell's path is the same whatever is around it; states lead from one stage to the next."""
+    exact, index = residuals(8, 2, 3)
+    r, table = quantiser.path(exact, index, dependent.start((2, 3)))
+    alone = quantiser.path(exact[:, 2:, 2:4], index[:, 2:, 2:4], dependent.start((1, 1)))
+    assert np.array_equal(alone[0], r[:, 2:, 2:4]) and np.array_equal(alone[1], table[:, 2:, 2:4])
+    states = dependent.start((2, 3))
+    first, _ = quantiser.path(exact[:4], index[:4], states)
+    second, its_table = quantiser.path(exact[4:], index[4:], states)
+    assert np.array_equal(its_table, followed(np.concatenate([first, second]), index, dependent.start((2, 3)))[4:])
+
+
+def test_streams_give_back_integers_and_tables(quantiser, r_tables):
+    exact, index = residuals(12, 3, 5)
+    exact[3, 2, 2:5], index[3, 2, 2:5] = (900, -900, 40_000), 20  # escaped
+    r, table = quantiser.path(exact, index, dependent.start((3, 5)))
+    assert np.abs(r).max() == dependent.LARGEST
+    encoder = entropy.Encoder()
+    encoder.put(r, table, r_tables)
+    decoder, states = entropy.Decoder(encoder.finish()), dependent.start((3, 5))
+    halves = [dependent.read(decoder, index[part], states, r_tables) for part in (slice(0, 5), slice(5, 12))]
+    decoder.finish()
+    assert np.array_equal(np.concatenate([found for found, _ in halves]), r)
+    assert np.array_equal(np.concatenate([found for _, found in halves]), table)
+
+
+def test_a_stream_that_ends_early_is_refused_or_gives_zeros(quantiser, r_tables):
+    exact, index = residuals(12, 3, 5)
+    r, table = quantiser.path(exact, index, dependent.start((3, 5)))
+    encoder = entropy.Encoder()
+    encoder.put(r, table, r_tables)
+    data = encoder.finish()[:200]
+    with pytest.raises(InvalidFile, match="ends before its last symbol"):
+        dependent.read(entropy.Decoder(data), index, dependent.start((3, 5)), r_tables)
+    found, _ = dependent.read(entropy.Decoder(data, partial=True), index, dependent.start((3, 5)), r_tables)
+    known = np.flatnonzero(found).max()
+    assert np.array_equal(found.ravel()[: known + 1], r.ravel()[: known + 1]) and 0 < known < found.size - 1
+
+
+@pytest.mark.parametrize("name", ["r_odd_frequencies", "r_odd_sizes", "r_odd_offsets"])
+def test_a_second_quantiser_without_one_of_its_tables_is_refused(tables, name):
+    rest = {key: table for key, table in tables.items() if key != name}
+    with pytest.raises(InvalidModel, match=rf"tables\.{name} is missing"):
+        entropy_tables(rest)
+
+
+def test_impossible_offsets_are_refused(tables):
+    with pytest.raises(InvalidModel, match="larger than a quantisation step"):
+        entropy_tables(tables | {"r_odd_offsets": np.full(SCALE_COUNT, 300, np.int16)})
+
+
+def test_the_second_quantiser_is_half_a_step_nearer_to_zero():
+    for first, second in zip(rate.gaussian_pmfs(), rate.gaussian_pmfs(second=True), strict=True):
+        middle = len(first) // 2 - 1
+        assert float(second.sum()) == pytest.approx(1, abs=1e-9) and len(first) == len(second)
+        assert second[middle] < first[middle]
+        torch.testing.assert_close(second[:-1], second[:-1].flip(0))
