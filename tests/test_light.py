@@ -54,12 +54,14 @@ Image.open("photo.png").save("plugin.slim", quality=3)
 assert main(["compress", "photo.png", "line.slim", "-q", "3"]) == 0
 assert main(["decompress", "line.slim", "line.png"]) == 0
 assert main(["info", "line.slim"]) == 0 and main(["models"]) == 0
-try:
-    codec.compress(Image.open("photo.png"), effort=1)
-except slimcodec.InvalidInput as error:
-    assert "pip install 'slimcodec[torch]'" in str(error), error
-else:
-    raise AssertionError("effort needs PyTorch")
+assert (codec.device, codec.precision) == ("cpu", None)
+for needs in (lambda: codec.compress(Image.open("photo.png"), effort=1), lambda: codec.network):
+    try:
+        needs()
+    except slimcodec.InvalidInput as error:
+        assert str(error) == "this needs torch, which is not installed: pip install 'slimcodec[torch]'", error
+    else:
+        raise AssertionError("this needs PyTorch")
 """
 
 
