@@ -134,7 +134,7 @@ def _open(path: Path, intra_op_threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors, which are raised as well
     options.intra_op_num_threads = intra_op_threads
-    # Its arena would keep what windows of any size have needed, a third of the peak, and is no faster.
+    # Its arena would keep what windows of any size have needed, a quarter of the peak, and is hardly faster.
     options.enable_cpu_mem_arena = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other work needs the cores
     try:
