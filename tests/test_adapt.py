@@ -176,6 +176,17 @@ def test_a_corrected_head_is_one_whose_weights_were_changed_by_hand(model, trans
     assert (found - before).abs().max() > 0.1
 
 
+def test_corrections_are_added_in_their_order(corrections):
+    """Bit for bit: the order of a matrix product's sums depends on the library and its threads."""
+    correction = Correction(20, np.array([4, -2, 1, -31, 9], np.int16))
+    change = np.zeros_like(corrections.basis[0])
+    for c, row in zip(correction.coefficients, corrections.basis, strict=True):
+        change = change + np.float32(c) * row
+    head, found = corrections.head, corrections.applied(correction)
+    assert np.array_equal(found.weight, head.weight + change[:, :-1].reshape(head.weight.shape))
+    assert np.array_equal(found.bias, head.bias + change[:, -1])
+
+
 @torch.no_grad()
 def test_applying_leaves_the_model_as_it_was(transforms, corrections):
     network = transforms.networks.codec

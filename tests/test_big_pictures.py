@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-os.environ["OMP_NUM_THREADS"] = "1"  # as in conftest, which the processes do not import
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in conftest, which the processes do not import
 
 import numpy as np
 import pytest
@@ -26,9 +26,10 @@ from PIL import Image
 from slimcodec import InvalidFile
 from slimcodec.codec import bitstream
 from slimcodec.codec.bitstream import unpack
+from slimcodec.codec.decoding import _Decoding
 from slimcodec.codec.files import compress_file, decompress_file
-from slimcodec.codec.grid import CELL, CODING_TILE
-from slimcodec.codec.inference import load
+from slimcodec.codec.grid import CELL, CODING_TILE, whole
+from slimcodec.codec.inference import BACKENDS, load
 
 MODEL = Path(__file__).parents[1] / "students/slim-2k"
 MIB = 1 << 20
@@ -56,6 +57,15 @@ def there_and_back(folder: Path, width: int, height: int) -> dict[str, Measured]
     return measured
 
 
+def check_estimate(slim: Path, measured: Measured, threads: int = 1) -> None:
+    """What `max_memory` is compared with is no less than what decoding takes."""
+    contents = unpack(slim.read_bytes())
+    area = whole((contents.header.height, contents.header.width))
+    needed = _Decoding(load(MODEL).transforms, contents, area).bytes_needed(contents, threads) / MIB
+    print(f"  at most {needed:.0f} MiB to decompress, by the estimate")
+    assert measured.peak_mib - measured.base_mib <= needed
+
+
 def show(measured: dict[str, Measured]) -> None:
     for name, (seconds, peak_mib, base_mib) in measured.items():
         print(f"  {name:10}  {seconds:6.1f} s  {peak_mib:6.0f} MiB, of which {base_mib:.0f} before the picture")
@@ -78,15 +88,30 @@ def test_a_photo_of_several_tiles(tmp_path):
     measured = there_and_back(tmp_path, width, height)
     for name, (_, peak_mib, base_mib) in measured.items():
         assert peak_mib - base_mib - PILLOW_BYTES * width * height / MIB < CONSTANT_MIB, name
+    check_estimate(tmp_path / "photo.slim", measured["decompress"])
     data = (tmp_path / "photo.slim").read_bytes()
     assert unpack(data).header.tiles == (1, 2)
     check_part(tmp_path, load(MODEL).decompress(data, region=REGION))
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("size", [(1024, 1024), (2048, 2048), (4000, 3000)])
+def test_decoding_takes_no_more_memory_than_is_foreseen(tmp_path, size):
+    make_photo(*size).save(tmp_path / "photo.ppm")
+    slim, decoded = tmp_path / "photo.slim", tmp_path / "decoded.ppm"
+    measure("compress", tmp_path / "photo.ppm", slim)
+    for backend in BACKENDS:
+        for threads in (1, 2):
+            measured = measure("decompress", slim, decoded, threads=threads, backend=backend)
+            show({f"{backend}, {threads}": measured})
+            check_estimate(slim, measured, threads if size[0] > 2048 else 1)
+
+
+@pytest.mark.slow
 def test_a_photo_of_100_megapixels(tmp_path):
     """What it takes beyond its own pixels is what a photo of any size takes; a region takes less."""
     measured = there_and_back(tmp_path, 10_000, 10_000)
+    check_estimate(tmp_path / "photo.slim", measured["decompress"])
     part = measure("decompress", tmp_path / "photo.slim", tmp_path / "part.ppm", region=REGION)
     show({"region": part})
     with Image.open(tmp_path / "part.ppm") as picture:
@@ -128,9 +153,10 @@ def test_a_region_of_a_large_untiled_picture(tmp_path):
 # --- in processes of their own --------------------------------------------------------------------------------------
 
 
-def measure(verb: str, source: Path, target: Path, **settings) -> Measured:
-    arguments = [verb, str(source), str(target), json.dumps(settings)]
-    done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=False)
+def measure(verb: str, source: Path, target: Path, threads: int = 1, **settings) -> Measured:
+    command = [sys.executable, __file__, verb, str(source), str(target), json.dumps(settings)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return Measured(**json.loads(done.stdout))
 
@@ -170,7 +196,7 @@ def main(verb: str, *arguments: str) -> None:
     source, target, *more = arguments
     settings = json.loads(more[0]) if more else {}
     Image.MAX_IMAGE_PIXELS = None
-    codec = load(MODEL)
+    codec = load(MODEL, backend=settings.pop("backend", None))
     codec.decompress(codec.compress(np.zeros((64, 64, 3), np.uint8)))  # compiles
     base_mib, began = peak_mib(), time.perf_counter()
     if verb == "compress":

@@ -90,7 +90,10 @@ class Corrections:
         """The head, corrected. Raises InvalidFile for a correction that a decoder of integers cannot have."""
         if self.head.grid is not None:
             return self._applied_in_integers(correction, self.head.grid)
-        change = np.tensordot(correction.coefficients.astype(np.float32), self.basis, axes=1)
+        change = np.zeros(self.basis.shape[1:], np.float32)
+        # One after the other: a matrix product's order of summation depends on the number of threads.
+        for coefficient, rows in zip(correction.coefficients.astype(np.float32), self.basis, strict=True):
+            change += coefficient * rows
         weight, bias, _ = self.head
         return Head(weight + change[:, :-1].reshape(weight.shape[-4:]), bias + change[:, -1])
 

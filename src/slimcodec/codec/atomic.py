@@ -15,7 +15,6 @@ import contextlib
 import errno
 import io
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Iterator
@@ -164,7 +163,7 @@ def _at_once(opened: AbstractContextManager[Any]) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def _beside(path: Path, before: os.stat_result | None) -> Iterator[BinaryIO]:
-    partial = path.with_name(f".{secrets.token_hex(NAME_BYTES)}{PARTIAL}")
+    partial = path.with_name(f".{os.urandom(NAME_BYTES).hex()}{PARTIAL}")
     try:
         with _new_file(partial, 0o666 if before is None else 0o600) as file:
             if before is not None:

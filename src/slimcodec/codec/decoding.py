@@ -35,8 +35,9 @@ from slimcodec.codec.transforms import Transforms
 from slimcodec.codec.workers import Workers
 
 MIB = 1 << 20
-# By measurement, in bytes: what the networks take for an element of y in a window, and for a piece of g_s at its end.
-BYTES_PER_LATENT, PIECE_BYTES = 28, 64 * MIB
+# By measurement, in bytes: what the networks take for an element of y in a window, and for a piece of g_s at its end;
+# and what PyTorch, which takes more than ONNX Runtime, keeps beside.
+BYTES_PER_LATENT, PIECE_BYTES, KEPT_BYTES = 28, 64 * MIB, 32 * MIB
 AHEAD_BYTES = 4 + 3  # of an element of y: y_hat of this window and the symbols of the next but one
 
 
@@ -177,7 +178,7 @@ class _Decoding:
         kept = min(max(wanted), max(tile, CODING_TILE) + 2 * self.reach) * min(wanted)
         parsed = math.prod(min(tile, side) for side in self.header.cells)
         of_window = BYTES_PER_LATENT + (AHEAD_BYTES if threads > 1 else 0)
-        return latents * (of_window * math.prod(in_window) + 3 * kept + parsed) + PIECE_BYTES * threads
+        return latents * (of_window * math.prod(in_window) + 3 * kept + parsed) + PIECE_BYTES * threads + KEPT_BYTES
 
 
 def _check_memory(needed: int, limit: int) -> None:

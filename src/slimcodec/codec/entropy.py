@@ -90,8 +90,10 @@ def build_tables(
 
     # Every table fills 65536 slots, so table t owns the slots from t * 65536 of one long common axis.
     first_slots = np.cumsum(frequencies) - frequencies
-    bucket_slots = np.arange(len(sizes) << _BUCKET_BITS) << (PRECISION - _BUCKET_BITS)
-    owners = np.searchsorted(first_slots, bucket_slots, side="right").reshape(len(sizes), -1) - 1
+    # The symbol that owns a bucket's first slot: so many begin there or before, less one.
+    first_buckets = -(-first_slots >> PRECISION - _BUCKET_BITS)
+    begun = np.bincount(first_buckets, minlength=len(sizes) << _BUCKET_BITS)[: len(sizes) << _BUCKET_BITS]
+    owners = np.cumsum(begun).reshape(len(sizes), -1) - 1
     return Tables(
         cumulative=np.insert(first_slots % _TOTAL, ends, _TOTAL).astype(np.uint32),
         start=np.concatenate([[0], np.cumsum(sizes + 1)]),

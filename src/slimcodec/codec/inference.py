@@ -97,7 +97,7 @@ class Codec:
 
     @property
     def network(self) -> "HyperpriorCodec":
-        """PyTorch's networks, prepared for inference."""
+        """PyTorch's networks, prepared for inference. Raises InvalidInput where PyTorch is not installed."""
         return self._torch.codec
 
     @property
@@ -110,13 +110,14 @@ class Codec:
         return self._torch.rounding
 
     @property
-    def device(self) -> "torch.device":
-        return self._torch.device
+    def device(self) -> "torch.device | str":
+        """Where the networks run: "cpu" of those in ONNX Runtime."""
+        return self.transforms.networks.device
 
     @property
     def precision(self) -> "torch.dtype | None":
         """Of mixed precision; None for float32."""
-        return self._torch.precision
+        return self.transforms.networks.precision
 
     @property
     def _torch(self) -> "TorchNetworks":

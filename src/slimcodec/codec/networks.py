@@ -4,7 +4,7 @@ Arrays are the backend's own. Everything else about a file is the same for both,
 """
 
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -60,6 +60,13 @@ class Networks(Synthesis, Protocol):
     @property
     def description(self) -> str:
         """What runs them, in words."""
+
+    @property
+    def device(self) -> Any: ...
+
+    @property
+    def precision(self) -> Any:
+        """Of mixed precision; None for float32."""
 
     @property
     def on_cpu(self) -> bool: ...

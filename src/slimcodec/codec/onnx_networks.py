@@ -22,6 +22,8 @@ LEVEL_ROWS = 32  # that become levels at a time
 class OnnxNetworks:
     """Of the graphs in a model directory. Each is opened when it is first run: a decoder needs no encoder."""
 
+    device, precision = "cpu", None
+
     def __init__(self, directory: Path, architecture: Architecture, head: Head, tables: Mapping[str, np.ndarray]):
         self.directory, self.architecture, self.head = directory, architecture, head
         self.rounding = Rounding(tables, lambda values: values)
@@ -132,6 +134,8 @@ def _open(path: Path, intra_op_threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors, which are raised as well
     options.intra_op_num_threads = intra_op_threads
+    # Its arena would keep what windows of any size have needed, a quarter of the peak, and is hardly faster.
+    options.enable_cpu_mem_arena = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other work needs the cores
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

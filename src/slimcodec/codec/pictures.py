@@ -10,7 +10,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from slimcodec import InvalidInput, SlimcodecError
 from slimcodec.codec import depth, profiles
@@ -278,6 +278,8 @@ def _without_ink(image: Image.Image) -> Image.Image:
     """CMYK → sRGB by the profile inside; without one, or with one that cannot be used, by Pillow's rule of thumb."""
     profile = image.info.get("icc_profile") or b""
     if profile[16:20] == b"CMYK":
+        from PIL import ImageCms  # late: hardly any picture needs it
+
         with contextlib.suppress(ImageCms.PyCMSError, OSError, ImportError):
             srgb = ImageCms.createProfile("sRGB")
             found = ImageCms.profileToProfile(image, BytesIO(profile), srgb, outputMode="RGB")

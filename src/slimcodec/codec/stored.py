@@ -6,14 +6,15 @@ model.json has the SHA-256 of the weights and of every graph. A model without gr
 """
 
 import hashlib
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as parse_arrays
+from safetensors import SafetensorError, safe_open
 
 from slimcodec import InvalidModel
 from slimcodec.codec.architecture import Architecture
@@ -24,13 +25,14 @@ from slimcodec.codec.transforms import Transforms
 from slimcodec.codec.zoo import DESCRIPTION, GRAPHS, WEIGHTS, architecture_of, find, graph_file, read_description
 
 TABLES, HEAD = "tables.", "g_s.head.conv"  # prefixes of tensor names
+Shapes: TypeAlias = dict[str, tuple[int, ...]]
 
 
 class Stored(NamedTuple):
     """A model whose graphs and tensors have the hashes that its description says."""
 
     architecture: Architecture
-    tensors: dict[str, np.ndarray]  # all but the tables
+    tensors: dict[str, np.ndarray]  # what no graph reads
     tables: dict[str, np.ndarray]
     info: dict[str, Any]  # model.json
     directory: Path
@@ -56,14 +58,9 @@ def load(name_or_directory: str | Path) -> Stored:
     architecture = architecture_of(directory / DESCRIPTION, info)
     _check_graphs(directory, info, architecture)
     path = directory / WEIGHTS
-    data = read_checked(path, info["weights_sha256"])
-    try:
-        tensors = parse_arrays(data)
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise InvalidModel(f"{path}: is no safetensors file ({str(error).splitlines()[0]}); it is damaged") from error
-    tables = {name.removeprefix(TABLES): tensors.pop(name) for name in list(tensors) if name.startswith(TABLES)}
+    _require_hash(path, info["weights_sha256"])
+    tensors, tables = _read_arrays(path, _expected(architecture))
     floats = {name: table.astype(np.float32) for name, table in tables.items() if table.dtype == np.float16}
-    _check_tensors(path, tensors, architecture)
     return Stored(architecture, tensors, tables | floats, info, directory)
 
 
@@ -83,16 +80,48 @@ def _prefixes(architecture: Architecture) -> list[str]:
 
 def read_checked(path: Path, sha256: str | None = None, max_bytes: int | None = None) -> bytes:
     """A file of a model, which must have that hash, if one is given, and no more bytes. Raises InvalidModel."""
-    try:
-        size = path.stat().st_size
+    with _opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
         if max_bytes is not None and size > max_bytes:
             raise InvalidModel(f"{path}: has {size:,} bytes, more than this architecture can need; copy it again")
-        data = path.read_bytes()
+        data = file.read()
+    if sha256 is not None:
+        _require_same(path, hashlib.sha256(data).hexdigest(), sha256)
+    return data
+
+
+def _require_hash(path: Path, sha256: str) -> None:
+    """The same check of a file that others read, without holding it in memory."""
+    with _opened(path) as file:
+        _require_same(path, hashlib.file_digest(file, "sha256").hexdigest(), sha256)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with open(path, "rb") as file:
+            yield file
     except OSError as error:
         raise InvalidModel(f"{path}: cannot be read ({error.strerror}); copy the whole model directory") from error
-    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+
+
+def _require_same(path: Path, found: str, sha256: str) -> None:
+    if found != sha256:
         raise InvalidModel(f"{path}: its sha256 is not the one in {DESCRIPTION}; the file is damaged or edited")
-    return data
+
+
+def _read_arrays(path: Path, expected: Shapes) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The tensors that are expected, and the tables. What graphs alone read, nearly all of the file, is left there."""
+    try:
+        with safe_open(path, "numpy") as file:
+            names = list(file.keys())
+            for name, shape in expected.items():
+                if name not in names or tuple(file.get_slice(name).get_shape()) != shape:
+                    raise InvalidModel(f"{path}: tensor {name} is missing or not of shape {shape}")
+            tables = {name.removeprefix(TABLES): file.get_tensor(name) for name in names if name.startswith(TABLES)}
+            return {name: file.get_tensor(name) for name in expected}, tables
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise InvalidModel(f"{path}: is no safetensors file ({str(error).splitlines()[0]}); it is damaged") from error
 
 
 def _check_graphs(directory: Path, info: dict[str, Any], architecture: Architecture) -> None:
@@ -102,16 +131,14 @@ def _check_graphs(directory: Path, info: dict[str, Any], architecture: Architect
     for name in graph_names(architecture):
         if not isinstance(hashes.get(name), str):
             raise InvalidModel(f"{directory / DESCRIPTION}: {GRAPHS}.{name} is missing; the file was edited")
-        read_checked(directory / graph_file(name), hashes[name])
+        _require_hash(directory / graph_file(name), hashes[name])
 
 
-def _check_tensors(path: Path, tensors: dict[str, np.ndarray], architecture: Architecture) -> None:
-    """What is read here, not by a graph."""
+def _expected(architecture: Architecture) -> Shapes:
+    """The tensors that are read here, not by a graph."""
     last = architecture.g_s[-1]
     outputs, kernel = 3 * last.scale**2, architecture.head_kernel
-    expected: dict[str, tuple[int, ...]] = {
-        "log_gain": (architecture.rungs, architecture.latents),
-    }
+    expected: Shapes = {"log_gain": (architecture.rungs, architecture.latents)}
     for prefix in _prefixes(architecture):
         expected[f"{prefix}{HEAD}.weight"] = (outputs, last.channels, kernel, kernel)
         expected[f"{prefix}{HEAD}.bias"] = (outputs,)
@@ -124,9 +151,7 @@ def _check_tensors(path: Path, tensors: dict[str, np.ndarray], architecture: Arc
         expected[f"h_scale.layers.{layer}.weight"] = (widths[layer + 1] * ratio**2, widths[layer], kernel, kernel)
         expected[f"h_scale.layers.{layer}.bias"] = (widths[layer + 1] * ratio**2,)
         expected[f"h_scale.layers.{layer}.exponent"] = ()
-    for name, shape in expected.items():
-        if name not in tensors or tensors[name].shape != shape:
-            raise InvalidModel(f"{path}: tensor {name} is missing or not of shape {shape}")
+    return expected
 
 
 def _head(tensors: dict[str, np.ndarray], architecture: Architecture) -> Head:
