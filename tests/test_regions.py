@@ -29,10 +29,10 @@ from slimcodec.training.teach import save_trained
 COUNT = 3
 WHO = np.random.default_rng(0).integers(0, COUNT, (5, 7)).astype(np.uint8)
 GRID = whole(WHO.shape).finer(LATENTS)
-# Small, with layers that see what is around at both levels and in the last layer.
+# Small, with layers that see what is around at both levels and in the last layer, and a segment from block to block.
 SMALL = VARIANTS["four stages"] | {
     "g_s": [
-        {"scale": 16, "channels": 12, "blocks": [{"kind": "depthwise", "hidden": 8}]},
+        {"scale": 16, "channels": 12, "blocks": [{"kind": "depthwise", "hidden": 8}] * 2},
         {"scale": 8, "channels": 8},
     ],
     "stages": [[0, 1, 2, 3]],

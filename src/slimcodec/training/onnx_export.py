@@ -193,7 +193,7 @@ def _of_specialists(codec: HyperpriorCodec) -> Iterator[Network]:
         like = "latents.0" if number else ""
         yield Network(f"latents.{number}", own.g_a.head, _several(inputs), "y", of_head, (), of_any_size, like)
         for place, segment, inputs in _fed_segments(own.g_s, architecture):
-            outputs = ("carried",) if segment.hands_on else ()
+            outputs = ("handed_on",) if segment.hands_on else ()
             cells, like = (
                 {name: {0: some if name == "seen" else torch.export.Dim.AUTO} for name in inputs},
                 f"g_s.0.{place}" if number else "",
