@@ -1,25 +1,46 @@
 // What a file of version 3 changes in g_s's last layer (docs/format.md, "Corrections").
 import { BadFile } from "./errors.js";
+import { addIntegers } from "./integers.js";
 import { INDEX_STEP, nearestRung } from "./model.js";
 
 /** The last layer's weight and bias for a file, Float32Arrays. Raises BadFile for a damaged correction. */
 export function headOf(model, file) {
   const { weight, bias } = model.head;
-  if (!file.correction) return { weight: weight.data, bias: bias.data };
+  const outputs = bias.data.length;
+  const inputs = weight.data.length / outputs;
+  const rows = rowsOf(weight.data, bias.data, inputs);
+  if (file.correction) correct(model, rows, file);
+  const unit = (o) => (model.inIntegers ? 2 ** -model.headShift[o] : 1);
+  return {
+    weight: Float32Array.from(weight.data, (_, at) => {
+      const o = Math.floor(at / inputs);
+      return rows[at + o] * unit(o);
+    }),
+    bias: Float32Array.from(bias.data, (_, o) => rows[o * (inputs + 1) + inputs] * unit(o)),
+  };
+}
+
+/** Every output's kernel, flat, and last its bias. */
+function rowsOf(weight, bias, inputs) {
+  const rows = new Float64Array(weight.length + bias.length);
+  bias.forEach((value, o) => {
+    rows.set(weight.subarray(o * inputs, (o + 1) * inputs), o * (inputs + 1));
+    rows[o * (inputs + 1) + inputs] = value;
+  });
+  return rows;
+}
+
+function correct(model, rows, file) {
   if (!model.basis) throw new BadFile("The file corrects its model, but this model knows no corrections.");
   const { shift, q } = readCorrection(model, file);
-  const [, outputs, inputs] = model.basis.shape;
-  const found = { weight: Float64Array.from(weight.data), bias: Float64Array.from(bias.data) };
+  const step = Math.exp(-INDEX_STEP * shift);
+  const sums = new Float64Array(rows.length);
   q.forEach((integer, k) => {
-    const factor = integer * Math.exp(-INDEX_STEP * shift);
-    if (!factor) return;
-    for (let o = 0; o < outputs; o++) {
-      const row = (k * outputs + o) * inputs;
-      for (let i = 0; i < inputs - 1; i++) found.weight[o * (inputs - 1) + i] += factor * model.basis.data[row + i];
-      found.bias[o] += factor * model.basis.data[row + inputs - 1];
-    }
+    if (!integer) return;
+    for (let at = 0; at < sums.length; at++) sums[at] += integer * model.basis.data[k * sums.length + at];
   });
-  return { weight: Float32Array.from(found.weight), bias: Float32Array.from(found.bias) };
+  if (model.inIntegers) addIntegers(model, rows, sums, step);
+  else sums.forEach((sum, at) => (rows[at] += step * sum));
 }
 
 /** {shift, q}: the step, and the integers, one a correction of the basis. */

@@ -36,6 +36,21 @@ export function buildModel(manifest, bytes) {
     head: { weight: tensors["g_s.head.conv.weight"], bias: tensors["g_s.head.conv.bias"] },
     basis: tensors["tables.head_basis"] ?? null,
     basisScales: table("head_scales") ?? null,
+    ...(architecture.decoder === "integer" ? integersOf(architecture, tensors) : {}),
+  };
+}
+
+/** What a decoder in integers needs besides. */
+function integersOf({ g_s: levels }, tensors) {
+  const last = levels.length - 1;
+  const blocks = levels[last].blocks.length;
+  const limit = `g_s.levels.${last}.${blocks ? `blocks.${blocks - 1}.total` : "entered"}.limit`;
+  return {
+    inIntegers: true,
+    headShift: tensors["g_s.head.conv.shift"].data,
+    basisExponent: tensors["tables.head_exponent"]?.data[0],
+    latentLimits: tensors["latents.limit"].data,
+    featureLimits: tensors[limit].data, // of what the last layer sees
   };
 }
 

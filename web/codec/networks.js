@@ -1,5 +1,7 @@
-// The networks, in floats: integers to latents to pixels, and back. `run(name, feeds)` evaluates one ONNX file:
-// feeds and the result are {data: Float32Array, dims}. Nothing that is parsed depends on anything here.
+// The networks: integers to latents to pixels, and back. `run(name, feeds)` evaluates one ONNX file: feeds and the
+// result are {data: Float32Array, dims}. Nothing that is parsed depends on anything here. In a decoder in integers all
+// values are such, and float32 holds every sum.
+import { integerRestorer, nearest } from "./integers.js";
 import { gains } from "./model.js";
 
 const LATENT = 16; // pixels along the side of a latent
@@ -9,19 +11,19 @@ const LARGEST = 32767; // of a residual
 /** The integers of a whole picture → y_hat [M, 4·rows, 4·columns]. */
 export async function latents(run, model, { z, index, r }, { rows, columns, quality }) {
   const restore = restorer(model, quality);
-  const residual = (at, channel) => restore(r[at], index[at], channel);
-  return stages(run, model, z, rows, columns, residual);
+  return stages(run, model, z, rows, columns, (at, channel, mu) => restore(mu, r[at], index[at], channel));
 }
 
-/** What a decoder adds to mu for an integer: moved towards zero by its scale's offset, over the gain. */
+/** What a decoder makes of mu and an integer: moved towards zero by its scale's offset, over the gain, added. */
 export function restorer(model, quality) {
+  if (model.inIntegers) return integerRestorer(model, quality);
   const gain = gains(model, quality);
   const offsets = Float32Array.from(model.offsets, (offset) => offset / 256);
-  return (r, index, channel) => (r - Math.sign(r) * offsets[index]) / gain[channel];
+  return (mu, r, index, channel) => mu + (r - Math.sign(r) * offsets[index]) / gain[channel];
 }
 
-/** Stage by stage: residual(place in the planes, channel, mu) says what is added to mu there. → y_hat. */
-export async function stages(run, model, z, rows, columns, residual) {
+/** Stage by stage: latent(place in the planes, channel, mu) says what y_hat is there. → y_hat. */
+export async function stages(run, model, z, rows, columns, latent) {
   const { M, N, features: P, architecture } = model;
   const [h, w] = [2 * rows, 2 * columns];
   const area = h * w;
@@ -35,7 +37,7 @@ export async function stages(run, model, z, rows, columns, residual) {
     const mu = await run(`context.${stage}`, { features });
     for (const [number, plane] of planes.entries()) {
       const own = mu.data.subarray(number * M * area, (number + 1) * M * area);
-      fillPlane(seen.subarray(end, end + M * area), own, plane * M * area, area, residual);
+      fillPlane(seen.subarray(end, end + M * area), own, plane * M * area, area, latent);
       spread(seen.subarray(end, end + M * area), y, plane, h, w);
       end += M * area;
     }
@@ -43,10 +45,8 @@ export async function stages(run, model, z, rows, columns, residual) {
   return { data: y, dims: [1, M, 2 * h, 2 * w] };
 }
 
-function fillPlane(target, mu, begin, area, residual) {
-  for (let i = 0; i < target.length; i++) {
-    target[i] = mu[i] + residual(begin + i, Math.floor(i / area), mu[i]);
-  }
+function fillPlane(target, mu, begin, area, latent) {
+  for (let i = 0; i < target.length; i++) target[i] = latent(begin + i, Math.floor(i / area), mu[i]);
 }
 
 /** A plane [M, h, w] to its places in y [M, 2h, 2w]: plane 2·dy + dx is row dy, column dx of every 2 × 2. */
@@ -197,15 +197,9 @@ export async function quantise(run, model, y, { rows, columns, quality }, scaleI
   const [restore, choose] = [restorer(model, quality), chooser(model)];
   const y_hat = await stages(run, model, z, rows, columns, (at, channel, mu) => {
     r[at] = choose((planes[at] - mu) * gain[channel], index[at]);
-    return restore(r[at], index[at], channel);
+    return restore(mu, r[at], index[at], channel);
   });
   return { symbols: { z, index, r }, y_hat };
-}
-
-function nearest(value) {
-  const floor = Math.floor(value);
-  const rest = value - floor;
-  return rest > 0.5 || (rest === 0.5 && floor % 2) ? floor + 1 : floor;
 }
 
 /** The nearest integer, or one nearer to zero where the bits that it saves are worth more than its error. */

@@ -14,7 +14,8 @@ A model of specialists has others in place of g_a and g_s; cells are [n, side, s
                                                         → the same for segment i + 1
     last_layer.onnx     of cells, head_weight, head_bias → x_hat, [n, h, w, 3·ratio²]
 
-    tables.safetensors  all other tensors of weights.safetensors, unchanged: log_gain, h_scale, the tables, g_s's head
+    tables.safetensors  all other tensors of weights.safetensors, unchanged: log_gain, h_scale, the tables, g_s's head,
+                        limits of a decoder in integers
     manifest.json   the model, its architecture, and every file with its size and SHA-256
 
 H and W are any multiples of 64. g_s's last layer is an input, for files may correct it (codec/adapt).
@@ -57,6 +58,7 @@ OPSET = 18
 FORMAT_VERSION, OF_SPECIALISTS = 1, 2  # of the manifest
 MANIFEST, TENSORS = "manifest.json", "tables.safetensors"
 KEPT = "log_gain", "h_scale.", "tables.", "g_s.head."  # prefixes of what no network file holds
+LIMIT = ".limit"  # how the names of a decoder in integers end that say how large its numbers may be
 KINDS = {  # what weights are stored as
     "F16": onnx.TensorProto.FLOAT16,
     "F32": onnx.TensorProto.FLOAT,
@@ -230,7 +232,7 @@ def _zeros(channels: int, scale: int) -> Tensor:
 
 
 def _tensors(path: Path) -> dict[str, np.ndarray]:
-    return {name: tensor for name, tensor in load_file(path).items() if name.startswith(KEPT)}
+    return {name: tensor for name, tensor in load_file(path).items() if name.startswith(KEPT) or name.endswith(LIMIT)}
 
 
 def traced(network: Network) -> bytes:
