@@ -1,8 +1,9 @@
 // node integers.mjs MODEL FILE OUT: what is in a .slim file, as raw bytes of z (int8), index (uint8) and r (int16),
-// then whether the streams that are written of them are those of the file.
+// then whether the streams that are written of them are those of the file, and the SHA-256 of g_s's last layer for it.
+import { createHash } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { unpack } from "../../web/codec/container.js";
-import { readCorrection } from "../../web/codec/correction.js";
+import { headOf, readCorrection } from "../../web/codec/correction.js";
 import { buildModel } from "../../web/codec/model.js";
 import { readSymbols, writeTile } from "../../web/codec/symbols.js";
 
@@ -21,6 +22,7 @@ const rewritten =
   Buffer.compare(Buffer.from(writeTile(model, { z, index, r }, whole, file.quality)), Buffer.from(file.streams[0])) ===
     0;
 const correction = file.correction ? readCorrection(model, file) : null;
-console.log(
-  JSON.stringify({ modelHash: model.modelHash, width: file.width, height: file.height, rewritten, correction }),
-);
+const { weight, bias } = headOf(model, file);
+const head = createHash("sha256").update(weight).update(bias).digest("hex");
+const { width, height } = file;
+console.log(JSON.stringify({ modelHash: model.modelHash, width, height, rewritten, correction, head }));
