@@ -3,11 +3,14 @@
 import hashlib
 import json
 import shutil
+import struct
 import subprocess
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from slimcodec.codec import bitstream, inference, models
 from slimcodec.training import onnx_export
@@ -29,6 +32,25 @@ def exported(tmp_path_factory):
         model = models.load(GOLDEN / name if (GOLDEN / name).is_dir() else name)
         onnx_export.export(model, folder / name, only=())
     return folder
+
+
+def twice_as_large(path):
+    """The file as one of version 5 that is shown at twice its size."""
+    data = bytearray(path.read_bytes())
+    width, height = struct.unpack_from("<HH", data, 14)
+    struct.pack_into("<HH", data, 14, 2 * width, 2 * height)
+    features = {2: 0, 3: 1}[data[4]] | 2 << 2  # perhaps a correction; two quarters
+    data[4] = 5
+    data.insert(25, features)
+    struct.pack_into("<I", data, 21, zlib.crc32(data[25:], zlib.crc32(data[:21])))
+    return bytes(data)
+
+
+@pytest.fixture(scope="module")
+def smaller(tmp_path_factory):
+    path = tmp_path_factory.mktemp("smaller") / "smaller.slim"
+    path.write_bytes(twice_as_large(GOLDEN / "corrected.slim"))
+    return path
 
 
 def node(script, *arguments):
@@ -63,19 +85,60 @@ def test_a_decoder_in_integers_is_corrected_by_the_same_integers(exported, tmp_p
     assert found["rewritten"]
 
 
+@pytest.mark.parametrize(("width", "height"), [(3, 1), (97, 42)])
+def test_a_picture_is_made_larger_as_pillow_does_it(width, height, tmp_path):
+    """Black beside white, so that many sums are beyond a byte. 3 pixels of 3 quarters are other 3 pixels."""
+    rows, columns = -(-height // 4), -(-width // 4)
+    random = np.random.default_rng(0)
+    coded = [random.choice([0, 3, 255], (k * rows, k * columns, 4)).astype(np.uint8) for k in (1, 2, 3)]
+    (tmp_path / "coded").write_bytes(b"".join(pixels.tobytes() for pixels in coded))
+    read = node("resizing.mjs", tmp_path / "coded", tmp_path / "shown", width, height)["read"]
+    found = np.fromfile(tmp_path / "shown", np.uint8).reshape(3, height, width, 4)
+    for pixels, mine in zip(coded, found, strict=True):
+        for band in range(4):
+            image = Image.fromarray(pixels[:, :, band])
+            larger = image.resize((4 * columns, 4 * rows), Image.Resampling.LANCZOS)
+            assert np.array_equal(mine[:, :, band], np.asarray(larger)[:height, :width])
+    assert read == sum(pixels.size for pixels in coded)
+
+
+def test_a_file_of_version_5_holds_the_integers_of_the_smaller_picture(exported, smaller, tmp_path):
+    found = [
+        node("integers.mjs", exported / "corrected-model", file, tmp_path / file.name)
+        for file in (smaller, GOLDEN / "corrected.slim")
+    ]
+    assert (tmp_path / "smaller.slim").read_bytes() == (tmp_path / "corrected.slim").read_bytes()
+    assert [found[0].pop(side) / found[1].pop(side) for side in ("width", "height")] == [2, 2]
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(("features", "word"), [(16, "features that this page does not know"), (None, "truncated")])
+def test_unknown_features_are_refused(exported, smaller, features, word, tmp_path):
+    data = smaller.read_bytes()
+    (tmp_path / "bad").write_bytes(data[:25] + (b"" if features is None else bytes([features]) + data[26:]))
+    with pytest.raises(AssertionError, match=word):
+        node("integers.mjs", exported / "corrected-model", tmp_path / "bad", tmp_path / "integers")
+
+
 @pytest.mark.skipif(not RUNTIME.is_dir(), reason="needs npm ci --prefix web")
-def test_a_decoder_in_integers_makes_the_same_pixels(tmp_path):
-    file = INTEGER.with_name("integer.slim")
-    onnx_export.export(models.load(INTEGER), tmp_path)
-    found = node("pixels.mjs", tmp_path, file, tmp_path / "pixels")
+@pytest.mark.parametrize("enlarge", [False, True])
+def test_a_decoder_in_integers_makes_the_same_pixels(exported, enlarge, tmp_path):
+    file, codec = INTEGER.with_name("integer.slim"), inference.load(INTEGER)
+    expected = codec.decompress(file.read_bytes())
+    if enlarge:
+        (tmp_path / "larger").write_bytes(twice_as_large(file))
+        file = tmp_path / "larger"
+        expected = expected.resize([2 * side for side in expected.size], Image.Resampling.LANCZOS)
+    found = node("pixels.mjs", exported / INTEGER.name, INTEGER, file, tmp_path / "pixels")
     pixels = np.fromfile(tmp_path / "pixels", np.uint8).reshape(found["height"], found["width"], 4)
-    assert np.array_equal(pixels[:, :, :3], np.asarray(inference.load(INTEGER).decompress(file.read_bytes())))
+    assert np.array_equal(pixels[:, :, :3], np.asarray(expected))
 
 
-@pytest.mark.parametrize(("model", "file"), [("corrected-model", "corrected"), ("corrected-model", "corrected-tiled")])
-def test_damaged_files_are_refused_in_one_line(exported, model, file):
+@pytest.mark.parametrize("name", ["corrected", "corrected-tiled", "smaller"])
+def test_damaged_files_are_refused_in_one_line(exported, smaller, name):
     """Every truncation, every byte flipped with and without the right checksum: integers come out, or one line."""
-    found = node("damage.mjs", exported / model, GOLDEN / f"{file}.slim")
+    file = smaller if name == "smaller" else GOLDEN / f"{name}.slim"
+    found = node("damage.mjs", exported / "corrected-model", file)
     assert found["others"] == []
     assert found["refused"] > 1000 and found["decoded"] < found["refused"]
 

@@ -2,9 +2,10 @@
 // {id, result} or {id, error} out.
 import { inflated, pack, unpack } from "./codec/container.js";
 import { headOf } from "./codec/correction.js";
+import { pictureOf } from "./codec/decoding.js";
 import { BadFile } from "./codec/errors.js";
 import { buildModel } from "./codec/model.js";
-import { analyse, latents, quantise, synthesise } from "./codec/networks.js";
+import { analyse, quantise, synthesise } from "./codec/networks.js";
 import { readSymbols, scaleIndex, writeTile } from "./codec/symbols.js";
 
 const MAX_PIXELS = 40e6;
@@ -45,7 +46,7 @@ async function decode({ bytes }, report) {
   const model = await modelOf(file);
   await sessionsFor(model, ["h_mean", ...contexts(model), "g_s"]);
   const start = performance.now();
-  const found = await pixelsOf(model, file, readSymbols(model, file), report);
+  const found = await pictureOf(runner(model), model, file, report);
   const seconds = (performance.now() - start) / 1000;
   const { width, height, quality, grey, chunks } = file;
   if (chunks.alpha) await addAlpha(found, chunks.alpha, width * height);
@@ -62,12 +63,6 @@ async function decode({ bytes }, report) {
     bytes: bytes.length,
     runtime: (await runtime()).provider,
   };
-}
-
-async function pixelsOf(model, file, symbols, report) {
-  const head = headOf(model, file);
-  const y = await latents(runner(model), model, symbols, file);
-  return synthesise(runner(model), model, y, head, file, report);
 }
 
 /** Pixels → a file of the model, at a quality from 1, and the picture that it decodes to. key: which picture it is. */

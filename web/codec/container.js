@@ -5,14 +5,22 @@ const HEADER_BYTES = 25;
 const CHECKSUM_AT = 21;
 const CHUNKS = ["icc", "exif", "alpha", "xmp", "bit 5", "bit 6", "bit 7"]; // of flag bits 1 to 7
 const VERSION = 2;
-const CORRECTED = 3;
+const FEATURED = 5;
+const CORRECTION = 1; // bits of the features
+const MAP = 2;
+const FEATURES = { 2: 0, 3: CORRECTION, 4: CORRECTION | MAP }; // of versions that do not say them
+const MAPPED = 4;
 const CELL = 64;
+export const QUARTERS = 4; // the side of a block of the shown picture
+const MOST_SIZE_BYTES = 4; // of a map
 export const MAX_PROFILE_BYTES = 8 << 20;
 
-/** A whole file → {grey, modelHash, width, height, quality, tile, rows, columns, chunks, streams, correction}.
+/** A whole file → {grey, modelHash, width, height, quarters, coded, quality, tile, rows, columns, chunks,
+ * streams, correction, map}.
  *
- * rows and columns are those of cells. Raises BadFile, before anything large is allocated, for a file that is not
- * complete and intact, and for a picture of more than maxPixels.
+ * coded: {width, height} of the picture in it, `quarters` of the shown one. rows and columns are those of its cells.
+ * Raises BadFile, before anything large is allocated, for a file that is not complete and intact, and for a picture of
+ * more than maxPixels.
  */
 export function unpack(data, maxPixels) {
   const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
@@ -25,37 +33,58 @@ export function unpack(data, maxPixels) {
   }
   const tiles = tilesOf(header);
   const names = CHUNKS.filter((_, bit) => (header.flags >> (bit + 1)) & 1);
-  const sizes = readSizes(data, view, names.length + tiles.length);
+  const begin = HEADER_BYTES + (header.version === FEATURED ? 1 : 0);
+  const sizes = readSizes(data, view, begin, names.length + tiles.length);
   requireChecksum(data, view);
-  const parts = split(data, HEADER_BYTES + 4 * sizes.length, sizes);
+  const parts = split(data, begin + 4 * sizes.length, sizes);
   const chunks = Object.fromEntries(names.map((name, number) => [name, parts[number]]));
   const streams = parts.slice(names.length);
-  let correction = null;
-  if (header.version === CORRECTED) [correction, streams[0]] = takeCorrection(streams[0]);
-  return { ...header, tiles, chunks, streams, correction };
+  let [correction, map] = [null, null];
+  if (header.features & CORRECTION) [correction, streams[0]] = takeCorrection(streams[0], header.version === MAPPED);
+  if (header.features & MAP) [map, streams[0]] = takeMap(streams[0]);
+  return { ...header, tiles, chunks, streams, correction, map };
 }
 
 function readHeader(data, view) {
   if (String.fromCharCode(...data.subarray(0, 4)) !== "SLIM") throw new BadFile("This is not a .slim file.");
   if (data.length < HEADER_BYTES) throw new BadFile(`The file is truncated: it has ${data.length} bytes.`);
   const version = data[4];
-  if (version !== VERSION && version !== CORRECTED) {
-    throw new BadFile(`The file has format version ${version}. This page reads versions ${VERSION} and ${CORRECTED}.`);
-  }
+  if (!(version in FEATURES) && version !== FEATURED)
+    throw new BadFile(`The file has format version ${version}. This page reads versions ${VERSION} to ${FEATURED}.`);
   const [width, height, quality] = [14, 16, 18].map((at) => view.getUint16(at, true));
   if (!width || !height) throw new BadFile(`The file says that its picture has ${width} × ${height} pixels.`);
+  const features = FEATURES[version] ?? readFeatures(data);
+  const quarters = features >> 2 || QUARTERS;
+  const coded = codedSize(width, height, quarters);
   return {
     version,
+    features,
     flags: data[5],
     grey: Boolean(data[5] & 1),
     modelHash: hex(data.subarray(6, 14)),
     width,
     height,
+    quarters,
+    coded,
     quality,
     tile: data[20],
-    rows: Math.ceil(height / CELL),
-    columns: Math.ceil(width / CELL),
+    rows: Math.ceil(coded.height / CELL),
+    columns: Math.ceil(coded.width / CELL),
   };
+}
+
+function readFeatures(data) {
+  if (data.length === HEADER_BYTES) throw new BadFile(`The file is truncated: it has ${data.length} bytes.`);
+  const features = data[HEADER_BYTES];
+  if (features > 15) throw new BadFile("The file has features that this page does not know.");
+  return features;
+}
+
+/** Blocks of 4 × 4 pixels that are shown are coded as blocks of quarters × quarters. */
+export function codedSize(width, height, quarters) {
+  if (quarters === QUARTERS) return { width, height };
+  const side = (length) => quarters * Math.ceil(length / QUARTERS);
+  return { width: side(width), height: side(height) };
 }
 
 /** The tiles in raster order, {top, left, rows, columns} in cells: counted first, for a header can promise a million. */
@@ -70,11 +99,11 @@ export function tilesOf({ tile, rows, columns }) {
   return found;
 }
 
-function readSizes(data, view, count) {
-  const end = HEADER_BYTES + 4 * count;
+function readSizes(data, view, begin, count) {
+  const end = begin + 4 * count;
   if (data.length < end)
     throw new BadFile(`The file is truncated: ${data.length} bytes, its table of sizes ends at ${end}.`);
-  const sizes = Array.from({ length: count }, (_, number) => view.getUint32(HEADER_BYTES + 4 * number, true));
+  const sizes = Array.from({ length: count }, (_, number) => view.getUint32(begin + 4 * number, true));
   const expected = sizes.reduce((sum, size) => sum + size, end);
   if (data.length < expected) throw new BadFile(`The file is truncated: ${data.length} of ${expected} bytes.`);
   if (data.length > expected)
@@ -92,10 +121,22 @@ function split(data, begin, sizes) {
   return sizes.map((size) => data.subarray(begin, (begin += size)));
 }
 
-function takeCorrection(stream) {
-  const end = 1 + (stream.length ? stream[0] : 0);
-  if (end < 2 || end > stream.length) throw new BadFile("The file is damaged: it ends before its correction does.");
-  return [stream.subarray(1, end), stream.subarray(end)];
+function takeCorrection(stream, mayBeEmpty) {
+  const size = stream.length ? stream[0] : -1;
+  if (size < (mayBeEmpty ? 0 : 1) || 1 + size > stream.length)
+    throw new BadFile("The file is damaged: it ends before its correction does.");
+  return [size ? stream.subarray(1, 1 + size) : null, stream.subarray(1 + size)];
+}
+
+function takeMap(stream) {
+  let [size, at, more] = [0, 0, true];
+  for (; more && at < Math.min(MOST_SIZE_BYTES, stream.length); at++) {
+    size += (stream[at] & 127) * 128 ** at;
+    more = stream[at] > 127;
+  }
+  if (more || at + size > stream.length)
+    throw new BadFile("The file is damaged: it ends before its map of specialists does.");
+  return [stream.subarray(at, at + size), stream.subarray(at + size)];
 }
 
 /** The bytes of a file of one stream a tile and no chunks. */

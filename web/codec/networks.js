@@ -73,7 +73,7 @@ export function planesOf(y, h, w) {
 }
 
 /** y_hat → the picture's pixels, Uint8ClampedArray [height, width, 4], opaque. report(share done). */
-export async function synthesise(run, model, y, head, { width, height, grey }, report = () => {}) {
+export async function synthesise(run, model, y, head, { width, height }, report = () => {}) {
   const pixels = new Uint8ClampedArray(4 * width * height);
   const [, M, rows, columns] = y.dims;
   const pieces = evenTiles(rows, columns);
@@ -85,7 +85,7 @@ export async function synthesise(run, model, y, head, { width, height, grey }, r
     const seen = grown(piece, model.manifest.margins.g_s, rows, columns);
     const y_hat = { data: cut(y.data, M, rows, columns, seen), dims: [1, M, ...sides(seen)] };
     const x_hat = await run("g_s", { y_hat, ...feeds });
-    paint(x_hat.data, seen, piece, pixels, width, height, grey);
+    paint(x_hat.data, seen, piece, pixels, width, height);
     report((done + 1) / pieces.length);
   }
   return pixels;
@@ -157,7 +157,7 @@ function paste(data, seen, piece, target, channels, rows, columns) {
   }
 }
 
-function paint(x, seen, piece, pixels, width, height, grey) {
+function paint(x, seen, piece, pixels, width, height) {
   const [rows, columns] = sides(seen).map((side) => LATENT * side);
   const size = rows * columns;
   for (let row = LATENT * piece.top; row < Math.min(LATENT * piece.bottom, height); row++) {
@@ -165,7 +165,6 @@ function paint(x, seen, piece, pixels, width, height, grey) {
     let to = 4 * (row * width + LATENT * piece.left);
     for (let column = LATENT * piece.left; column < Math.min(LATENT * piece.right, width); column++, from++, to += 4) {
       for (let colour = 0; colour < 3; colour++) pixels[to + colour] = 255 * x[colour * size + from];
-      if (grey) pixels.fill(Math.floor((pixels[to] + pixels[to + 1] + pixels[to + 2] + 1) / 3), to, to + 3);
       pixels[to + 3] = 255;
     }
   }
