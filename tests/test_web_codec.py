@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage.data
 from PIL import Image
 
 from slimcodec.codec import bitstream, inference, models
-from slimcodec.training import onnx_export
+from slimcodec.training import calibrate, onnx_export
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests/golden"
@@ -83,6 +84,45 @@ def test_a_decoder_in_integers_is_corrected_by_the_same_integers(exported, tmp_p
     weight, bias, _ = transforms.head(correction)
     assert found["head"] == hashlib.sha256(weight.tobytes() + bias.tobytes()).hexdigest()
     assert found["rewritten"]
+
+
+@pytest.fixture(scope="module")
+def dependent(tmp_path_factory):
+    """A model that quantises dependently: its directory, and the folder with its tensors."""
+    model, folder = models.load(GOLDEN / "corrected-model"), tmp_path_factory.mktemp("dependent")
+    models.save(folder / "model", model.codec, calibrate.with_second_quantiser(model.tables), role="student")
+    onnx_export.export(models.load(folder / "model"), folder / "tensors", only=())
+    return folder / "model", folder / "tensors"
+
+
+@pytest.mark.parametrize("tile", [0, 1])
+def test_files_of_two_quantisers_have_the_same_integers(dependent, tile, tmp_path):
+    directory, tensors = dependent
+    transforms = inference.load(directory).transforms
+    photo = skimage.data.astronaut()[:150, :210]
+    data = inference.load(directory).compress(photo, quality=2, tile=tile)
+    (tmp_path / "file").write_bytes(data)
+    found = node("integers.mjs", tensors, tmp_path / "file", tmp_path / "integers")
+    contents = bitstream.unpack(data)
+    symbols = transforms.coder.read(contents)
+    assert (symbols.index > 63).mean() > 0.1
+    assert (tmp_path / "integers").read_bytes() == b"".join(part.tobytes() for part in symbols)
+    assert found["rewritten"] == (not tile)
+
+
+def test_the_cheapest_integers_of_two_quantisers_are_those_that_python_finds(dependent, tmp_path):
+    """Sums of doubles here, of floats there: a choice in ten thousand may be another."""
+    transforms, random = inference.load(dependent[0]).transforms, np.random.default_rng(0)
+    shape = planes, _, rows, columns = 3, transforms.architecture.latents, 4, 6
+    exact = random.laplace(0, 2, shape).astype(np.float32)
+    index = random.integers(0, 64, shape).astype(np.uint8)
+    (tmp_path / "in").write_bytes(exact.tobytes() + index.tobytes())
+    node("search.mjs", dependent[1], tmp_path / "in", tmp_path / "out", planes, rows // 2, columns // 2)
+    data = (tmp_path / "out").read_bytes()
+    r, table = transforms.rounding.path(exact, index, np.zeros((rows // 2, columns // 2), np.uint8))
+    assert np.mean(np.frombuffer(data, np.int16, r.size) != r.ravel()) < 1e-3
+    assert np.mean(np.frombuffer(data, np.uint8, -1, 2 * r.size) != table.ravel()) < 1e-3
+    assert (table > 63).mean() > 0.3 and np.unique(r).size > 20
 
 
 @pytest.mark.parametrize(("width", "height"), [(3, 1), (97, 42)])

@@ -13,8 +13,9 @@ export function buildModel(manifest, bytes) {
   const tensors = parseTensors(bytes);
   const { architecture } = manifest;
   const table = (name) => tensors[`tables.${name}`]?.data;
-  const [sizes, skip] = [table("r_sizes"), table("r_skip")[0]];
-  const escapes = Array.from(sizes, (size) => -(size - 2) / 2);
+  const residuals = (name) => [...table(`r_${name}`), ...(table(`r_odd_${name}`) ?? [])]; // of both quantisers
+  const [sizes, skip] = [residuals("sizes"), table("r_skip")[0]];
+  const escapes = sizes.map((size) => -(size - 2) / 2);
   const banked = table("z_banks") !== undefined;
   const zFrequencies = table(banked ? "z_bank_frequencies" : "z_frequencies");
   const zTables = zFrequencies.length / 256;
@@ -28,10 +29,11 @@ export function buildModel(manifest, bytes) {
     features: architecture.h_mean[2],
     logGain: tensors.log_gain.data,
     scaleLayers: buildScaleNetwork(tensors),
-    rTables: buildTables(table("r_frequencies"), sizes, escapes, { escape: true, skip }),
+    rTables: buildTables(residuals("frequencies"), sizes, escapes, { escape: true, skip }),
     zTables: buildTables(zFrequencies, Array(zTables).fill(256), Array(zTables).fill(-128), { escape: false }),
     banks: banked ? buildBanks(tensors) : null,
-    offsets: table("r_offsets"),
+    dependent: table("r_odd_frequencies") !== undefined,
+    offsets: Int16Array.from(residuals("offsets")),
     errorBits: table("r_error_bits") ? table("r_error_bits")[0] / 16 : 30,
     head: { weight: tensors["g_s.head.conv.weight"], bias: tensors["g_s.head.conv.bias"] },
     basis: tensors["tables.head_basis"] ?? null,

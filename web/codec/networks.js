@@ -1,32 +1,22 @@
 // The networks: integers to latents to pixels, and back. `run(name, feeds)` evaluates one ONNX file: feeds and the
 // result are {data: Float32Array, dims}. Nothing that is parsed depends on anything here. In a decoder in integers all
 // values are such, and float32 holds every sum.
+import { chooser } from "./choosing.js";
 import { integerRestorer, nearest } from "./integers.js";
 import { gains } from "./model.js";
 
 const LATENT = 16; // pixels along the side of a latent
 const TILE = 96; // latents: larger pictures pass g_a and g_s piece by piece
-const LARGEST = 32767; // of a residual
 
-/** The integers of a whole picture → y_hat [M, 4·rows, 4·columns]. */
-export async function latents(run, model, { z, index, r }, { rows, columns, quality }) {
-  const restore = restorer(model, quality);
-  return stages(run, model, z, rows, columns, (at, channel, mu) => restore(mu, r[at], index[at], channel));
-}
-
-/** What a decoder makes of mu and an integer: moved towards zero by its scale's offset, over the gain, added. */
-export function restorer(model, quality) {
-  if (model.inIntegers) return integerRestorer(model, quality);
-  const gain = gains(model, quality);
-  const offsets = Float32Array.from(model.offsets, (offset) => offset / 256);
-  return (mu, r, index, channel) => mu + (r - Math.sign(r) * offsets[index]) / gain[channel];
-}
-
-/** Stage by stage: latent(place in the planes, channel, mu) says what y_hat is there. → y_hat. */
-export async function stages(run, model, z, rows, columns, latent) {
+/** The integers of a whole picture → y_hat [M, 4·rows, 4·columns].
+ *
+ * choose(planes, mu): what an encoder does before a stage's integers are needed; it knows what was before.
+ */
+export async function latents(run, model, { z, index, r }, { rows, columns, quality }, choose = () => {}) {
   const { M, N, features: P, architecture } = model;
   const [h, w] = [2 * rows, 2 * columns];
   const area = h * w;
+  const restore = restorer(model, quality);
   const seen = new Float32Array((P + 4 * M) * area); // p, and the planes in the order of coding
   const y = new Float32Array(4 * M * area);
   const p = await run("h_mean", { z_hat: { data: Float32Array.from(z), dims: [1, N, rows, columns] } });
@@ -34,19 +24,27 @@ export async function stages(run, model, z, rows, columns, latent) {
   let end = P * area;
   for (const [stage, planes] of architecture.stages.entries()) {
     const features = { data: seen.subarray(0, end), dims: [1, end / area, h, w] };
-    const mu = await run(`context.${stage}`, { features });
+    const { data: mu } = await run(`context.${stage}`, { features });
+    choose(planes, mu);
     for (const [number, plane] of planes.entries()) {
-      const own = mu.data.subarray(number * M * area, (number + 1) * M * area);
-      fillPlane(seen.subarray(end, end + M * area), own, plane * M * area, area, latent);
-      spread(seen.subarray(end, end + M * area), y, plane, h, w);
+      const own = seen.subarray(end, end + M * area);
+      const [from, begin] = [number * M * area, plane * M * area];
+      for (let i = 0; i < own.length; i++) {
+        own[i] = restore(mu[from + i], r[begin + i], index[begin + i], Math.floor(i / area));
+      }
+      spread(own, y, plane, h, w);
       end += M * area;
     }
   }
   return { data: y, dims: [1, M, 2 * h, 2 * w] };
 }
 
-function fillPlane(target, mu, begin, area, latent) {
-  for (let i = 0; i < target.length; i++) target[i] = latent(begin + i, Math.floor(i / area), mu[i]);
+/** What a decoder makes of mu and an integer: moved towards zero by its table's offset, over the gain, added. */
+function restorer(model, quality) {
+  if (model.inIntegers) return integerRestorer(model, quality);
+  const gain = gains(model, quality);
+  const offsets = Float32Array.from(model.offsets, (offset) => offset / 256);
+  return (mu, r, index, channel) => mu + (r - Math.sign(r) * offsets[index]) / gain[channel];
 }
 
 /** A plane [M, h, w] to its places in y [M, 2h, 2w]: plane 2·dy + dx is row dy, column dx of every 2 × 2. */
@@ -191,33 +189,15 @@ export async function quantise(run, model, y, { rows, columns, quality }, scaleI
   const hyper = await run("h_a", { y: { data: scaled, dims: y.dims } });
   const z = Int8Array.from(hyper.data, (value) => nearest(Math.min(Math.max(value, -128), 127)));
   const index = scaleIndex(z);
-  const r = new Int16Array(index.length);
+  const symbols = { z, index, r: new Int16Array(index.length) };
   const planes = planesOf(y.data, h, w);
-  const [restore, choose] = [restorer(model, quality), chooser(model)];
-  const y_hat = await stages(run, model, z, rows, columns, (at, channel, mu) => {
-    r[at] = choose((planes[at] - mu) * gain[channel], index[at]);
-    return restore(mu, r[at], index[at], channel);
+  const size = planes.length / 4;
+  const choose = chooser(model, symbols, { rows, columns });
+  const y_hat = await latents(run, model, symbols, { rows, columns, quality }, (stage, mu) => {
+    const begins = stage.map((plane) => plane * size);
+    const place = (i) => begins[Math.floor(i / size)] + (i % size);
+    const exact = mu.map((mean, i) => (planes[place(i)] - mean) * gain[Math.floor((i % size) / (h * w))]);
+    choose(exact, begins);
   });
-  return { symbols: { z, index, r }, y_hat };
-}
-
-/** The nearest integer, or one nearer to zero where the bits that it saves are worth more than its error. */
-function chooser({ rTables, errorBits }) {
-  const { cumulative, start, minima, skip } = rTables;
-  const REACH = 32; // larger ones are rounded
-  const savings = Array.from({ length: 64 }, (_, table) => {
-    const bits = (symbol) => 16 - Math.log2(cumulative[symbol + 1] - cumulative[symbol]);
-    const escaped = bits(start[table + 1] - 2) + 16;
-    const middle = start[table] - minima[table];
-    const magnitude = Array.from({ length: REACH }, (_, a) => (a > -minima[table] ? escaped : bits(middle + a)));
-    return magnitude.map((value, a) => (a ? value - magnitude[a - 1] : 0));
-  });
-  return (exact, table) => {
-    if (table < skip) return 0;
-    const magnitude = Math.abs(exact);
-    let rounded = nearest(magnitude);
-    const saved = savings[table][Math.min(rounded, REACH - 1)];
-    if (rounded < REACH && saved > errorBits * (2 * (magnitude - rounded) + 1)) rounded--;
-    return Math.sign(exact) * Math.min(rounded, LARGEST);
-  };
+  return { symbols, y_hat };
 }

@@ -1,9 +1,13 @@
 // The integers of a file, tile by tile: z, then the scale indices that follow from it, then the residuals r.
+import { readDependent } from "./dependent.js";
 import { Decoder, Encoder } from "./rans.js";
 import { gainShift, nearestRung } from "./model.js";
 import { scaleNetwork } from "./scale.js";
 
-/** A file's integers: z Int8Array [N, rows, columns], index Uint8Array and r Int16Array [4, M, 2·rows, 2·columns]. */
+/** A file's integers: z Int8Array [N, rows, columns], index Uint8Array and r Int16Array [4, M, 2·rows, 2·columns].
+ *
+ * index: the table of every residual. That is its scale index, and 64 more with the second of two quantisers.
+ */
 export function readSymbols(model, file) {
   const found = emptySymbols(model, file);
   file.tiles.forEach((tile, number) => {
@@ -29,8 +33,12 @@ function readTile(model, stream, tile, quality) {
   const z = model.banks ? readBankedZ(model, decoder, tile, quality) : readZ(model, decoder, tile, quality);
   const index = scaleIndex(model, z, tile, quality);
   const r = new Int16Array(index.length);
-  for (const span of planeSpans(model, index.length))
-    decoder.fill(r.subarray(...span), index.subarray(...span), model.rTables);
+  const states = new Uint8Array(tile.rows * tile.columns);
+  for (const span of planeSpans(model, index.length)) {
+    const plane = [r.subarray(...span), index.subarray(...span), model.rTables];
+    if (model.dependent) readDependent(decoder, ...plane, states, tile);
+    else decoder.fill(...plane);
+  }
   decoder.finish();
   return { z, index, r };
 }
