@@ -13,7 +13,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from slimcodec.codec import bitstream, inference, models
+from slimcodec.codec import bitstream, inference, maps, models
 from slimcodec.training import calibrate, onnx_export
 
 ROOT = Path(__file__).parents[1]
@@ -181,6 +181,22 @@ def test_damaged_files_are_refused_in_one_line(exported, smaller, name):
     found = node("damage.mjs", exported / "corrected-model", file)
     assert found["others"] == []
     assert found["refused"] > 1000 and found["decoded"] < found["refused"]
+
+
+def test_maps_of_specialists_are_read_as_they_were_written(tmp_path):
+    """One is long enough that counts are halved, another has carries. Those that none writes are refused."""
+    random, given, expected = np.random.default_rng(0), [], []
+    for (rows, columns), count in (((1, 1), 2), ((7, 9), 2), ((40, 30), 5), ((150, 150), 16), ((1, 50), 3)):
+        who = random.choice(count, (rows, columns), p=random.dirichlet(np.ones(count))).astype(np.uint8)
+        data = maps.encode(who, count)
+        given += [{"rows": rows, "columns": columns, "specialists": count, "bytes": list(data + end)}
+                  for end in (b"", b"\0", b"\1")]  # fmt: skip
+        expected += [who.ravel().tolist(), "damaged", "damaged"]
+    given += [given[0] | {"specialists": 1}, given[0] | {"bytes": None}]
+    expected += ["its model has none", "its model has some"]
+    (tmp_path / "maps").write_text(json.dumps(given))
+    for mine, right in zip(node("maps.mjs", tmp_path / "maps"), expected, strict=True):
+        assert right in mine if isinstance(right, str) else mine == right
 
 
 def test_streams_of_every_kind_of_symbol_are_read_as_they_were_written():

@@ -10,6 +10,7 @@ import io
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import zlib
@@ -20,12 +21,14 @@ import pytest
 import skimage.data
 from PIL import Image
 from test_browser import browser  # noqa: F401 - a fixture
+from test_web_codec import dependent, twice_as_large  # noqa: F401 - a fixture
 
 from slimcodec.codec import bitstream, inference
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests/golden"
-MODELS = {"slim-2k": "slim-2k", "model": GOLDEN / "model", "corrected-model": GOLDEN / "corrected-model"}
+OF_TESTS = "model", "corrected-model", "integer-model"
+MODELS = {"slim-2k": "slim-2k", "slim-2k-exact": "slim-2k-exact"} | {name: GOLDEN / name for name in OF_TESTS}
 FILES = ["picture", "tiled", "corrected", "corrected-tiled", "slim-2k"]
 DONE = "document.getElementById('stop').hidden && document.getElementById('said').textContent !== ''"
 # What a task of the worker gives: arrays in base64, or the line that it ends with.
@@ -51,10 +54,10 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    """Of the page with the golden models and the shipped student."""
+def address(tmp_path_factory, dependent):  # noqa: F811
+    """Of the page with the models of the tests and shipped students."""
     folder = tmp_path_factory.mktemp("web")
-    command = [sys.executable, ROOT / "web/assemble.py", folder, *MODELS.values()]
+    command = [sys.executable, ROOT / "web/assemble.py", folder, *MODELS.values(), dependent[0]]
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     server = [sys.executable, "-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory", folder, "0"]
@@ -143,6 +146,29 @@ def test_pictures_in_pieces_have_no_seams(page, model, size, settings):
     assert np.abs(difference).max() <= 1 and (difference != 0).mean() < 0.01
 
 
+@pytest.mark.parametrize(("model", "quality"), [("integer-model", 6.25), ("slim-2k-exact", 1), ("slim-2k-exact", 5.5)])
+def test_a_decoder_in_integers_makes_the_same_pixels(page, model, quality):
+    """In several pieces, and with a correction."""
+    codec, picture = inference.load(MODELS[model]), np.tile(skimage.data.astronaut(), (1, 4, 1))[:90, :1600]
+    data = codec.compress(picture, quality)
+    assert data[4] == 3
+    assert np.array_equal(decoded(page, data)[:, :, :3], np.asarray(codec.decompress(data)))
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_a_picture_that_is_coded_smaller_is_shown_as_large_as_it_says(page, grey, tmp_path):
+    codec, (height, width) = inference.load(GOLDEN / "integer-model"), (130, 150)
+    picture = Image.fromarray(skimage.data.astronaut()[:height, :width])
+    (tmp_path / "file").write_bytes(codec.compress(picture))
+    larger = codec.decompress((tmp_path / "file").read_bytes()).resize((300, 260), Image.Resampling.LANCZOS)
+    data = bytearray(twice_as_large(tmp_path / "file"))
+    data[5] |= grey
+    struct.pack_into("<I", data, 21, zlib.crc32(data[25:], zlib.crc32(data[:21])))
+    colours = np.asarray(larger).astype(int)
+    expected = np.repeat((colours.sum(axis=2, keepdims=True) + 1) // 3, 3, axis=2) if grey else colours
+    assert np.array_equal(decoded(page, bytes(data))[:, :, :3], expected)
+
+
 def test_grey_and_transparent_pictures(page):
     codec = inference.load(GOLDEN / "model")
     grey = skimage.data.astronaut()[:90, :70, 1]
@@ -152,16 +178,19 @@ def test_grey_and_transparent_pictures(page):
     assert np.abs(decoded(page, data) - expected).max() <= 1
 
 
-@pytest.mark.parametrize(("model", "quality"), [("model", 1.25), ("corrected-model", 2), ("slim-2k", 4)])
-def test_what_the_page_compresses_python_decompresses_to_the_page_s_picture(page, model, quality):
-    codec = inference.load(MODELS[model])
+@pytest.mark.parametrize(("name", "quality"), [("model", 1.25), ("corrected-model", 2), ("slim-2k", 4),
+                                                ("dependent", 1.75), ("integer-model", 3), ("slim-2k-exact", 5)])  # fmt: skip
+def test_what_the_page_compresses_python_decompresses_to_the_page_s_picture(page, dependent, name, quality):  # noqa: F811
+    directory = dependent[0] if name == "dependent" else MODELS[name]
+    codec, model = inference.load(directory), getattr(directory, "name", directory)
     picture = skimage.data.astronaut()[:150, :210]
     rgba = np.dstack([picture, np.full(picture.shape[:2], 255, np.uint8)])
     pixels = base64.b64encode(rgba.tobytes()).decode()
     found = call(page, "encode", key=id(rgba), pixels=pixels, width=210, height=150, quality=quality, model=model)
     data, shown = array(found["file"]).tobytes(), array(found["pixels"]).reshape(150, 210, 4)[:, :, :3]
     difference = np.asarray(codec.decompress(data)).astype(int) - shown
-    assert np.abs(difference).max() <= 1 and (difference != 0).mean() < 0.01
+    exact = codec.transforms.architecture.in_integers
+    assert np.abs(difference).max() <= (0 if exact else 1) and (difference != 0).mean() < 0.01
     assert len(data) == pytest.approx(len(codec.compress(picture, quality)), rel=0.03, abs=80)
 
 
@@ -282,11 +311,14 @@ def test_a_gpu_gives_the_same_pixels(browser, address):  # noqa: F811
     with_gpu = browser.browser_type.launch(executable_path=shutil.which("chromium"), args=arguments)
     page = with_gpu.new_page()
     page.goto(f"{address}?runtime=webgpu")
-    found = call(page, "decode", (GOLDEN / "corrected.slim").read_bytes())
+    found, exact = (call(page, "decode", (GOLDEN / f"{name}.slim").read_bytes()) for name in ("corrected", "integer"))
     with_gpu.close()
-    assert found["runtime"] == "webgpu"
+    assert found["runtime"] == exact["runtime"] == "webgpu"
     pixels = array(found["pixels"]).reshape(160, 230, 4)[::5, ::5, :3].astype(int)
     assert np.abs(pixels - np.load(GOLDEN / "corrected.npz")["pixels"]).max() <= 1
+    expected = inference.load(GOLDEN / "integer-model").decompress((GOLDEN / "integer.slim").read_bytes())
+    pixels = array(exact["pixels"]).reshape(expected.height, expected.width, 4)
+    assert np.array_equal(pixels[:, :, :3], np.asarray(expected))
 
 
 def test_work_that_takes_too_long_is_given_up(page, tmp_path):

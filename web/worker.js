@@ -4,6 +4,7 @@ import { inflated, pack, unpack } from "./codec/container.js";
 import { headOf } from "./codec/correction.js";
 import { pictureOf } from "./codec/decoding.js";
 import { BadFile } from "./codec/errors.js";
+import { specialistsOf } from "./codec/maps.js";
 import { buildModel } from "./codec/model.js";
 import { analyse, quantise, synthesise } from "./codec/networks.js";
 import { readSymbols, scaleIndex, writeTile } from "./codec/symbols.js";
@@ -44,6 +45,8 @@ function transferable(result) {
 async function decode({ bytes }, report) {
   const file = unpack(bytes, MAX_PIXELS);
   const model = await modelOf(file);
+  specialistsOf(model, file);
+  requireOne(model);
   await sessionsFor(model, ["h_mean", ...contexts(model), "g_s"]);
   const start = performance.now();
   const found = await pictureOf(runner(model), model, file, report);
@@ -72,6 +75,7 @@ async function encode({ key, pixels, width, height, quality, model: name }, repo
       `The picture has ${width} × ${height} pixels. This page takes at most ${MAX_PIXELS / 1e6} million.`,
     );
   const model = await modelNamed(name);
+  requireOne(model);
   await sessionsFor(model, ["g_a", "h_a", "h_mean", ...contexts(model), "g_s"]);
   const start = performance.now();
   const [rows, columns] = [Math.ceil(height / 64), Math.ceil(width / 64)];
@@ -108,6 +112,12 @@ async function encode({ key, pixels, width, height, quality, model: name }, repo
     bytes: bytes.length,
     runtime: (await runtime()).provider,
   };
+}
+
+/** The networks of several specialists are not run here. */
+function requireOne({ architecture, name }) {
+  if (architecture.specialists > 1)
+    throw new BadFile(`Model ${name} has specialists. This page does not run them; slimcodec does.`);
 }
 
 /** The integers of a file: what every decoder must find. */

@@ -4,11 +4,11 @@ import { parseTensors } from "./safetensors.js";
 import { buildScaleNetwork } from "./scale.js";
 
 export const INDEX_STEP = Math.log(256 / 0.11) / 63; // natural logarithm of the scale per step of the index
-const MANIFEST_VERSION = 1;
+const MANIFEST_VERSIONS = [1, 2]; // 2: of a model with specialists
 
 /** manifest: manifest.json; bytes: tables.safetensors. */
 export function buildModel(manifest, bytes) {
-  if (manifest.format_version !== MANIFEST_VERSION)
+  if (!MANIFEST_VERSIONS.includes(manifest.format_version))
     throw new Error("the model's files are of another version; make web");
   const tensors = parseTensors(bytes);
   const { architecture } = manifest;
