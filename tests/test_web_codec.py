@@ -90,9 +90,9 @@ def test_a_decoder_in_integers_is_corrected_by_the_same_integers(exported, tmp_p
 def dependent(tmp_path_factory):
     """A model that quantises dependently: its directory, and the folder with its tensors."""
     model, folder = models.load(GOLDEN / "corrected-model"), tmp_path_factory.mktemp("dependent")
-    models.save(folder / "model", model.codec, calibrate.with_second_quantiser(model.tables), role="student")
-    onnx_export.export(models.load(folder / "model"), folder / "tensors", only=())
-    return folder / "model", folder / "tensors"
+    models.save(folder / "dependent", model.codec, calibrate.with_second_quantiser(model.tables), role="student")
+    onnx_export.export(models.load(folder / "dependent"), folder / "tensors", only=())
+    return folder / "dependent", folder / "tensors"
 
 
 @pytest.mark.parametrize("tile", [0, 1])

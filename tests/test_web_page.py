@@ -53,12 +53,16 @@ CALL = """async ([task, input]) => {
 pytestmark = pytest.mark.slow
 
 
+def assembled(folder, *names):
+    command = [sys.executable, ROOT / "web/assemble.py", folder, *names]
+    return subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True)
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory, dependent):  # noqa: F811
     """Of the page with the models of the tests and shipped students."""
     folder = tmp_path_factory.mktemp("web")
-    command = [sys.executable, ROOT / "web/assemble.py", folder, *MODELS.values(), dependent[0]]
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True)
+    done = assembled(folder, *MODELS.values(), dependent[0])
     assert done.returncode == 0, done.stderr
     server = [sys.executable, "-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory", folder, "0"]
     with subprocess.Popen(server, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
@@ -122,6 +126,11 @@ def wait(page, seconds=60):
     raise AssertionError(f"not within {seconds} seconds")
 
 
+def test_two_models_of_one_name_are_refused(tmp_path):
+    done = assembled(tmp_path / "page", GOLDEN / "model", GOLDEN / "model")
+    assert done.returncode == 1 and done.stderr == "two of the models have one name; rename a directory\n"
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_golden_files_decode_to_the_same_integers_and_pixels(page, name):
     data, stored = (GOLDEN / f"{name}.slim").read_bytes(), np.load(GOLDEN / f"{name}.npz")
@@ -181,12 +190,11 @@ def test_grey_and_transparent_pictures(page):
 @pytest.mark.parametrize(("name", "quality"), [("model", 1.25), ("corrected-model", 2), ("slim-2k", 4),
                                                 ("dependent", 1.75), ("integer-model", 3), ("slim-2k-exact", 5)])  # fmt: skip
 def test_what_the_page_compresses_python_decompresses_to_the_page_s_picture(page, dependent, name, quality):  # noqa: F811
-    directory = dependent[0] if name == "dependent" else MODELS[name]
-    codec, model = inference.load(directory), getattr(directory, "name", directory)
+    codec = inference.load(dependent[0] if name == "dependent" else MODELS[name])
     picture = skimage.data.astronaut()[:150, :210]
     rgba = np.dstack([picture, np.full(picture.shape[:2], 255, np.uint8)])
     pixels = base64.b64encode(rgba.tobytes()).decode()
-    found = call(page, "encode", key=id(rgba), pixels=pixels, width=210, height=150, quality=quality, model=model)
+    found = call(page, "encode", key=id(rgba), pixels=pixels, width=210, height=150, quality=quality, model=name)
     data, shown = array(found["file"]).tobytes(), array(found["pixels"]).reshape(150, 210, 4)[:, :, :3]
     difference = np.asarray(codec.decompress(data)).astype(int) - shown
     exact = codec.transforms.architecture.in_integers
@@ -263,6 +271,12 @@ def test_a_photo_is_compressed_compared_and_saved(page, tmp_path):
     clip = page.evaluate("document.getElementById('left').style.clipPath")
     width = page.evaluate("document.getElementById('stack').clientWidth")
     assert clip == f"inset(0px {width}px 0px 0px)"
+
+
+def test_the_page_says_at_what_size_a_picture_is_coded(page, tmp_path):
+    (tmp_path / "larger.slim").write_bytes(twice_as_large(GOLDEN / "integer.slim"))
+    page.set_input_files("#choose", tmp_path / "larger.slim")
+    assert wait(page) == "larger: 260 × 300 pixels, coded as 130 × 150, model integer-model."
 
 
 def test_a_file_beside_its_original(page, tmp_path):

@@ -25,6 +25,9 @@ RUNTIME_FILES = [
 def assemble(out: Path, names: list[str]) -> None:
     if not RUNTIME.is_dir():
         sys.exit("web/node_modules/onnxruntime-web is missing: npm ci --prefix web, or make web")
+    loaded = {model.directory.resolve().name: model for model in map(models.load, names)}
+    if len(loaded) < len(names):
+        sys.exit("two of the models have one name; rename a directory")
     shutil.rmtree(out, ignore_errors=True)
     (out / "ort").mkdir(parents=True)
     for name in PAGE:
@@ -33,8 +36,7 @@ def assemble(out: Path, names: list[str]) -> None:
         shutil.copy(RUNTIME / "dist" / name, out / "ort")
     shutil.copy(WEB / "LICENSE.onnxruntime", out / "ort/LICENSE")
     listed = []
-    for model in map(models.load, names):
-        name = model.directory.resolve().name
+    for name, model in loaded.items():
         manifest = onnx_export.export(model, out / "models" / name)
         listed.append({"name": name, "hash": manifest["weights_sha256"][:16]})
     (out / "models/models.json").write_text(json.dumps({"models": listed}, indent=1) + "\n")

@@ -132,7 +132,12 @@ async function compareWith(kind, current) {
   part("right-name").textContent = part("rival-title").textContent = title;
   tell(other);
   const where = result.runtime === "webgpu" ? ", on the GPU" : "";
-  return `${shown.name}: ${result.width} × ${result.height} pixels, model ${result.model}${where}.`;
+  return `${shown.name}: ${sizeOf(result)}, model ${result.model}${where}.`;
+}
+
+function sizeOf({ width, height, coded = { width, height } }) {
+  const smaller = coded.width < width || coded.height < height;
+  return `${width} × ${height} pixels${smaller ? `, coded as ${coded.width} × ${coded.height}` : ""}`;
 }
 
 async function rivalOf(type, source, { bytes }) {

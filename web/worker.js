@@ -51,13 +51,14 @@ async function decode({ bytes }, report) {
   const start = performance.now();
   const found = await pictureOf(runner(model), model, file, report);
   const seconds = (performance.now() - start) / 1000;
-  const { width, height, quality, grey, chunks } = file;
+  const { width, height, coded, quality, grey, chunks } = file;
   if (chunks.alpha) await addAlpha(found, chunks.alpha, width * height);
   const icc = chunks.icc ? chunks.icc.slice() : null;
   return {
     pixels: found,
     width,
     height,
+    coded,
     quality: quality / 256,
     grey,
     icc,
