@@ -187,8 +187,10 @@ def test_grey_and_transparent_pictures(page):
     assert np.abs(decoded(page, data) - expected).max() <= 1
 
 
-@pytest.mark.parametrize(("name", "quality"), [("model", 1.25), ("corrected-model", 2), ("slim-2k", 4),
-                                                ("dependent", 1.75), ("integer-model", 3), ("slim-2k-exact", 5)])  # fmt: skip
+TOLD = {"model": 1.25, "corrected-model": 2, "dependent": 1.75, "slim-2k": 4, "integer-model": 3, "slim-2k-exact": 5}
+
+
+@pytest.mark.parametrize(("name", "quality"), TOLD.items())
 def test_what_the_page_compresses_python_decompresses_to_the_page_s_picture(page, dependent, name, quality):  # noqa: F811
     codec = inference.load(dependent[0] if name == "dependent" else MODELS[name])
     picture = skimage.data.astronaut()[:150, :210]
