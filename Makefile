@@ -35,7 +35,7 @@ test-slow: .venv/.installed web/node_modules
 # The page that runs slimcodec in a browser, in build/web, for any web server. It asks for nothing but its own files:
 # ONNX Runtime Web, which they need, is fetched here.
 web: .venv/.installed web/node_modules
-	$(BIN)/python web/assemble.py build/web slim-2k slim-2k-fast-encoder
+	$(BIN)/python web/assemble.py build/web slim-2k slim-2k-fast-encoder slim-2k-exact
 
 web/node_modules: web/package-lock.json
 	npm ci --prefix web --ignore-scripts
