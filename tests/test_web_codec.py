@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
+from test_regions import directory as several  # noqa: F401 - a fixture
 
 from slimcodec.codec import bitstream, inference, maps, models
 from slimcodec.training import calibrate, onnx_export
@@ -160,6 +161,7 @@ def test_unknown_features_are_refused(exported, smaller, features, word, tmp_pat
         node("integers.mjs", exported / "corrected-model", tmp_path / "bad", tmp_path / "integers")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not RUNTIME.is_dir(), reason="needs npm ci --prefix web")
 @pytest.mark.parametrize("enlarge", [False, True])
 def test_a_decoder_in_integers_makes_the_same_pixels(exported, enlarge, tmp_path):
@@ -181,6 +183,17 @@ def test_damaged_files_are_refused_in_one_line(exported, smaller, name):
     found = node("damage.mjs", exported / "corrected-model", file)
     assert found["others"] == []
     assert found["refused"] > 1000 and found["decoded"] < found["refused"]
+
+
+def test_a_file_of_specialists_holds_the_same_integers(several, tmp_path):  # noqa: F811
+    codec = inference.load(several, backend="torch")
+    data = codec.compress(skimage.data.astronaut()[:140, :200], quality=3)
+    assert data[4] == 4
+    (tmp_path / "file").write_bytes(data)
+    onnx_export.export(models.load(several), tmp_path, only=())
+    assert node("integers.mjs", tmp_path, tmp_path / "file", tmp_path / "integers")["rewritten"]
+    symbols = codec.transforms.coder.read(bitstream.unpack(data))
+    assert (tmp_path / "integers").read_bytes() == b"".join(part.tobytes() for part in symbols)
 
 
 def test_maps_of_specialists_are_read_as_they_were_written(tmp_path):

@@ -21,9 +21,9 @@ import pytest
 import skimage.data
 from PIL import Image
 from test_browser import browser  # noqa: F401 - a fixture
-from test_web_codec import dependent, twice_as_large  # noqa: F401 - a fixture
+from test_web_codec import dependent, several, twice_as_large  # noqa: F401 - fixtures
 
-from slimcodec.codec import bitstream, inference
+from slimcodec.codec import bitstream, inference, maps
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests/golden"
@@ -59,10 +59,10 @@ def assembled(folder, *names):
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory, dependent):  # noqa: F811
+def address(tmp_path_factory, dependent, several):  # noqa: F811
     """Of the page with the models of the tests and shipped students."""
     folder = tmp_path_factory.mktemp("web")
-    done = assembled(folder, *MODELS.values(), dependent[0])
+    done = assembled(folder, *MODELS.values(), dependent[0], several)
     assert done.returncode == 0, done.stderr
     server = [sys.executable, "-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory", folder, "0"]
     with subprocess.Popen(server, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
@@ -176,6 +176,23 @@ def test_a_picture_that_is_coded_smaller_is_shown_as_large_as_it_says(page, grey
     colours = np.asarray(larger).astype(int)
     expected = np.repeat((colours.sum(axis=2, keepdims=True) + 1) // 3, 3, axis=2) if grey else colours
     assert np.array_equal(decoded(page, bytes(data))[:, :, :3], expected)
+
+
+@pytest.mark.parametrize(("size", "tile"), [((200, 300), 0), ((90, 1700), 0), ((140, 130), 1)])
+def test_every_cell_is_made_by_its_specialist(page, several, size, tile):  # noqa: F811
+    codec = inference.load(several, backend="torch")
+    picture = np.tile(skimage.data.astronaut(), (1, 4, 1))[: size[0], : size[1]]
+    data = codec.compress(picture, 3, tile=tile)
+    contents = bitstream.unpack(data)
+    assert np.unique(maps.decode(contents.cell_map, contents.header.cells, 3)).size > 1
+    difference = decoded(page, data)[:, :, :3].astype(int) - np.asarray(codec.decompress(data))
+    assert np.abs(difference).max() <= 1 and (difference != 0).mean() < 0.01
+
+
+def test_models_of_specialists_do_not_compress_on_the_page(page):
+    given = {"pixels": base64.b64encode(bytes(4 * 64 * 64)).decode(), "width": 64, "height": 64, "quality": 2}
+    error = call(page, "encode", key=0, model="several", **given)["error"]
+    assert error == "Model several has specialists: this page decodes its files, and slimcodec makes them."
 
 
 def test_grey_and_transparent_pictures(page):

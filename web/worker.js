@@ -1,12 +1,11 @@
 // Decodes and encodes beside the page, so that the page stays alive. One message in, {id, share} while it works, and
 // {id, result} or {id, error} out.
 import { inflated, pack, unpack } from "./codec/container.js";
-import { headOf } from "./codec/correction.js";
-import { pictureOf } from "./codec/decoding.js";
+import { headsOf } from "./codec/correction.js";
+import { networksOf, pictureOf } from "./codec/decoding.js";
 import { BadFile } from "./codec/errors.js";
-import { specialistsOf } from "./codec/maps.js";
 import { buildModel } from "./codec/model.js";
-import { analyse, quantise, synthesise } from "./codec/networks.js";
+import { analyse, quantise, synthesise, wholeSynthesis } from "./codec/networks.js";
 import { readSymbols, scaleIndex, writeTile } from "./codec/symbols.js";
 
 const MAX_PIXELS = 40e6;
@@ -45,9 +44,7 @@ function transferable(result) {
 async function decode({ bytes }, report) {
   const file = unpack(bytes, MAX_PIXELS);
   const model = await modelOf(file);
-  specialistsOf(model, file);
-  requireOne(model);
-  await sessionsFor(model, ["h_mean", ...contexts(model), "g_s"]);
+  await sessionsFor(model, networksOf(model));
   const start = performance.now();
   const found = await pictureOf(runner(model), model, file, report);
   const seconds = (performance.now() - start) / 1000;
@@ -76,8 +73,9 @@ async function encode({ key, pixels, width, height, quality, model: name }, repo
       `The picture has ${width} × ${height} pixels. This page takes at most ${MAX_PIXELS / 1e6} million.`,
     );
   const model = await modelNamed(name);
-  requireOne(model);
-  await sessionsFor(model, ["g_a", "h_a", "h_mean", ...contexts(model), "g_s"]);
+  if (model.architecture.specialists > 1)
+    throw new BadFile(`Model ${name} has specialists: this page decodes its files, and slimcodec makes them.`);
+  await sessionsFor(model, ["g_a", "h_a", ...networksOf(model)]);
   const start = performance.now();
   const [rows, columns] = [Math.ceil(height / 64), Math.ceil(width / 64)];
   const cells = { top: 0, left: 0, rows, columns };
@@ -99,9 +97,8 @@ async function encode({ key, pixels, width, height, quality, model: name }, repo
   );
   const bytes = pack(file, [writeTile(model, symbols, cells, file.quality)]);
   const seconds = (performance.now() - start) / 1000;
-  const decoded = await synthesise(runner(model), model, y_hat, headOf(model, file), file, (share) =>
-    report(0.8 + 0.2 * share),
-  );
+  const synthesis = wholeSynthesis(runner(model), model, headsOf(model, file)[0]);
+  const decoded = await synthesise(synthesis, model, y_hat, file, (share) => report(0.8 + 0.2 * share));
   return {
     file: bytes,
     pixels: decoded,
@@ -113,12 +110,6 @@ async function encode({ key, pixels, width, height, quality, model: name }, repo
     bytes: bytes.length,
     runtime: (await runtime()).provider,
   };
-}
-
-/** The networks of several specialists are not run here. */
-function requireOne({ architecture, name }) {
-  if (architecture.specialists > 1)
-    throw new BadFile(`Model ${name} has specialists. This page does not run them; slimcodec does.`);
 }
 
 /** The integers of a file: what every decoder must find. */
@@ -155,10 +146,6 @@ function modelNamed(name) {
   });
 }
 
-function contexts({ architecture }) {
-  return architecture.stages.map((_, stage) => `context.${stage}`);
-}
-
 /** One after the other: ONNX Runtime makes a GPU's no other way. */
 async function sessionsFor(model, names) {
   for (const name of names) await session(model, name);
@@ -181,8 +168,8 @@ function runner(model) {
       input,
       new ort.Tensor("float32", data, dims),
     ]);
-    const [result] = Object.values(await found.run(Object.fromEntries(tensors)));
-    return result;
+    const results = await found.run(Object.fromEntries(tensors));
+    return found.outputNames.map((output) => results[output]);
   };
 }
 

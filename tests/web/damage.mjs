@@ -1,7 +1,7 @@
 // node damage.mjs MODEL FILE: what becomes of damaged copies. Anything but a BadFile of one line is listed in `others`.
 import { readFileSync } from "node:fs";
 import { crc32, inflated, unpack } from "../../web/codec/container.js";
-import { headOf } from "../../web/codec/correction.js";
+import { headsOf } from "../../web/codec/correction.js";
 import { BadFile } from "../../web/codec/errors.js";
 import { buildModel } from "../../web/codec/model.js";
 import { readSymbols } from "../../web/codec/symbols.js";
@@ -26,7 +26,7 @@ async function attempt(data, what) {
     const file = unpack(data, 1e6);
     if (file.quality < 256 || file.quality > 256 * model.rungs) throw new BadFile("quality");
     readSymbols(model, file);
-    headOf(model, file);
+    headsOf(model, file);
     if (file.chunks.alpha) await inflated(file.chunks.alpha, "alpha", file.width * file.height);
     report.decoded++;
   } catch (error) {

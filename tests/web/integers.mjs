@@ -3,7 +3,7 @@
 import { createHash } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { unpack } from "../../web/codec/container.js";
-import { headOf, readCorrection } from "../../web/codec/correction.js";
+import { headsOf, readCorrection } from "../../web/codec/correction.js";
 import { buildModel } from "../../web/codec/model.js";
 import { readSymbols, writeTile } from "../../web/codec/symbols.js";
 
@@ -22,7 +22,7 @@ const rewritten =
   Buffer.compare(Buffer.from(writeTile(model, { z, index, r }, whole, file.quality)), Buffer.from(file.streams[0])) ===
     0;
 const correction = file.correction ? readCorrection(model, file) : null;
-const { weight, bias } = headOf(model, file);
+const [{ weight, bias }] = headsOf(model, file);
 const head = createHash("sha256").update(weight).update(bias).digest("hex");
 const { width, height } = file;
 console.log(JSON.stringify({ modelHash: model.modelHash, width, height, rewritten, correction, head }));

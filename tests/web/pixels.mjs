@@ -21,8 +21,8 @@ async function run(network, feeds) {
     input,
     new ort.Tensor("float32", data, dims),
   ]);
-  const [result] = Object.values(await session.run(Object.fromEntries(tensors)));
-  return result;
+  const results = await session.run(Object.fromEntries(tensors));
+  return session.outputNames.map((output) => results[output]);
 }
 
 ort.env.wasm.numThreads = 1;

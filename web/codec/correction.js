@@ -3,9 +3,12 @@ import { BadFile } from "./errors.js";
 import { addIntegers } from "./integers.js";
 import { INDEX_STEP, nearestRung } from "./model.js";
 
-/** The last layer's weight and bias for a file, Float32Arrays. Raises BadFile for a damaged correction. */
-export function headOf(model, file) {
-  const { weight, bias } = model.head;
+/** The last layers' weights and biases for a file, Float32Arrays. Raises BadFile for a damaged correction. */
+export function headsOf(model, file) {
+  return model.heads.map((head) => headOf(model, head, file));
+}
+
+function headOf(model, { weight, bias }, file) {
   const outputs = bias.data.length;
   const inputs = weight.data.length / outputs;
   const rows = rowsOf(weight.data, bias.data, inputs);

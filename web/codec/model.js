@@ -35,11 +35,17 @@ export function buildModel(manifest, bytes) {
     dependent: table("r_odd_frequencies") !== undefined,
     offsets: Int16Array.from(residuals("offsets")),
     errorBits: table("r_error_bits") ? table("r_error_bits")[0] / 16 : 30,
-    head: { weight: tensors["g_s.head.conv.weight"], bias: tensors["g_s.head.conv.bias"] },
+    heads: Array.from({ length: architecture.specialists ?? 1 }, (_, k) => headOf(tensors, k)),
     basis: tensors["tables.head_basis"] ?? null,
     basisScales: table("head_scales") ?? null,
     ...(architecture.decoder === "integer" ? integersOf(architecture, tensors) : {}),
   };
+}
+
+/** g_s's last layer, of a specialist. */
+function headOf(tensors, specialist) {
+  const name = `${specialist ? `specialists.${specialist}.` : ""}g_s.head.conv`;
+  return { weight: tensors[`${name}.weight`], bias: tensors[`${name}.bias`] };
 }
 
 /** What a decoder in integers needs besides. */

@@ -1,5 +1,5 @@
-// The networks: integers to latents to pixels, and back. `run(name, feeds)` evaluates one ONNX file: feeds and the
-// result are {data: Float32Array, dims}. Nothing that is parsed depends on anything here. In a decoder in integers all
+// The networks: integers to latents to pixels, and back. `run(name, feeds)` evaluates one ONNX file: feeds and what
+// it gives, an array, are {data: Float32Array, dims}. Nothing that is parsed depends on anything here. In a decoder in integers all
 // values are such, and float32 holds every sum.
 import { chooser } from "./choosing.js";
 import { integerRestorer, nearest } from "./integers.js";
@@ -19,12 +19,12 @@ export async function latents(run, model, { z, index, r }, { rows, columns, qual
   const restore = restorer(model, quality);
   const seen = new Float32Array((P + 4 * M) * area); // p, and the planes in the order of coding
   const y = new Float32Array(4 * M * area);
-  const p = await run("h_mean", { z_hat: { data: Float32Array.from(z), dims: [1, N, rows, columns] } });
+  const [p] = await run("h_mean", { z_hat: { data: Float32Array.from(z), dims: [1, N, rows, columns] } });
   seen.set(p.data);
   let end = P * area;
   for (const [stage, planes] of architecture.stages.entries()) {
     const features = { data: seen.subarray(0, end), dims: [1, end / area, h, w] };
-    const { data: mu } = await run(`context.${stage}`, { features });
+    const [{ data: mu }] = await run(`context.${stage}`, { features });
     choose(planes, mu);
     for (const [number, plane] of planes.entries()) {
       const own = seen.subarray(end, end + M * area);
@@ -70,20 +70,27 @@ export function planesOf(y, h, w) {
   return found;
 }
 
-/** y_hat → the picture's pixels, Uint8ClampedArray [height, width, 4], opaque. report(share done). */
-export async function synthesise(run, model, y, head, { width, height }, report = () => {}) {
+/** What `synthesise` takes where a model has one g_s. */
+export function wholeSynthesis(run, model, head) {
+  const feeds = {
+    head_weight: { data: head.weight, dims: model.heads[0].weight.shape },
+    head_bias: { data: head.bias, dims: model.heads[0].bias.shape },
+  };
+  return { side: 1, g_s: async (y_hat) => (await run("g_s", { y_hat, ...feeds }))[0].data };
+}
+
+/** y_hat → the picture's pixels, Uint8ClampedArray [height, width, 4], opaque. report(share done).
+ *
+ * g_s(y_hat, window) gives x_hat [3, …] of a window of latents, which is one of squares of `side` of them.
+ */
+export async function synthesise({ g_s, side }, model, y, { width, height }, report = () => {}) {
   const pixels = new Uint8ClampedArray(4 * width * height);
   const [, M, rows, columns] = y.dims;
   const pieces = evenTiles(rows, columns);
-  const feeds = {
-    head_weight: { data: head.weight, dims: model.head.weight.shape },
-    head_bias: { data: head.bias, dims: model.head.bias.shape },
-  };
   for (const [done, piece] of pieces.entries()) {
-    const seen = grown(piece, model.manifest.margins.g_s, rows, columns);
+    const seen = inSquares(grown(piece, model.manifest.margins.g_s, rows, columns), side);
     const y_hat = { data: cut(y.data, M, rows, columns, seen), dims: [1, M, ...sides(seen)] };
-    const x_hat = await run("g_s", { y_hat, ...feeds });
-    paint(x_hat.data, seen, piece, pixels, width, height);
+    paint(await g_s(y_hat, seen), seen, piece, pixels, width, height);
     report((done + 1) / pieces.length);
   }
   return pixels;
@@ -97,7 +104,7 @@ export async function analyse(run, model, pixels, { width, height, rows, columns
   for (const [done, piece] of pieces.entries()) {
     const seen = grown(piece, model.manifest.margins.g_a, h, w);
     const x = { data: padded(pixels, width, height, seen), dims: [1, 3, ...sides(seen).map((side) => LATENT * side)] };
-    const found = await run("g_a", { x });
+    const [found] = await run("g_a", { x });
     paste(found.data, seen, piece, y, model.M, h, w);
     report((done + 1) / pieces.length);
   }
@@ -127,6 +134,11 @@ function grown({ top, left, bottom, right }, margin, rows, columns) {
     bottom: Math.min(rows, bottom + margin),
     right: Math.min(columns, right + margin),
   };
+}
+
+function inSquares({ top, left, bottom, right }, side) {
+  const [down, up] = [(value) => side * Math.floor(value / side), (value) => side * Math.ceil(value / side)];
+  return { top: down(top), left: down(left), bottom: up(bottom), right: up(right) };
 }
 
 /** A window of planes [channels, rows, columns]. */
@@ -186,7 +198,7 @@ export async function quantise(run, model, y, { rows, columns, quality }, scaleI
   const gain = gains(model, quality);
   const [h, w] = [2 * rows, 2 * columns];
   const scaled = Float32Array.from(y.data, (value, i) => value * gain[Math.floor(i / (4 * h * w))]);
-  const hyper = await run("h_a", { y: { data: scaled, dims: y.dims } });
+  const [hyper] = await run("h_a", { y: { data: scaled, dims: y.dims } });
   const z = Int8Array.from(hyper.data, (value) => nearest(Math.min(Math.max(value, -128), 127)));
   const index = scaleIndex(z);
   const symbols = { z, index, r: new Int16Array(index.length) };

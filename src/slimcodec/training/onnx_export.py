@@ -58,7 +58,7 @@ OPSET = 18
 FORMAT_VERSION, OF_SPECIALISTS = 1, 2  # of the manifest
 MANIFEST, TENSORS = "manifest.json", "tables.safetensors"
 KEPT = "log_gain", "h_scale.", "tables.", "g_s.head."  # prefixes of what no network file holds
-LIMIT = ".limit"  # how the names of a decoder in integers end that say how large its numbers may be
+KEPT_PARTS = ".limit", ".g_s.head."  # limits of a decoder in integers, and specialists' last layers
 KINDS = {  # what weights are stored as
     "F16": onnx.TensorProto.FLOAT16,
     "F32": onnx.TensorProto.FLOAT,
@@ -157,6 +157,11 @@ def export(model: Model, directory: Path, *, only: Collection[str] | None = None
             name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()
         },
     }
+    if architecture.specialists > 1:
+        manifest["segments"] = [
+            {"margin": segment.margin, "carries": segment.carries, "hands_on": segment.hands_on}
+            for segment in segments(architecture)
+        ]
     for name, data in files.items():
         atomic.write_bytes(directory / name, data)
     atomic.write_text(directory / MANIFEST, json.dumps(manifest, indent=1) + "\n")
@@ -232,7 +237,11 @@ def _zeros(channels: int, scale: int) -> Tensor:
 
 
 def _tensors(path: Path) -> dict[str, np.ndarray]:
-    return {name: tensor for name, tensor in load_file(path).items() if name.startswith(KEPT) or name.endswith(LIMIT)}
+    return {name: tensor for name, tensor in load_file(path).items() if _is_kept(name)}
+
+
+def _is_kept(name: str) -> bool:
+    return name.startswith(KEPT) or any(part in name for part in KEPT_PARTS)
 
 
 def traced(network: Network) -> bytes:
