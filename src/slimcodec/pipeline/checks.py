@@ -98,7 +98,8 @@ def _of_training(settings: Settings) -> Problems:
     for field, weights in terms.items():
         if unknown := set(weights or {}) - set(DISTILLATION_TERMS):
             yield f"{field}.{min(unknown)}", f"there is no such term; known are {', '.join(DISTILLATION_TERMS)}"
-    for field, what in (("encoder_blocks", "new blocks have"), ("encoder", "a new encoder has")):
+    new = {"encoder_blocks": "new blocks have", "decoder_blocks": "new blocks have", "encoder": "a new encoder has"}
+    for field, what in new.items():
         if getattr(settings.finish, field) is not None and settings.finish.training is None:
             yield f"finish.{field}", f"{what} to be trained, and finish.training is null"
     if settings.finish.quantise:
