@@ -236,6 +236,8 @@ class Finish:
     """Hidden channels of residual blocks that each level of the encoder, the finest first, is given to be trained."""
     decoder_blocks: list[list[Count]] | None = None
     """Hidden channels of depthwise blocks that each level of g_s, the coarsest first, is given to be trained."""
+    new_alone: Switch = False
+    """Train the new blocks of g_s alone: all else stays as it was. Needs training.freeze_encoder."""
     encoder: Encoder | None = None
     """Another g_a that the student is given to be trained, instead of its own."""
     quantise: Switch = False

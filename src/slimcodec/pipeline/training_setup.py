@@ -34,7 +34,7 @@ from slimcodec.training import parallel, photos, started
 from slimcodec.training.crops import Crops, PhotoCache, ShardCache
 from slimcodec.training.data import PhotoData
 from slimcodec.training.distill import Distill
-from slimcodec.training.grow import with_blocks, with_encoder
+from slimcodec.training.grow import freeze_old, with_blocks, with_encoder
 from slimcodec.training.integers import in_integers
 from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.prune import prune
@@ -304,6 +304,9 @@ def finetune(run: Run, before: Path, model: Path, training: Training, stage: Sta
     if stage == "finish":
         lightning.seed_everything(seed, verbose=False)  # for what is new
         codec = with_changes(run, codec, training)
+        if run.settings.finish.new_alone:
+            freeze_old(codec, trained.codec)
+            trained.prior.requires_grad_(False)
     share = float(training.freeze_encoder)
     if stage == "finish" and run.settings.finish.quantise:
         if not codec.architecture.in_integers:

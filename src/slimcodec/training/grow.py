@@ -54,6 +54,13 @@ def with_blocks(
     return grown
 
 
+def freeze_old(grown: HyperpriorCodec, before: HyperpriorCodec) -> None:
+    """Let training leave everything as it is that a codec had before it was given more blocks."""
+    old = before.state_dict().keys()
+    for name, parameter in grown.named_parameters():
+        parameter.requires_grad_(name not in old)
+
+
 def _grown(architecture: Architecture, part: str, kind: str, hidden: Sequence[Sequence[int]]) -> Architecture:
     levels = getattr(architecture, part)
     if len(hidden) != len(levels):
