@@ -4,8 +4,8 @@
     python benchmarks/family.py measured STUDY family/NAME …       results/ablations/family.json
     python benchmarks/family.py drawn docs/figures/headline.png
 
-A model is what `experiment=family_from_slim` left in finished/, copied to a folder of its own name. BD-rates are against
-VTM, and against slim-2k as it is in results/kodak, by the same qualities.
+A model is what `experiment=family_from_slim` left in finished/, copied to a folder of its own name. BD-rates are
+against VTM, and against slim-2k as it is in results/kodak, by the same qualities.
 """
 
 import argparse

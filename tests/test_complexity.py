@@ -156,7 +156,9 @@ def test_the_configured_models_have_the_sizes_they_are_named_for():
     large, small = teacher("large"), teacher("small")
     parameters = sum(parameter.numel() for parameter in built(large)[0].parameters())
     assert decoder_macs_per_pixel(large) >= 69_000 and parameters <= 5_000_000
-    assert all(any(block.kind == "attention" for level in part for block in level.blocks) for part in (large.g_a, large.g_s))
+    assert all(
+        any(block.kind == "attention" for level in part for block in level.blocks) for part in (large.g_a, large.g_s)
+    )
     assert 8_000 <= decoder_macs_per_pixel(small) <= 12_000
     slim = student("slim-2k", "small")
     assert 4_000 <= decoder_macs_per_pixel(slim) <= 8_000

@@ -91,9 +91,7 @@ def _synthesis(architecture: Architecture) -> float:
 
 def attention(levels: Iterable[Level]) -> float:
     """Multiplications by the gates of blocks, which `_blocks` counts too."""
-    return sum(
-        blocks.products(block.kind, block.hidden) / level.scale**2 for level in levels for block in level.blocks
-    )
+    return sum(blocks.products(block.kind, block.hidden) / level.scale**2 for level in levels for block in level.blocks)
 
 
 def modulation(architecture: Architecture) -> float:
