@@ -4,12 +4,14 @@
     python benchmarks/family.py measured STUDY family/NAME …       results/ablations/family.json
     python benchmarks/family.py drawn docs/figures/headline.png
 
-A model is what `experiment=family_from_slim` left in finished/, copied to a folder of its own name. BD-rates are
-against VTM, and against slim-2k as it is in results/kodak, by the same qualities.
+A model is what `experiment=family_from_slim` left, copied to a folder of its own name. It has neither banks nor
+corrections. BD-rates are against VTM, and against slim-2k with and without these (`plain`) as it is in results/kodak,
+by the same qualities.
 """
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -31,9 +33,9 @@ from slimcodec.report.headline import Spot, headline
 
 ROOT = Path(__file__).resolve().parents[1]
 KODAK, STORED = ROOT / "results" / "kodak", ROOT / "results" / "ablations" / "family.json"
-SHIPPED = "slim-2k"
+SHIPPED, PLAIN = "slim-2k", "plain"
 HEADING = ["", "decoder, MAC/pixel", "by PyTorch's counter", "encoder, MAC/pixel", "by PyTorch's counter"]
-HEADING += ["steps", "crops", "against VTM", "against slim-2k"]
+HEADING += ["steps", "crops", "against VTM", "against slim-2k", "without what adapts"]
 
 
 def main() -> None:
@@ -59,17 +61,17 @@ def _options() -> argparse.Namespace:
 
 def _measured(name: str, curve: Curve, model: Path) -> dict[str, Any]:
     described, kodak = zoo.describe(model), summary.read(KODAK)
-    shipped = kodak.codecs[SHIPPED]
-    anchors = {"vtm": kodak.quoted[VTM].curves[PSNR], SHIPPED: at(shipped.curves[PSNR], curve.quality)}
+    shipped = {anchor: at(kodak.codecs[anchor].curves[PSNR], curve.quality) for anchor in (SHIPPED, PLAIN)}
+    anchors = {"vtm": kodak.quoted[VTM].curves[PSNR]} | shipped
     return {
         "name": name,
         "decoder_macs_per_pixel": described.decoder_macs_per_pixel,
         "encoder_macs_per_pixel": described.encoder_macs_per_pixel,
         "counted": counted(models.load(model).codec),
-        **trained(described.configuration),
+        **trained(described.configuration, described.decoder_macs_per_pixel),
         "curve": curve._asdict(),
         "percent_against": {anchor: bd_rate(known, curve).percent for anchor, known in anchors.items()},
-        "slim_2k_weights_sha256": shipped.weights_sha256,
+        "slim_2k_weights_sha256": kodak.codecs[SHIPPED].weights_sha256,
     }
 
 
@@ -89,18 +91,14 @@ def counted(codec: HyperpriorCodec) -> dict[str, float]:
     return {"decoder": whole - parts["g_a"] - parts["h_a"] + gain, "encoder": whole - parts["g_s"] + 3 * gain}
 
 
-def trained(configuration: dict[str, Any]) -> dict[str, Any]:
-    """Steps and crops since slim-2k: of the rounds that the student comes from, and of its finish."""
-    finish, start = configuration["finish"], Path(configuration["finish"]["start"])
-    if finish["training"] is None:  # it was given its tables by a run of their own
-        return trained(zoo.describe(start).configuration) | {"tables": finish["tables"]}
-    rounds = int(start.name) if start.parent.name == "rounds" else 0
-    parts = [(rounds, configuration["prune"]["training"]), (1, finish["training"])]
-    return {
-        "steps": sum(times * training["steps"] for times, training in parts),
-        "crops": sum(times * training["steps"] * training["batch"] for times, training in parts),
-        "tables": finish.get("tables"),
-    }
+def trained(configuration: dict[str, Any], macs_per_pixel: float) -> dict[str, int]:
+    """Steps and crops since slim-2k: of the rounds down to this size, or of finish."""
+    if finish := configuration.get("finish"):
+        times, training = 1, finish["training"]
+    else:
+        prune = configuration["prune"]
+        times, training = round(math.log(macs_per_pixel / 2000) / math.log(prune["shrink"])), prune["training"]
+    return {"steps": times * training["steps"], "crops": times * training["steps"] * training["batch"]}
 
 
 def row(arm: dict[str, Any]) -> list[str]:

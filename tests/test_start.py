@@ -7,7 +7,7 @@ from training_parts import ARCHITECTURES, QUALITY, lively, one_stage, pictures, 
 from slimcodec import InvalidInput
 from slimcodec.codec.network import HyperpriorCodec
 from slimcodec.training.crops import PhotoCache
-from slimcodec.training.grow import with_blocks, with_encoder
+from slimcodec.training.grow import freeze_old, with_blocks, with_encoder
 from slimcodec.training.photos import embedded
 from slimcodec.training.start import start_from_photos
 
@@ -92,5 +92,10 @@ def test_more_blocks_change_nothing_until_they_are_trained(part, kind, side):
         assert torch.equal(found, expected)
     grown.train()(x, quality).x_hat.square().mean().backward()
     assert getattr(grown, part).levels[0].blocks[-1].project.weight.grad.abs().max() > 0
+    freeze_old(grown, codec)
+    number = len(before[0].blocks)
+    trained = {name.split(".blocks.")[0] for name, weight in grown.named_parameters() if weight.requires_grad}
+    assert trained == {f"{part}.levels.{level}" for level in range(len(before))}
+    assert not grown.get_submodule(f"{part}.levels.0.blocks.{number - 1}").expand.weight.requires_grad
     with pytest.raises(InvalidInput, match=rf"finish\.{side}_blocks: names 3 levels, and the {side} has {len(before)}"):
         with_blocks(codec, part, kind, [[8]] * 3)
