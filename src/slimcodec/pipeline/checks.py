@@ -102,7 +102,8 @@ def _of_training(settings: Settings) -> Problems:
     for field, what in new.items():
         if getattr(settings.finish, field) is not None and settings.finish.training is None:
             yield f"finish.{field}", f"{what} to be trained, and finish.training is null"
-    if settings.finish.new_alone and not (settings.finish.decoder_blocks and settings.finish.training.freeze_encoder):
+    finish = settings.finish
+    if finish.new_alone and not (finish.decoder_blocks and finish.training and finish.training.freeze_encoder):
         remedy = "it needs finish.decoder_blocks, and finish.training.freeze_encoder=true"
         yield "finish.new_alone", f"nothing would be new, or the encoder not be left alone; {remedy}"
     if settings.finish.quantise:
