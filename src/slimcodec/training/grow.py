@@ -70,4 +70,5 @@ def _grown(architecture: Architecture, part: str, kind: str, hidden: Sequence[Se
         dataclasses.replace(level, blocks=(*level.blocks, *(Block(kind, width) for width in widths)))
         for level, widths in zip(levels, hidden, strict=True)
     )
-    return dataclasses.replace(architecture, **{part: tuple(more)})
+    changed: dict[str, Any] = {part: tuple(more)}
+    return dataclasses.replace(architecture, **changed)
