@@ -26,7 +26,7 @@ def test_costs_and_reach_are_those_of_the_module(kind, a_new_kind):
     block, x = Block(kind, 6, 12), torch.randn(1, 6, 20, 24)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         before = block(x)
-    assert counter.get_total_flops() / 2 == blocks.macs(kind, 6, 12) * 20 * 24
+    assert counter.get_total_flops() / 2 == (blocks.macs(kind, 6, 12) - blocks.products(kind, 12)) * 20 * 24
     x[:, :, 10, 12] += 1e3
     with torch.no_grad():
         changed = (block(x) != before).any(dim=1)[0].nonzero()
@@ -64,6 +64,13 @@ def test_a_shuffle_block_costs_half_and_each_half_sees_both():
     x[:, 0] = 1  # of the first half
     with torch.no_grad():
         assert (block(x) != block(0 * x)).any(dim=(0, 2, 3)).all()
+
+
+def test_attention_multiplies_by_the_sigmoid_of_what_is_around():
+    block, x = Block("attention", 3, 5), torch.randn(1, 3, 9, 9)
+    hidden = block.expand(x).relu()
+    assert torch.allclose(block(x), x + block.project(hidden * block.gate(hidden).sigmoid()))
+    assert blocks.macs("attention", 3, 5) == 2 * 3 * 5 + 49 * 5 + 5
 
 
 def test_widths_that_fall_into_no_halves_are_refused(architectures):

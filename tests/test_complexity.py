@@ -11,6 +11,7 @@ from slimcodec.codec import zoo
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.complexity import (
     DECODER,
+    attention,
     convolution,
     decoder_macs_per_pixel,
     encoder_macs_per_pixel,
@@ -87,7 +88,8 @@ def test_every_part_equals_the_counter(name):
     }
     parts = macs_per_pixel(architecture)
     assert set(parts) == {*runs, "gain"}
-    parts["g_s"] -= modulation(architecture)  # products that are no convolutions
+    parts["g_s"] -= modulation(architecture) + attention(architecture.g_s)  # products that are no convolutions
+    parts["g_a"] -= attention(architecture.g_a)
     for part, run in runs.items():
         assert counted(run) == pytest.approx(parts[part], rel=1e-12), part
     assert parts["gain"] == y.numel() / (HEIGHT * WIDTH)
@@ -113,9 +115,10 @@ def test_whole_encoder_and_decoder_equal_the_counter(name):
         decoded_planes(codec, z, gain, r)
 
     gain_macs = macs_per_pixel(architecture)["gain"]
-    products = gain_macs + modulation(architecture)
+    products = gain_macs + modulation(architecture) + attention(architecture.g_s)
     assert counted(decoder) + products == pytest.approx(decoder_macs_per_pixel(architecture), rel=1e-12)
-    assert counted(encoder) + 3 * gain_macs == pytest.approx(encoder_macs_per_pixel(architecture), rel=1e-12)
+    gates = attention(architecture.g_a)
+    assert counted(encoder) + 3 * gain_macs + gates == pytest.approx(encoder_macs_per_pixel(architecture), rel=1e-12)
     assert decoder_macs_per_pixel(architecture) == sum(macs_per_pixel(architecture)[part] for part in DECODER)
 
 
@@ -153,6 +156,9 @@ def test_the_configured_models_have_the_sizes_they_are_named_for():
     large, small = teacher("large"), teacher("small")
     parameters = sum(parameter.numel() for parameter in built(large)[0].parameters())
     assert decoder_macs_per_pixel(large) >= 69_000 and parameters <= 5_000_000
+    assert all(
+        any(block.kind == "attention" for level in part for block in level.blocks) for part in (large.g_a, large.g_s)
+    )
     assert 8_000 <= decoder_macs_per_pixel(small) <= 12_000
     slim = student("slim-2k", "small")
     assert 4_000 <= decoder_macs_per_pixel(slim) <= 8_000

@@ -103,6 +103,9 @@ def test_a_converted_codec_codes_as_the_one_in_floats_did():
 def test_what_cannot_be_in_integers_is_refused():
     with pytest.raises(InvalidModel, match=r"^architecture\.decoder: "):
         Architecture.from_dict(VARIANTS["two stages"] | {"decoder": "integer"})
+    levels = [{"scale": 16, "channels": 8, "blocks": [{"kind": "attention", "hidden": 8}]}]
+    with pytest.raises(InvalidModel, match="decoder: must be float where g_s has attention blocks"):
+        Architecture.from_dict(VARIANTS["four stages"] | {"decoder": "integer", "g_s": levels})
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -59,8 +59,12 @@ def require_alike(codec, name, path):
 
 @pytest.mark.parametrize("name", ["g_s", "context.1"])
 def test_other_layers_are_exported_as_well(name, tmp_path):
-    """Transposed convolutions, residual blocks, full contexts."""
-    require_alike(lively(Architecture.from_dict(VARIANTS["two stages"])), name, tmp_path / "network.onnx")
+    """Transposed convolutions, residual blocks, attention, full contexts."""
+    values = VARIANTS["two stages"]
+    first, *others = values["g_s"]
+    first = first | {"blocks": [{"kind": kind, "hidden": 8} for kind in ("residual", "attention")]}
+    codec = lively(Architecture.from_dict(values | {"g_s": [first, *others]}))
+    require_alike(codec, name, tmp_path / "network.onnx")
 
 
 def test_the_manifest_names_the_model_and_every_file(exported):

@@ -27,6 +27,7 @@ NAMES = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml
 # In miniature, these are others by another name: nothing is learned from running both.
 SAME = {f"flagship_{piece}": "flagship" for piece in ("teacher", "student")} | {"flagship_gpu_more": "flagship_gpu"}
 EXPERIMENTS = [name for name in NAMES if name not in SAME]
+MOST = {"flagship_encoder": ("encoder", 450), "family_from_slim": ("decoder", 192)}  # MAC/pixel of other miniatures
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,11 @@ def photos(tmp_path_factory):
     return folder
 
 
+def same(one, other):
+    """Whether two networks have the same weights."""
+    return all(torch.equal(*pair) for pair in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
 @pytest.fixture
 def undrawn(monkeypatch):
     """Evaluations without figures, which take as long as all the rest: for tests that look at none."""
@@ -60,6 +66,8 @@ def test_every_experiment_composes_and_runs(experiment, tmp_path, photos, cache)
         overrides += ["trainer.accelerator=cpu"]  # the rest as it is, workers and all
     if configuration(f"experiment={experiment}")["finish"]["encoder_blocks"]:
         overrides += ["finish.encoder_blocks=[[4],[]]"]  # the miniature has two levels
+    if configuration(f"experiment={experiment}")["finish"]["decoder_blocks"]:
+        overrides += ["finish.decoder_blocks=[[1],[]]", "finish.training.steps=3", "finish.training.learning_rate=1"]
     if configuration(f"experiment={experiment}")["finish"]["encoder"]:
         overrides += ["finish.encoder={downsampling:wide,g_a:[{scale:16,channels:24}]}"]
     if configuration(f"experiment={experiment}")["finish"]["tables"]:
@@ -72,9 +80,12 @@ def test_every_experiment_composes_and_runs(experiment, tmp_path, photos, cache)
         overrides += ["evaluate.metrics=[psnr,ms_ssim]"]  # those of every run that is no miniature
     run(*overrides)
     info = json.loads((tmp_path / "student" / "model.json").read_text())
-    pruned, most = ("encoder", 450) if experiment == "flagship_encoder" else ("decoder", 190)
+    pruned, most = MOST.get(experiment, ("decoder", 190))
     assert info[f"{pruned}_macs_per_pixel"] <= most
-    assert info["configuration"]["finish"]["training"]["steps"] == 1
+    assert info["configuration"]["finish"]["training"]["steps"] <= 3
+    if info["configuration"]["finish"]["training"].get("freeze_encoder"):
+        before, after = (models.load(tmp_path / folder).codec for folder in ("rounds/01", "student"))
+        assert same(before.g_a, after.g_a) and same(before.h_a, after.h_a) and not same(before.h_mean, after.h_mean)
     study = tmp_path / "evaluation" / "validation"
     rows = [row for row in csv.DictReader((study / "points.csv").open()) if row["codec"] == "student"]
     assert len(rows) == 4

@@ -61,6 +61,8 @@ BAD = [
     (["finish.start=nobody"], "finish.start: nobody: no model directory"),
     (["finish.quantise=true"], "finish.quantise: a decoder in integers has to be trained, and finish.training is"),
     (["finish.encoder_blocks=[[8]]"], "finish.encoder_blocks: new blocks have to be trained, and finish.training is"),
+    (["finish.decoder_blocks=[[8]]"], "finish.decoder_blocks: new blocks have to be trained, and finish.training is"),
+    (["finish.new_alone=true"], "finish.new_alone: nothing would be new, or the encoder not be left alone; it needs"),
     (["finish.encoder={downsampling:wide,g_a:[]}"], "finish.encoder: a new encoder has to be trained, and"),
     (
         ["trainer=ddp_cpu", "+teacher.training.late={share:0.1,batch:3,crop:64}"],

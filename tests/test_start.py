@@ -7,7 +7,7 @@ from training_parts import ARCHITECTURES, QUALITY, lively, one_stage, pictures, 
 from slimcodec import InvalidInput
 from slimcodec.codec.network import HyperpriorCodec
 from slimcodec.training.crops import PhotoCache
-from slimcodec.training.grow import with_encoder, with_encoder_blocks
+from slimcodec.training.grow import freeze_old, with_blocks, with_encoder
 from slimcodec.training.photos import embedded
 from slimcodec.training.start import start_from_photos
 
@@ -79,16 +79,23 @@ def test_another_encoder_starts_near_the_one_before(crops):
         with_encoder(codec, crops, downsampling="wide", g_a=levels)
 
 
-def test_more_blocks_change_nothing_until_they_are_trained():
+@pytest.mark.parametrize("part, kind, side", [("g_a", "residual", "encoder"), ("g_s", "depthwise", "decoder")])
+def test_more_blocks_change_nothing_until_they_are_trained(part, kind, side):
     codec, _ = lively(student())
-    grown = with_encoder_blocks(codec, [[8, 4], [12]])
-    assert [len(level.blocks) for level in grown.architecture.g_a] == [
-        len(level.blocks) + more for level, more in zip(codec.architecture.g_a, (2, 1), strict=True)
-    ]
+    before = getattr(codec.architecture, part)
+    wanted = [[8, 4], *[[12]] * (len(before) - 1)]
+    grown = with_blocks(codec, part, kind, wanted)
+    for level, old, widths in zip(getattr(grown.architecture, part), before, wanted, strict=True):
+        assert [block.hidden for block in level.blocks] == [*(block.hidden for block in old.blocks), *widths]
     x, quality = pictures(), QUALITY
     for found, expected in zip(grown.eval()(x, quality), codec(x, quality), strict=True):
         assert torch.equal(found, expected)
     grown.train()(x, quality).x_hat.square().mean().backward()
-    assert grown.g_a.levels[0].blocks[-1].project.weight.grad.abs().max() > 0
-    with pytest.raises(InvalidInput, match=r"finish\.encoder_blocks: names 1 levels, and the encoder has 2"):
-        with_encoder_blocks(codec, [[8]])
+    assert getattr(grown, part).levels[0].blocks[-1].project.weight.grad.abs().max() > 0
+    freeze_old(grown, codec)
+    number = len(before[0].blocks)
+    trained = {name.split(".blocks.")[0] for name, weight in grown.named_parameters() if weight.requires_grad}
+    assert trained == {f"{part}.levels.{level}" for level in range(len(before))}
+    assert not grown.get_submodule(f"{part}.levels.0.blocks.{number - 1}").expand.weight.requires_grad
+    with pytest.raises(InvalidInput, match=rf"finish\.{side}_blocks: names 3 levels, and the {side} has {len(before)}"):
+        with_blocks(codec, part, kind, [[8]] * 3)

@@ -40,7 +40,7 @@ def one_stage(context_kind: str) -> Architecture:
         student(),
         g_s=(
             Level(16, 32, (Block("residual", 16), Block("depthwise", 24), Block("shuffle", 16))),
-            Level(8, 16, (Block("residual", 16),)),
+            Level(8, 16, (Block("residual", 16), Block("attention", 16))),
             Level(2, 12),
         ),
         stages=((0, 1, 2, 3),),

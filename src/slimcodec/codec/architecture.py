@@ -10,7 +10,7 @@ from typing import Any
 
 from slimcodec import InvalidModel
 from slimcodec.codec.bitstream import QUALITY_ONE
-from slimcodec.codec.blocks import GROUPS, KINDS, QUARTERS, is_grouped
+from slimcodec.codec.blocks import GROUPS, KINDS, QUARTERS, is_grouped, is_plain
 from slimcodec.codec.grid import LATENT_SCALE, PLANES
 
 MAX_WIDTH = 2**16  # more is a mistake, found here rather than where memory runs out
@@ -115,12 +115,12 @@ class Architecture:
         special = [("decoder", "float")] * self.in_integers + [("specialists", "1")] * (self.specialists > 1)
         if len(special) > 1:
             yield "decoder", "must be float where there are several specialists"
-        grouped = [block.kind for level in self.g_s for block in level.blocks if is_grouped(block.kind)]
+        other = [block.kind for level in self.g_s for block in level.blocks if not is_plain(block.kind)]
         for name, plain in special:
             if self.upsampling != "subpixel":
                 yield name, f"must be {plain} where upsampling is {self.upsampling}"
-            if grouped:
-                yield name, f"must be {plain} where g_s has {grouped[0]} blocks"
+            if other:
+                yield name, f"must be {plain} where g_s has {other[0]} blocks"
 
     @property
     def latents(self) -> int:

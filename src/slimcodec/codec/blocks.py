@@ -1,6 +1,6 @@
 """The kinds of blocks that a transform may have. One is added here, and nowhere else.
 
-A block adds to its input what a chain of convolutions makes of it, with a ReLU between each two:
+A block adds to its input what a chain of convolutions makes of it, with a ReLU between each two, or a gate:
 
     x ──► + ──► x + last(relu(… relu(first(x))))        first: channels → hidden, last: hidden → channels
     └─► convolutions ─┘
@@ -20,6 +20,7 @@ class Convolution(NamedTuple):
     name: str  # of its weights in a model
     kernel: int  # odd
     depthwise: bool = False
+    gates: bool = False  # instead of a ReLU, its sigmoid multiplies what it sees: attention to what is around
     grouped: bool = False  # the last one's inputs are shuffled before, so that each half sees both (ShuffleNet, 2018)
 
 
@@ -32,6 +33,11 @@ KINDS: dict[str, tuple[Convolution, ...]] = {
         Convolution("expand", 1, grouped=True),
         Convolution("depthwise", 3, depthwise=True),
         Convolution("project", 1, grouped=True),
+    ),
+    "attention": (
+        Convolution("expand", 1),
+        Convolution("gate", 7, depthwise=True, gates=True),
+        Convolution("project", 1),
     ),
 }
 
@@ -55,9 +61,19 @@ def is_grouped(kind: str) -> bool:
     return any(convolution.grouped for convolution in KINDS[kind])
 
 
+def is_plain(kind: str) -> bool:
+    """Whether it is a chain with a ReLU between each two, and nothing else."""
+    return not any(convolution.grouped or convolution.gates for convolution in KINDS[kind])
+
+
+def products(kind: str, hidden: int) -> int:
+    """Multiplications by gates, for each element of its grid."""
+    return hidden * sum(convolution.gates for convolution in KINDS[kind])
+
+
 def macs(kind: str, channels: int, hidden: int) -> int:
     """Multiply–accumulates of a block for each element of its grid."""
-    return sum(
+    return products(kind, hidden) + sum(
         convolution.kernel**2 * outputs * inputs // groups(convolution, inputs)
         for convolution, inputs, outputs in widths(kind, channels, hidden)
     )

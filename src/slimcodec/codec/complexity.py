@@ -1,7 +1,7 @@
 """Multiply–accumulates per pixel (MAC/pixel) of every part, from the architecture alone, without PyTorch.
 
-Counted as DESIGN defines it: convolutions exactly, for a size divisible by 64, and what modulation multiplies; the
-multiplications of the gain on a line of their own. FLOPs would be twice these numbers.
+Counted as DESIGN defines it: convolutions exactly, for a size divisible by 64, and what modulation and attention
+multiply; the multiplications of the gain on a line of their own. FLOPs would be twice these numbers.
 """
 
 from collections.abc import Iterable
@@ -87,6 +87,11 @@ def _synthesis(architecture: Architecture) -> float:
             total += convolution(level.channels, below.channels, 2 * ratio, level.scale)
     last = levels[-1]
     return total + convolution(last.channels, 3 * last.scale**2, architecture.head_kernel, last.scale)
+
+
+def attention(levels: Iterable[Level]) -> float:
+    """Multiplications by the gates of blocks, which `_blocks` counts too."""
+    return sum(blocks.products(block.kind, block.hidden) / level.scale**2 for level in levels for block in level.blocks)
 
 
 def modulation(architecture: Architecture) -> float:

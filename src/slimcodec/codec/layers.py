@@ -101,16 +101,18 @@ class Block(nn.Module):
         super().__init__()
         self.total: nn.Module = nn.Identity()  # of what is added
         self.names, self.is_grouped = [convolution.name for convolution in KINDS[kind]], is_grouped(kind)
+        self.gates = {convolution.name for convolution in KINDS[kind] if convolution.gates}
         for convolution, inputs, outputs in widths(kind, channels, hidden):
             kernel, groups_ = convolution.kernel, groups(convolution, inputs)
             self.add_module(convolution.name, conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups_))
 
     def forward(self, x: Tensor) -> Tensor:
-        *before, last = (self.get_submodule(name) for name in self.names)
+        *before, last = self.names
         found = x
-        for convolution in before:
-            found = _relu(convolution(found))
-        return self.total(x + last(shuffled(found) if self.is_grouped else found))
+        for name in before:
+            convolved = self.get_submodule(name)(found)
+            found = found * convolved.sigmoid() if name in self.gates else _relu(convolved)
+        return self.total(x + self.get_submodule(last)(shuffled(found) if self.is_grouped else found))
 
 
 class SubPixelConv(Prepared):

@@ -98,9 +98,14 @@ def _of_training(settings: Settings) -> Problems:
     for field, weights in terms.items():
         if unknown := set(weights or {}) - set(DISTILLATION_TERMS):
             yield f"{field}.{min(unknown)}", f"there is no such term; known are {', '.join(DISTILLATION_TERMS)}"
-    for field, what in (("encoder_blocks", "new blocks have"), ("encoder", "a new encoder has")):
+    new = {"encoder_blocks": "new blocks have", "decoder_blocks": "new blocks have", "encoder": "a new encoder has"}
+    for field, what in new.items():
         if getattr(settings.finish, field) is not None and settings.finish.training is None:
             yield f"finish.{field}", f"{what} to be trained, and finish.training is null"
+    finish = settings.finish
+    if finish.new_alone and not (finish.decoder_blocks and finish.training and finish.training.freeze_encoder):
+        remedy = "it needs finish.decoder_blocks, and finish.training.freeze_encoder=true"
+        yield "finish.new_alone", f"nothing would be new, or the encoder not be left alone; {remedy}"
     if settings.finish.quantise:
         yield from _of_integers(settings)
     yield from _of_processes(settings)

@@ -70,6 +70,8 @@ class Training:
     """Steps from one eigenbasis of soap's to the next."""
     as_in_files: Switch = False
     """Train with residuals as files hold them; only for a model that has been saved before."""
+    freeze_encoder: Switch = False
+    """Leave g_a and h_a of a student that is pruned or finished as they are: steps take less time."""
 
     @property
     def of_module(self) -> dict[str, Any]:
@@ -232,6 +234,10 @@ class Finish:
     """A model directory to train on, instead of the last round's."""
     encoder_blocks: list[list[Count]] | None = None
     """Hidden channels of residual blocks that each level of the encoder, the finest first, is given to be trained."""
+    decoder_blocks: list[list[Count]] | None = None
+    """Hidden channels of depthwise blocks that each level of g_s, the coarsest first, is given to be trained."""
+    new_alone: Switch = False
+    """Train the new blocks of g_s alone: all else stays as it was. Needs training.freeze_encoder."""
     encoder: Encoder | None = None
     """Another g_a that the student is given to be trained, instead of its own."""
     quantise: Switch = False

@@ -34,7 +34,7 @@ from slimcodec.training import parallel, photos, started
 from slimcodec.training.crops import Crops, PhotoCache, ShardCache
 from slimcodec.training.data import PhotoData
 from slimcodec.training.distill import Distill
-from slimcodec.training.grow import with_encoder, with_encoder_blocks
+from slimcodec.training.grow import freeze_old, with_blocks, with_encoder
 from slimcodec.training.integers import in_integers
 from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.prune import prune
@@ -303,8 +303,11 @@ def finetune(run: Run, before: Path, model: Path, training: Training, stage: Sta
     weights, codec = run.settings.finetuning_weights, trained.codec
     if stage == "finish":
         lightning.seed_everything(seed, verbose=False)  # for what is new
-        codec = with_changed_encoder(run, codec, training)
-    share = 0.0
+        codec = with_changes(run, codec, training)
+        if run.settings.finish.new_alone:
+            freeze_old(codec, trained.codec)
+            trained.prior.requires_grad_(False)
+    share = float(training.freeze_encoder)
     if stage == "finish" and run.settings.finish.quantise:
         if not codec.architecture.in_integers:
             rounding = quantiser.straight_through if quantiser else None
@@ -315,12 +318,14 @@ def finetune(run: Run, before: Path, model: Path, training: Training, stage: Sta
     train(run, module, model, training, stage)
 
 
-def with_changed_encoder(run: Run, codec: HyperpriorCodec, training: Training) -> HyperpriorCodec:
-    """The codec with the encoder, or the blocks of it, that finish asks for."""
+def with_changes(run: Run, codec: HyperpriorCodec, training: Training) -> HyperpriorCodec:
+    """The codec with another encoder and more blocks, as finish asks for."""
     finish = run.settings.finish
     if finish.encoder:
         codec = with_encoder(codec, run.photos.first_crops(training.crop), **vars(finish.encoder))
-    return with_encoder_blocks(codec, finish.encoder_blocks) if finish.encoder_blocks else codec
+    if finish.encoder_blocks:
+        codec = with_blocks(codec, "g_a", "residual", finish.encoder_blocks)
+    return with_blocks(codec, "g_s", "depthwise", finish.decoder_blocks) if finish.decoder_blocks else codec
 
 
 def learn_tables(run: Run, before: Path, model: Path, how: Tables) -> None:
@@ -355,8 +360,9 @@ def prune_to(run: Run, scope: Scope, base: Path, budget: float, out: Path) -> No
         importance=settings.importance,
         floors=settings.floors,
     )
-    half = run.settings.half_weights
-    save_trained(out, codec.cpu(), prior.cpu(), role="student", teacher=run.teacher_identity, half=half)
+    half, training = run.settings.half_weights, settings.training
+    crops = run.photos.first_crops(training.crop) if training.as_in_files else None  # for the tables of what files hold
+    save_trained(out, codec.cpu(), prior.cpu(), crops, role="student", teacher=run.teacher_identity, half=half)
 
 
 def deadline(settings: Settings) -> float | None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -40,25 +40,35 @@ def with_encoder(
     return changed
 
 
-def with_encoder_blocks(codec: HyperpriorCodec, hidden: Sequence[Sequence[int]]) -> HyperpriorCodec:
-    """A copy whose g_a has residual blocks of these hidden channels at the end of its levels, the finest first.
+def with_blocks(
+    codec: HyperpriorCodec, part: Literal["g_a", "g_s"], kind: str, hidden: Sequence[Sequence[int]]
+) -> HyperpriorCodec:
+    """A copy whose transform has blocks of this kind and these hidden channels at the end of its levels, in its order.
 
     Raises InvalidInput unless there is a list, perhaps an empty one, for each level.
     """
-    grown = HyperpriorCodec(_grown(codec.architecture, hidden))
+    grown = HyperpriorCodec(_grown(codec.architecture, part, kind, hidden))
     grown.load_state_dict(codec.state_dict(), strict=False)
-    for level, before in zip(grown.g_a.levels, codec.g_a.levels, strict=True):
+    for level, before in zip(getattr(grown, part).levels, getattr(codec, part).levels, strict=True):
         switch_off(level.blocks[len(before.blocks) :])
     return grown
 
 
-def _grown(architecture: Architecture, hidden: Sequence[Sequence[int]]) -> Architecture:
-    if len(hidden) != len(architecture.g_a):
-        raise InvalidInput(
-            f"finish.encoder_blocks: names {len(hidden)} levels, and the encoder has {len(architecture.g_a)}"
-        )
-    levels = (
-        dataclasses.replace(level, blocks=(*level.blocks, *(Block("residual", width) for width in widths)))
-        for level, widths in zip(architecture.g_a, hidden, strict=True)
+def freeze_old(grown: HyperpriorCodec, before: HyperpriorCodec) -> None:
+    """Let training leave everything as it is that a codec had before it was given more blocks."""
+    old = before.state_dict().keys()
+    for name, parameter in grown.named_parameters():
+        parameter.requires_grad_(name not in old)
+
+
+def _grown(architecture: Architecture, part: str, kind: str, hidden: Sequence[Sequence[int]]) -> Architecture:
+    levels = getattr(architecture, part)
+    if len(hidden) != len(levels):
+        side = "encoder" if part == "g_a" else "decoder"
+        raise InvalidInput(f"finish.{side}_blocks: names {len(hidden)} levels, and the {side} has {len(levels)}")
+    more = (
+        dataclasses.replace(level, blocks=(*level.blocks, *(Block(kind, width) for width in widths)))
+        for level, widths in zip(levels, hidden, strict=True)
     )
-    return dataclasses.replace(architecture, g_a=tuple(levels))
+    changed: dict[str, Any] = {part: tuple(more)}
+    return dataclasses.replace(architecture, **changed)

@@ -1,0 +1,124 @@
+"""The family of students that were made from slim-2k: what they cost and are worth, and their place in the headline.
+
+    slimcodec evaluate kodak --model family/NAME … --codec , --metrics psnr --qualities 1,3,5,8 --out STUDY
+    python benchmarks/family.py measured STUDY family/NAME …       results/ablations/family.json
+    python benchmarks/family.py drawn docs/figures/headline.png
+
+A model is what `experiment=family_from_slim` left, copied to a folder of its own name. It has neither banks nor
+corrections. BD-rates are against VTM, and against slim-2k with and without these (`plain`) as it is in results/kodak,
+by the same qualities.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from slimcodec.codec import models, zoo
+from slimcodec.codec.atomic import write_text
+from slimcodec.codec.bitstream import QUALITY_ONE
+from slimcodec.codec.grid import CELL, LATENT_SCALE
+from slimcodec.codec.network import HyperpriorCodec
+from slimcodec.evaluation import summary
+from slimcodec.evaluation.comparison import VTM
+from slimcodec.evaluation.curves import Curve, bd_rate
+from slimcodec.evaluation.metrics import PSNR
+from slimcodec.report.headline import Spot, headline
+
+ROOT = Path(__file__).resolve().parents[1]
+KODAK, STORED = ROOT / "results" / "kodak", ROOT / "results" / "ablations" / "family.json"
+SHIPPED, PLAIN = "slim-2k", "plain"
+HEADING = ["", "decoder, MAC/pixel", "by PyTorch's counter", "encoder, MAC/pixel", "by PyTorch's counter"]
+HEADING += ["steps", "crops", "against VTM", "against slim-2k", "without what adapts"]
+
+
+def main() -> None:
+    options = _options()
+    if options.what == "drawn":
+        draw(options.paths)
+        return
+    study, *paths = options.paths
+    codecs = summary.read(study).codecs
+    arms = [_measured(path.name, codecs[path.name].curves[PSNR], path) for path in paths]
+    arms.sort(key=lambda arm: arm["decoder_macs_per_pixel"])
+    rows = [row(arm) for arm in arms]
+    result = {"date": date.today().isoformat(), "arms": arms, "tables": {"family": {"heading": HEADING, "rows": rows}}}
+    write_text(STORED, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("measured", "drawn"))
+    parser.add_argument("paths", nargs="+", type=Path, help="a study and models, or figures")
+    return parser.parse_args()
+
+
+def _measured(name: str, curve: Curve, model: Path) -> dict[str, Any]:
+    described, kodak = zoo.describe(model), summary.read(KODAK)
+    shipped = {anchor: at(kodak.codecs[anchor].curves[PSNR], curve.quality) for anchor in (SHIPPED, PLAIN)}
+    anchors = {"vtm": kodak.quoted[VTM].curves[PSNR]} | shipped
+    return {
+        "name": name,
+        "decoder_macs_per_pixel": described.decoder_macs_per_pixel,
+        "encoder_macs_per_pixel": described.encoder_macs_per_pixel,
+        "counted": counted(models.load(model).codec),
+        **trained(described.configuration, described.decoder_macs_per_pixel),
+        "curve": curve._asdict(),
+        "percent_against": {anchor: bd_rate(known, curve).percent for anchor, known in anchors.items()},
+        "slim_2k_weights_sha256": kodak.codecs[SHIPPED].weights_sha256,
+    }
+
+
+def at(curve: Curve, qualities: Sequence[float]) -> Curve:
+    """The points of some qualities."""
+    chosen = [curve.quality.index(quality) for quality in qualities]
+    return Curve(*(tuple(values[place] for place in chosen) for values in curve))
+
+
+@torch.no_grad()
+def counted(codec: HyperpriorCodec) -> dict[str, float]:
+    """MAC/pixel of both sides by PyTorch's counter, and the products of the gain."""
+    with FlopCounterMode(display=False, depth=1) as counter:
+        codec.eval()(torch.zeros(1, 3, CELL, CELL), torch.tensor([QUALITY_ONE]))
+    parts = {name.split(".")[-1]: sum(flops.values()) / 2 / CELL**2 for name, flops in counter.flop_counts.items()}
+    gain, whole = codec.architecture.latents / LATENT_SCALE**2, parts["Global"]
+    return {"decoder": whole - parts["g_a"] - parts["h_a"] + gain, "encoder": whole - parts["g_s"] + 3 * gain}
+
+
+def trained(configuration: dict[str, Any], macs_per_pixel: float) -> dict[str, int]:
+    """Steps and crops since slim-2k: of the rounds down to this size, or of finish."""
+    if finish := configuration.get("finish"):
+        times, training = 1, finish["training"]
+    else:
+        prune = configuration["prune"]
+        times, training = round(math.log(macs_per_pixel / 2000) / math.log(prune["shrink"])), prune["training"]
+    return {"steps": times * training["steps"], "crops": times * training["steps"] * training["batch"]}
+
+
+def row(arm: dict[str, Any]) -> list[str]:
+    macs = [
+        value
+        for side in ("decoder", "encoder")
+        for value in (f"{arm[f'{side}_macs_per_pixel']:,.1f}", f"{arm['counted'][side]:,.1f}")
+    ]
+    percents = [f"{percent:+.1f} %".replace("-", "−") for percent in arm["percent_against"].values()]
+    return [f"`{arm['name']}`", *macs, f"{arm['steps']:,}", f"{arm['crops']:,}", *percents]
+
+
+def draw(paths: list[Path]) -> None:
+    """The headline of results/kodak, with the family in it."""
+    arms = json.loads(STORED.read_text(encoding="utf-8"))["arms"]
+    spots = [
+        Spot(arm["name"], "model", arm["decoder_macs_per_pixel"] / 1000, arm["percent_against"]["vtm"]) for arm in arms
+    ]
+    headline(summary.read(KODAK), *paths, more=spots)
+
+
+if __name__ == "__main__":
+    main()
