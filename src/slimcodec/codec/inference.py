@@ -164,10 +164,8 @@ class Codec:
         max_bytes       the best quality whose file is no larger
         target_psnr_db  the lowest quality whose picture has at least that PSNR (8-bit RGB); a warning says where the
                         lowest of all has more
-        scale           1, 0.75, 0.5 or 0.25: the share of its width and height at which the picture is coded; it is
-                        decoded to its own size. None: 1, or where a target is below what quality 1 gives, the best of
-                        the others. "best": the best of all, up to 0.2 bits a pixel. The best has the highest PSNR
-                        for as many bytes (for a quality, those that 1 takes), or the fewest bytes for a PSNR
+        scale           1, 0.75, 0.5 or 0.25 of its width and height, at which the picture is coded, or "best" of them;
+                        None: 1, and the best of the others where a target is below what quality 1 gives
         effort          0 (fast) to 10 (some 10 seconds a megapixel): how long latents are refined; decoding is the same
         strip           leave out the ICC profile, EXIF and XMP
         tile            cells of 64 pixels along the side of an independently coded tile; 0: one; None: by size
