@@ -1,4 +1,4 @@
-"""Pictures that are coded at quarters of their size: the filter is the format's, and nobody outside sees another size."""
+"""Pictures coded at quarters of their size: the filter is the format's, and nobody outside sees another size."""
 
 import math
 import warnings

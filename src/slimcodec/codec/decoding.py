@@ -75,7 +75,7 @@ def colours(transforms: Transforms, data: bytes) -> np.ndarray:
 
 
 class _Decoding:
-    """How an area of a picture, in pixels, is decoded by a codec: `wanted` of what is shown, `area` of what is coded."""
+    """How an area of a picture is decoded: `wanted`, pixels of what is shown, by `area`, those of what is coded."""
 
     def __init__(self, transforms: Transforms, contents: bitstream.Contents, wanted: Window):
         self.transforms, self.header, self.wanted = transforms.for_file(contents), contents.header, wanted
