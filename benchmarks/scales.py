@@ -30,7 +30,7 @@ def main() -> None:
     for named in options.validation:
         name, folder = named.split("=", 1)
         paths = find_photos(folder)[:: options.every]
-        points[name] = {path.stem: _of_picture(codec, open_photo(path), options.quality) for path in tqdm(paths, name)}
+        points[name] = {path.stem: _of_picture(codec, open_photo(path), options) for path in tqdm(paths, name)}
     result = {
         "command": "python benchmarks/scales.py " + " ".join(sys.argv[1:]),
         "date": date.today().isoformat(),
@@ -48,17 +48,16 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", default="slim-2k")
     parser.add_argument("--every", type=int, default=1, help="take every n-th picture")
     parser.add_argument("--quality", type=float, default=1)
+    parser.add_argument("--bytes-only", action="store_true", help="the first question takes long for large pictures")
     return parser.parse_args()
 
 
-def _of_picture(codec: Codec, picture: Any, quality: float) -> dict[str, list[float]]:
+def _of_picture(codec: Codec, picture: Any, options: argparse.Namespace) -> dict[str, list[float]]:
     """What was asked for → bpp, PSNR and scale of its file."""
-    full = codec.compress(picture, quality)
-    files = {
-        "full": full,
-        "equal PSNR": codec.compress(picture, target_psnr_db=codec.psnr_db(picture, full), scale="best"),
-        "equal bytes": codec.compress(picture, quality, scale="best"),
-    }
+    full = codec.compress(picture, options.quality)
+    files = {"full": full, "equal bytes": codec.compress(picture, options.quality, scale="best")}
+    if not options.bytes_only:
+        files["equal PSNR"] = codec.compress(picture, target_psnr_db=codec.psnr_db(picture, full), scale="best")
     pixels = picture.width * picture.height
     return {
         name: [8 * len(data) / pixels, codec.psnr_db(picture, data), unpack(data).header.scale]
@@ -67,10 +66,10 @@ def _of_picture(codec: Codec, picture: Any, quality: float) -> dict[str, list[fl
 
 
 def _table(found: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
-    rates = [100 * (of["equal PSNR"][0] / of["full"][0] - 1) for of in found.values()]
+    rates = [100 * (of["equal PSNR"][0] / of["full"][0] - 1) for of in found.values() if "equal PSNR" in of]
     gains = [of["equal bytes"][1] - of["full"][1] for of in found.values()]
     rows = []
-    for question, values, unit in (("equal PSNR", rates, "%"), ("equal bytes", gains, "dB")):
+    for question, values, unit in [("equal PSNR", rates, "%")] * bool(rates) + [("equal bytes", gains, "dB")]:
         taken = Counter(of[question][2] for of in found.values())
         digits = 1 if unit == "%" else 2
         shown = [f"{f(values):+.{digits}f} {unit}".replace("-", "−") for f in (np.mean, np.median, min, max)]

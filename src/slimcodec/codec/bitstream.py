@@ -106,7 +106,6 @@ class Contents(NamedTuple):
     complete: bool  # False: the file ends early, its checksum could not be tested
     correction: bytes = b""  # of the model for this picture: codec/adapt
     cell_map: bytes | None = None  # which specialist every cell has: codec/maps
-    version: int = VERSION  # of the file
 
     def chunk(self, name: str) -> bytes | None:
         """A chunk's bytes; None if there is none. Raises `InvalidFile` if it is damaged or larger than it may be."""
