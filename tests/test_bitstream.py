@@ -24,6 +24,13 @@ CORRECTED = bytes.fromhex(
     "0b000000 03 2a0b02 7061796c6f6164"  # the stream with the length of the correction, and it, at its front
 )
 
+SMALLER_HEADER = HEADER._replace(quarters=2)
+SMALLER = bytes.fromhex(
+    "534c494d 05 00 0001020304050607"  # version 5
+    "0003 0002 8004 00 cafc3966 0b"  # two quarters, a correction and a map
+    "10000000 03 2a0b02 04 6d617073 7061796c6f6164"  # the correction, the map, each with its length, the stream
+)
+
 # Everything there can be, with chunks as zlib "compresses" them at level 0: other zlibs compress to other bytes.
 FULL_HEADER = Header(bytes(8), width=3, height=65, quality=256, tile=1, grey=True)
 FULL_STREAMS = [b"first", b"second"]
@@ -81,6 +88,42 @@ def test_golden_file():
 def test_golden_file_with_a_correction():
     assert pack(HEADER, [PAYLOAD], CORRECTION).hex() == CORRECTED.hex()
     assert unpack(CORRECTED) == Contents(HEADER, [PAYLOAD], {}, True, CORRECTION)
+
+
+def test_golden_file_of_a_smaller_picture():
+    assert pack(SMALLER_HEADER, [PAYLOAD], CORRECTION, b"maps").hex() == SMALLER.hex()
+    assert unpack(SMALLER) == Contents(SMALLER_HEADER, [PAYLOAD], {}, True, CORRECTION, b"maps")
+
+
+@pytest.mark.parametrize("correction", [b"", CORRECTION])
+@pytest.mark.parametrize("cell_map", [None, b"", b"maps"])
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_smaller_picture_has_whatever_others_have(quarters, cell_map, correction):
+    header, alpha = FULL_HEADER._replace(quarters=quarters, height=300), bytes(900)
+    streams = [b"first", b"second", b"third", b"fourth"][: header.tiles[0]]
+    data = pack(header, streams, correction, cell_map, icc=ICC, alpha=alpha)
+    contents = unpack(data)
+    assert contents[:2] == (header, streams) and contents[3:] == (True, correction, cell_map)
+    assert data[4] == 5 and data[HEADER_BYTES] == bool(correction) + 2 * (cell_map is not None) + 4 * quarters
+    assert contents.chunk("alpha") == alpha  # as many as are shown
+
+
+def test_features_of_no_smaller_picture_are_read():
+    """Nobody writes them so, and they mean what they say."""
+    data = sealed(with_bytes(GOLDEN[:HEADER_BYTES], 4, b"\5") + b"\0" + GOLDEN[HEADER_BYTES:])
+    assert unpack(data) == unpack(GOLDEN)
+
+
+@pytest.mark.parametrize("features", [0x10, 0x1B, 0x80, 0xFF])
+def test_features_that_are_not_known_are_refused(features):
+    with pytest.raises(InvalidFile, match=r"features that this slimcodec does not know \(0x.0\); update slimcodec$"):
+        unpack(sealed(with_bytes(SMALLER, HEADER_BYTES, bytes([features]))))
+
+
+@pytest.mark.parametrize("quarters", [0, 5, -1, 2.0, None])
+def test_quarters_that_no_file_can_hold_are_refused(quarters):
+    with pytest.raises(InvalidInput, match=r"quarters must be an integer in 1\.\.4"):
+        pack(HEADER._replace(quarters=quarters), [b""])
 
 
 def test_golden_file_with_everything():
@@ -172,6 +215,21 @@ def test_grids(width, height, tile, cells, tiles):
     assert (header.cells, header.tiles) == (cells, tiles)
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "quarters", "cells"),
+    [
+        (1, 1, 1, (1, 1)),
+        (256, 257, 1, (2, 1)),
+        (129, 128, 2, (1, 2)),
+        (85, 86, 3, (2, 2)),
+        (84, 84, 3, (1, 1)),
+        (65535, 65535, 3, (768, 768)),
+    ],
+)
+def test_grids_of_smaller_pictures(width, height, quarters, cells):
+    assert HEADER._replace(width=width, height=height, quarters=quarters).cells == cells
+
+
 def test_a_column_of_1024_tiles_round_trips():
     header = HEADER._replace(width=1, height=65535, tile=1)
     streams = [str(number).encode() * (number % 3) for number in range(1024)]
@@ -187,12 +245,14 @@ def test_a_column_of_1024_tiles_round_trips():
         (b"", "not a .slim file: it begins with b''"),
         (b"\x89PNG" + GOLDEN[4:], "not a .slim file: it begins with b'.x89PNG' instead of b'SLIM'"),
         (GOLDEN[:24], "truncated: 24 bytes, the header alone has 25"),
-        (with_bytes(GOLDEN, 4, b"\5"), "format version 5, this slimcodec reads versions 2 to 4"),
-        (with_bytes(GOLDEN, 4, b"\1"), "format version 1, this slimcodec reads versions 2 to 4"),
+        (with_bytes(GOLDEN, 4, b"\6"), "format version 6, this slimcodec reads versions 2 to 5"),
+        (with_bytes(GOLDEN, 4, b"\1"), "format version 1, this slimcodec reads versions 2 to 5"),
         (with_bytes(GOLDEN, 5, b"\x80"), "truncated: 36 bytes, its table of sizes ends at 33|is truncated: 36 of"),
         (with_bytes(GOLDEN, 14, bytes(2)), "0 x 512 pixels"),
         (with_bytes(GOLDEN, 16, bytes(2)), "768 x 0 pixels"),
         (with_bytes(GOLDEN, 14, b"\xff" * 4), "65535 x 65535 pixels, more than the limit of 200,000,000; pass"),
+        (SMALLER[:25], "truncated: 25 bytes, the header alone has 26"),
+        (SMALLER[:29], "truncated: 29 bytes, its table of sizes ends at 30"),
         (GOLDEN[:28], "truncated: 28 bytes, its table of sizes ends at 29"),
         (GOLDEN[:30], r"truncated: 30 of 36 bytes; allow_partial=True \(decompress --partial\)"),
         (pack(HEADER, [bytes(5649)])[:1234], "is truncated: 1,234 of 5,678 bytes;"),
@@ -214,14 +274,14 @@ def test_max_pixels_is_inclusive():
         unpack(GOLDEN, max_pixels=768 * 512 - 1)
 
 
-@pytest.mark.parametrize("data", [GOLDEN, FULL, CORRECTED])
+@pytest.mark.parametrize("data", [GOLDEN, FULL, CORRECTED, SMALLER])
 def test_every_truncation_is_refused(data):
     for length in range(len(data)):
         with pytest.raises(InvalidFile):
             unpack(data[:length])
 
 
-@pytest.mark.parametrize("data", [GOLDEN, FULL, CORRECTED])
+@pytest.mark.parametrize("data", [GOLDEN, FULL, CORRECTED, SMALLER])
 def test_every_damaged_byte_is_refused(data):
     for at in range(len(data)):
         for value in {data[at] ^ 1 << bit for bit in range(8)} | {0, 255} - {data[at]}:

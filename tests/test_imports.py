@@ -91,9 +91,18 @@ ALLOWED = {
     "codec/workers": {"codec/batch"},
     "codec/encoding": {"numpy", "codec/adapt", "codec/arrays", "codec/bitstream", "codec/choice", "codec/costs"}
     | {"codec/decoding", "codec/grid", "codec/heap", "codec/isolation", "codec/pictures", "codec/progress"}
-    | {"codec/refine", "codec/rounding", "codec/symbols", "codec/tiling", "codec/transforms"},
+    | {"codec/refine", "codec/resizing", "codec/rounding", "codec/symbols", "codec/tiling", "codec/transforms"},
+    "codec/resizing": {"PIL", "numpy", "codec/grid", "codec/pictures"},
     "codec/decoding": {"PIL", "numpy", "codec/architecture", "codec/bitstream", "codec/grid", "codec/heap"}
-    | {"codec/pictures", "codec/progress", "codec/rounding", "codec/symbols", "codec/transforms", "codec/workers"},
+    | {
+        "codec/pictures",
+        "codec/progress",
+        "codec/resizing",
+        "codec/rounding",
+        "codec/symbols",
+        "codec/transforms",
+        "codec/workers",
+    },
     "codec/inference": {"PIL", "numpy", "torch", "codec/batch", "codec/bitstream", "codec/cards"}
     | {"codec/decoding", "codec/encoding", "codec/grid", "codec/hub", "codec/isolation", "codec/models"}
     | {"codec/network", "codec/pictures", "codec/progress", "codec/quantise", "codec/stored", "codec/symbols"}

@@ -27,6 +27,8 @@ from slimcodec.training.integers import in_integers
 GOLDEN = Path(__file__).with_name("golden") / "integer-model"
 FILE = GOLDEN.with_name("integer.slim")
 PIXELS = "949d33c8f7cf3c386ec11baff26e74e887b65521ae2df0e07914ed871ec2fbc9"
+SMALLER = GOLDEN.with_name("integer-smaller.slim")  # coded at 3/4, in tiles
+SMALLER_PIXELS = "a9fef604b91c35b2c5c2561dd81adc390d2b4b1a9bd35a18a6360f8432eb4b04"
 # What makes oneDNN, PyTorch's own kernels and OpenMP choose other instructions.
 OTHER = {"ONEDNN_MAX_CPU_ISA": "SSE41", "DNNL_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"}
 DECODE = """
@@ -106,6 +108,14 @@ def test_what_cannot_be_in_integers_is_refused():
     levels = [{"scale": 16, "channels": 8, "blocks": [{"kind": "attention", "hidden": 8}]}]
     with pytest.raises(InvalidModel, match="decoder: must be float where g_s has attention blocks"):
         Architecture.from_dict(VARIANTS["four stages"] | {"decoder": "integer", "g_s": levels})
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_smaller_picture_has_these_pixels(backend):
+    data = SMALLER.read_bytes()
+    assert (data[4], data[25]) == (5, 1 + (3 << 2))  # a correction, three quarters
+    decoded = slimcodec.load(GOLDEN, backend=backend).decompress(data)
+    assert (decoded.size, hashlib.sha256(decoded.tobytes()).hexdigest()) == ((133, 101), SMALLER_PIXELS)
 
 
 @pytest.mark.parametrize("count", [1, 2])

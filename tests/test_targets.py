@@ -78,10 +78,18 @@ def test_a_psnr_is_reached_and_hardly_exceeded(student, name, wanted):
     assert student.encoding(photo).psnr_db(bitstream.unpack(data).header.quality - 1) < wanted
 
 
-def test_a_psnr_below_reach_gives_the_lowest_quality(student, photo):
-    least = student.encoding(photo).psnr_db(bitstream.QUALITY_ONE)
+@pytest.mark.parametrize("scale", [1, 0.5])
+def test_a_psnr_below_reach_gives_the_lowest_quality(student, photo, scale):
+    lowest = student.compress(photo, 1, scale=scale)
+    least = student.psnr_db(photo, lowest)
     with pytest.warns(UserWarning, match=rf"^target_psnr_db 5: the lowest .* gives {least:.2f} dB here$"):
-        assert student.compress(photo, target_psnr_db=5) == student.compress(photo, 1)
+        assert student.compress(photo, target_psnr_db=5, scale=scale) == lowest
+
+
+def test_a_psnr_below_reach_at_every_scale_gives_the_smallest_file(student, photo):
+    files = [student.compress(photo, 1, scale=scale) for scale in targets.SCALES]
+    with pytest.warns(UserWarning, match="^target_psnr_db 5: the lowest"):
+        assert len(student.compress(photo, target_psnr_db=5)) == min(map(len, files))
 
 
 def test_the_psnr_of_a_grey_picture_is_reached(student):
@@ -90,13 +98,14 @@ def test_the_psnr_of_a_grey_picture_is_reached(student):
 
 
 @pytest.mark.parametrize("wish", ["target_bpp", "max_bytes"])
-def test_a_size_that_is_too_small_is_refused_with_what_is_possible(student, photo, wish):
+@pytest.mark.parametrize("scale", [None, 1])
+def test_a_size_that_is_too_small_is_refused_with_what_is_possible(student, photo, wish, scale):
     pixels = photo[:, :, 0].size
-    smallest, largest = reach(student, photo)
+    smallest = min(len(student.compress(photo, 1, scale=s)) for s in (targets.SCALES if scale is None else [scale]))
     limit = {"target_bpp": 8 * 0.9 * smallest / pixels, "max_bytes": smallest - 1}[wish]
-    sizes = re.escape(f"{smallest:,} bytes ({8 * smallest / pixels:.3f} bpp) to {largest:,} bytes")
-    with pytest.raises(InvalidInput, match=rf"^{wish} .*{sizes} "):
-        student.compress(photo, **{wish: limit})
+    size = re.escape(f"{smallest:,} bytes ({8 * smallest / pixels:.3f} bpp)")
+    with pytest.raises(InvalidInput, match=rf"^{wish} .* too small .*{size} or more of it$"):
+        student.compress(photo, **{wish: limit}, scale=scale)
 
 
 def test_bits_a_pixel_that_are_too_many_are_refused(student):

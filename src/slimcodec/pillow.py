@@ -20,7 +20,8 @@ from slimcodec.codec.files import compress, decompress, mode_of
 from slimcodec.codec.pictures import MAX_SIDE, metadata
 
 FORMAT, MIME_TYPE = "SLIM", "image/x-slim"
-SETTINGS = "quality", "target_bpp", "max_bytes", "target_psnr_db", "effort", "strip", "tile", "model", "device"
+SETTINGS = "quality", "target_bpp", "max_bytes", "target_psnr_db", "scale", "effort"
+SETTINGS += "strip", "tile", "model", "device"
 HEAD_BYTES = 1 << 16  # read at first; the chunks may need more
 
 

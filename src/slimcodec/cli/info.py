@@ -56,6 +56,7 @@ class FileReport(NamedTuple):
     height: int
     grey: bool
     quality: float
+    scale: float  # of width and height, at which the picture is coded
     bytes: int
     bpp: float
     model_hash: str
@@ -76,11 +77,12 @@ def report_of(name: str) -> FileReport:
     header = contents.header
     return FileReport(
         file=name,
-        format_version=bitstream.VERSION,
+        format_version=data[len(bitstream.MAGIC)],
         width=header.width,
         height=header.height,
         grey=header.grey,
         quality=header.quality / bitstream.QUALITY_ONE,
+        scale=header.scale,
         bytes=len(data),
         bpp=8 * len(data) / (header.width * header.height),
         model_hash=header.model_hash.hex(),
@@ -112,7 +114,7 @@ def _file_lines(report: FileReport) -> str:
     lines = [
         f"{report.file}: .slim, format version {report.format_version}",
         f"picture   {report.width} x {report.height} pixels, {'grey' if report.grey else 'colour'}",
-        f"quality   {report.quality:g}",
+        f"quality   {report.quality:g}" + (f", at {report.scale:g} of width and height" if report.scale < 1 else ""),
         f"size      {report.bytes:,} bytes, {report.bpp:.3f} bpp",
         f"model     {report.model_hash}, {report.model or 'not installed'}",
         f"tiles     {tiles}",

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from slimcodec import InvalidFile, InvalidInput
-from slimcodec.codec.grid import cells_of
+from slimcodec.codec.grid import QUARTERS, Window, cells_of, whole
 
 MAGIC = b"SLIM"
-# A file with a correction is of version 3, one of a model with specialists of version 4; else all are the same.
-VERSION, CORRECTED, MAPPED = 2, 3, 4
+# A file with a correction is of version 3, one of a model with specialists of version 4, one whose picture is coded
+# smaller than it is shown of version 5, whatever else it has; all others are of version 2.
+VERSION, CORRECTED, MAPPED, FEATURED = 2, 3, 4, 5
 EXTENSION = ".slim"
 HASH_BYTES = 8  # of the SHA-256 of a model's weights: so files name it
 QUALITY_ONE = 256  # quality is 8.8 fixed point
@@ -28,15 +29,18 @@ MAX_PROFILE_BYTES = 8 << 20  # of ICC, EXIF or XMP before compression
 #   magic       4 bytes   "SLIM"
 #   version     u8        2; 3 where the first tile's stream begins with a correction: u8, its bytes, and they; 4 where
 #                         it begins so (perhaps with no bytes), and a map of the specialists follows: as many bytes as
-#                         a number of 7 bits a byte says, the lowest first, bit 7 set where more follow, and they
+#                         a number of 7 bits a byte says, the lowest first, bit 7 set where more follow, and they;
+#                         5 where features say what there is of all this
 #   flags       u8        bit 0: the picture was greyscale; bits 1, 2, 3: ICC, EXIF, alpha are there; bits 4 to 7:
 #                         an ancillary chunk each, which a decoder may skip; bit 4 is XMP, the others mean nothing yet
 #   model hash  8 bytes   the first 8 of the SHA-256 of the model's weights.safetensors
-#   width       u16       pixels, at least 1
-#   height      u16       pixels, at least 1
+#   width       u16       pixels of the picture that is shown, at least 1
+#   height      u16       the same
 #   quality     u16       8.8 fixed point
 #   tile        u8        side of an independently coded tile in cells of 64 x 64 pixels; 0: the whole picture is one
 #   checksum    u32       CRC-32 (zlib's) of every other byte of the file, in order
+#   features    u8        in version 5 alone; bit 0: there is a correction; bit 1: there is a map; bits 2 and 3: how
+#                         many quarters of its width and height the picture is coded with, 0: all four; else 0
 #   sizes       u32 each  bytes of the chunks that are there, in the order of their bits, then of every tile's stream
 #   chunks                each compressed by zlib; alpha is one byte a pixel, rows from the top
 #   streams               of the tiles in raster order: codec/entropy, z and then the residuals r stage by stage
@@ -47,10 +51,15 @@ _CHECKSUM = struct.Struct("<I")
 _GREY = 1
 # In the order of the chunks. Those without a meaning are there so that a later format can add some to version 2.
 _CHUNK_FLAGS = {"icc": 2, "exif": 4, "alpha": 8, "xmp": 16, "bit 5": 32, "bit 6": 64, "bit 7": 128}
+_HAS_CORRECTION, _HAS_MAP, _QUARTERS_AT = 1, 2, 2  # in the features
+_FEATURES = 15  # those that there are
+_IMPLIED = {VERSION: 0, CORRECTED: _HAS_CORRECTION, MAPPED: _HAS_CORRECTION | _HAS_MAP}
 _SIZE_BYTES = 4
 _PIECE_BYTES = 1 << 20  # what is decompressed at a time
 _MOST_SIZE_BYTES = 4  # of a map's size: a million cells have less than a megabyte
-HEADER_BYTES = _FIELDS.size + _CHECKSUM.size
+HEADER_BYTES = _FIELDS.size + _CHECKSUM.size  # without features
+_U16 = (1 << 16) - 1
+_RANGES = {"width": (1, _U16), "height": (1, _U16), "quality": (0, _U16), "tile": (0, 255), "quarters": (1, QUARTERS)}
 
 
 class Header(NamedTuple):
@@ -62,11 +71,23 @@ class Header(NamedTuple):
     quality: int  # in 1/QUALITY_ONE
     tile: int = 0  # cells; 0: one tile
     grey: bool = False
+    quarters: int = QUARTERS  # of its width and height that the picture is coded with
+
+    @property
+    def shown(self) -> Window:
+        """All pixels of the picture."""
+        return whole((self.height, self.width))
+
+    @property
+    def scale(self) -> float:
+        """The share of its width and height at which the picture is coded."""
+        return self.quarters / QUARTERS
 
     @property
     def cells(self) -> tuple[int, int]:
-        """Rows and columns of cells, the last ones padded."""
-        return cells_of(self.height, self.width).shape
+        """Rows and columns of cells of the coded picture, the last ones padded."""
+        coded = self.shown if self.quarters == QUARTERS else self.shown.coarser(QUARTERS).finer(self.quarters)
+        return cells_of(*coded.shape).shape
 
     @property
     def tiles(self) -> tuple[int, int]:
@@ -147,25 +168,30 @@ def join(
     _check_header(header, len(streams))
     if len(correction) > MAX_CORRECTION_BYTES:
         raise InvalidInput(f".slim file: a correction of {len(correction)} bytes, {MAX_CORRECTION_BYTES} are possible")
-    version, adapted = _adaptation(correction, cell_map)
+    version, features, adapted = _adaptation(header, correction, cell_map)
     parts = [*chunks.values(), adapted + streams[0] if adapted else streams[0], *streams[1:]]
     if max(map(len, parts)) >= 1 << 32:
         raise InvalidInput(".slim file: a stream or a chunk has 4 GiB or more")
     flags = _GREY * header.grey + sum(_CHUNK_FLAGS[name] for name in chunks)
     fields = _FIELDS.pack(MAGIC, version, flags, *header[:5])
-    parts.insert(0, struct.pack(f"<{len(parts)}I", *map(len, parts)))
+    parts.insert(0, features + struct.pack(f"<{len(parts)}I", *map(len, parts)))
     checksum = zlib.crc32(fields)
     for part in parts:
         checksum = zlib.crc32(part, checksum)
     return b"".join([fields, _CHECKSUM.pack(checksum), *parts])
 
 
-def _adaptation(correction: bytes, cell_map: bytes | None) -> tuple[int, bytes]:
-    """A file's version, and what its first stream begins with."""
+def _adaptation(header: Header, correction: bytes, cell_map: bytes | None) -> tuple[int, bytes, bytes]:
+    """A file's version, its features, and what its first stream begins with."""
     corrected = bytes([len(correction)]) + correction
+    mapped = b"" if cell_map is None else _written(len(cell_map)) + cell_map
+    if header.quarters < QUARTERS:
+        there = (_HAS_CORRECTION if correction else 0) | (0 if cell_map is None else _HAS_MAP)
+        features = bytes([there | header.quarters << _QUARTERS_AT])
+        return FEATURED, features, (corrected if correction else b"") + mapped
     if cell_map is not None:
-        return MAPPED, corrected + _written(len(cell_map)) + cell_map
-    return (CORRECTED, corrected) if correction else (VERSION, b"")
+        return MAPPED, b"", corrected + mapped
+    return (CORRECTED, b"", corrected) if correction else (VERSION, b"", b"")
 
 
 def unpack(data: bytes, *, max_pixels: int = MAX_PIXELS, allow_partial: bool = False) -> Contents:
@@ -175,10 +201,10 @@ def unpack(data: bytes, *, max_pixels: int = MAX_PIXELS, allow_partial: bool = F
     With `allow_partial` a file may end early within its streams.
     """
     view = memoryview(data).cast("B")
-    header, flags, version = _read_fields(view)
+    header, flags, version, features = _read_fields(view)
     _check_size(header, max_pixels)
     names = [name for name, flag in _CHUNK_FLAGS.items() if flags & flag]
-    begin, sizes = _read_sizes(view, len(names), header)
+    begin, sizes = _read_sizes(view, HEADER_BYTES + (version == FEATURED), len(names), header)
     first_stream, end = begin + sum(sizes[: len(names)]), begin + sum(sizes)
     _check_length(len(view), first_stream, end, allow_partial)
     if complete := len(view) == end:
@@ -186,9 +212,9 @@ def unpack(data: bytes, *, max_pixels: int = MAX_PIXELS, allow_partial: bool = F
     parts = list(_split(view, begin, sizes))
     chunks, streams = dict(zip(names, parts, strict=False)), parts[len(names) :]
     correction, cell_map = b"", None
-    if version != VERSION:
+    if features & _HAS_CORRECTION:
         correction, streams[0] = _take_correction(streams[0], least=0 if version == MAPPED else 1)
-    if version == MAPPED:
+    if features & _HAS_MAP:
         cell_map, streams[0] = _take_map(streams[0])
     return Contents(header, streams, chunks, complete, correction, cell_map)
 
@@ -198,25 +224,36 @@ def _check_header(header: Header, streams: int) -> None:
         raise InvalidInput(f".slim header: model_hash must be 8 bytes, not {header.model_hash!r}")
     if not isinstance(header.grey, bool):
         raise InvalidInput(f".slim header: grey must be True or False, not {header.grey!r}")
-    for name, lowest, bits in (("width", 1, 16), ("height", 1, 16), ("quality", 0, 16), ("tile", 0, 8)):
+    for name, (lowest, highest) in _RANGES.items():
         value = getattr(header, name)
-        if not isinstance(value, int) or not lowest <= value < 1 << bits:
-            raise InvalidInput(f".slim header: {name} must be an integer in {lowest}..{(1 << bits) - 1}, not {value!r}")
+        if not isinstance(value, int) or not lowest <= value <= highest:
+            raise InvalidInput(f".slim header: {name} must be an integer in {lowest}..{highest}, not {value!r}")
     rows, columns = header.tiles
     if streams != rows * columns:
         raise InvalidInput(f".slim file: {streams} streams for {rows} x {columns} tiles")
 
 
-def _read_fields(data: memoryview) -> tuple[Header, int, int]:
-    """The header and the flags, whose values may still be impossible, and the version."""
+def _read_fields(data: memoryview) -> tuple[Header, int, int, int]:
+    """The header and the flags, whose values may still be impossible, the version, and the features."""
     if data[:4] != MAGIC:
         raise InvalidFile(f"not a .slim file: it begins with {bytes(data[:4])!r} instead of {MAGIC!r}")
     if len(data) < HEADER_BYTES:
         raise InvalidFile(f"the file is truncated: {len(data)} bytes, the header alone has {HEADER_BYTES}")
     _, version, flags, model_hash, width, height, quality, tile = _FIELDS.unpack_from(data)
-    if not VERSION <= version <= MAPPED:
-        raise InvalidFile(f"the file has format version {version}, this slimcodec reads versions {VERSION} to {MAPPED}")
-    return Header(model_hash, width, height, quality, tile, bool(flags & _GREY)), flags, version
+    if not VERSION <= version <= FEATURED:
+        read = f"{VERSION} to {FEATURED}"
+        raise InvalidFile(f"the file has format version {version}, this slimcodec reads versions {read}")
+    features = _read_features(data) if version == FEATURED else _IMPLIED[version]
+    quarters = features >> _QUARTERS_AT or QUARTERS
+    return Header(model_hash, width, height, quality, tile, bool(flags & _GREY), quarters), flags, version, features
+
+
+def _read_features(data: memoryview) -> int:
+    if len(data) == HEADER_BYTES:
+        raise InvalidFile(f"the file is truncated: {HEADER_BYTES} bytes, the header alone has {HEADER_BYTES + 1}")
+    if unknown := data[HEADER_BYTES] & ~_FEATURES:
+        raise InvalidFile(f"the file has features that this slimcodec does not know ({unknown:#04x}); update slimcodec")
+    return data[HEADER_BYTES]
 
 
 def _check_size(header: Header, max_pixels: int) -> None:
@@ -229,14 +266,14 @@ def _check_size(header: Header, max_pixels: int) -> None:
         )
 
 
-def _read_sizes(data: memoryview, chunks: int, header: Header) -> tuple[int, tuple[int, ...]]:
+def _read_sizes(data: memoryview, begin: int, chunks: int, header: Header) -> tuple[int, tuple[int, ...]]:
     """Where the table of sizes ends, and the table: nothing is allocated before the file is known to be long enough."""
     rows, columns = header.tiles
     count = chunks + rows * columns
-    end = HEADER_BYTES + _SIZE_BYTES * count
+    end = begin + _SIZE_BYTES * count
     if len(data) < end:
         raise InvalidFile(f"the file is truncated: {len(data):,} bytes, its table of sizes ends at {end:,}")
-    return end, struct.unpack_from(f"<{count}I", data, HEADER_BYTES)
+    return end, struct.unpack_from(f"<{count}I", data, begin)
 
 
 def _check_length(length: int, first_stream: int, end: int, allow_partial: bool) -> None:

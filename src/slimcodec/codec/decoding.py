@@ -2,6 +2,8 @@
 
     streams ─► SymbolReader ─► symbols of a window and its surroundings ─► y_hat ─► pixels ─► canvas
 
+A picture that was coded smaller is decoded whole, as far as the area needs it, and then made larger (codec/resizing).
+
 What is live beside the canvas is the tiles around a window and what the networks make of it. An untiled picture is one
 tile: its symbols are held whole. With several threads, a window's pieces pass g_s at the same time, and meanwhile the
 next window's latents are made, and the integers of the one after it.
@@ -15,13 +17,14 @@ import numpy as np
 from PIL import Image
 
 from slimcodec import InvalidFile, InvalidInput
-from slimcodec.codec import bitstream, heap, pictures, workers
+from slimcodec.codec import bitstream, heap, pictures, resizing, workers
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.grid import (
     CELL,
     CODING_TILE,
     LATENT_SCALE,
     LATENTS,
+    QUARTERS,
     Window,
     decoding_windows,
     in_lines,
@@ -55,8 +58,8 @@ def decode(
     profiles = [contents.chunk(name) for name in ("icc", "exif", "xmp")]
     rows = contents.alpha_rows() if "alpha" in contents.chunks else None
     canvas = pictures.Canvas(area.shape, grey=contents.header.grey, alpha=rows is not None)
-    reader = SymbolReader(transforms.coder, contents, task.cells_seen(area))
-    for window, pixels in task.windows(reader, threads, progress):
+    reader = SymbolReader(transforms.coder, contents, task.cells_seen(task.area))
+    for window, pixels in task.shown(reader, threads, progress):
         canvas.paste(pixels, *window.seen_from(area)[:2])
     if rows:
         canvas.set_alpha(rows, contents.header.width, area.top, area.left)
@@ -66,19 +69,17 @@ def decode(
 def colours(transforms: Transforms, data: bytes) -> np.ndarray:
     """What the networks make of a whole file, uint8 [H, W, 3], in colour also where the picture was grey."""
     contents = bitstream.unpack(data, max_pixels=pictures.MAX_SIDE**2)
-    area = whole((contents.header.height, contents.header.width))
-    task = _Decoding(transforms, contents, area)
-    found = np.empty((*area.shape, 3), np.uint8)
-    for window, pixels in task.windows(SymbolReader(transforms.coder, contents, task.grid), task.threads):
-        found[window.slices] = pixels
-    return found
+    task = _Decoding(transforms, contents, contents.header.shown)
+    reader = SymbolReader(transforms.coder, contents, task.grid)
+    return resizing.assembled(task.shown(reader, task.threads), contents.header.shown)
 
 
 class _Decoding:
-    """How an area of a picture, in pixels, is decoded by a codec."""
+    """How an area of a picture is decoded: `wanted`, pixels of what is shown, by `area`, those of what is coded."""
 
-    def __init__(self, transforms: Transforms, contents: bitstream.Contents, area: Window):
-        self.transforms, self.header, self.area = transforms.for_file(contents), contents.header, area
+    def __init__(self, transforms: Transforms, contents: bitstream.Contents, wanted: Window):
+        self.transforms, self.header, self.wanted = transforms.for_file(contents), contents.header, wanted
+        self.area = resizing.seen(wanted, self.header.shown, self.header.quarters)
         self.grid = whole(self.header.cells)
         self.head = transforms.head(transforms.read_correction(contents.correction, self.header.quality))
         _, self.latent_margin, self.pixel_margin = transforms.margins
@@ -93,7 +94,17 @@ class _Decoding:
         """As many of them as fit into the memory; at least one."""
         return next((n for n in range(self.threads, 1, -1) if self.bytes_needed(contents, n) <= max_memory), 1)
 
-    def windows(
+    def shown(
+        self, reader: SymbolReader, threads: int, progress: Progress | None = None
+    ) -> Iterator[tuple[Window, np.ndarray]]:
+        """Windows that make up what is wanted, and their pixels, uint8 [h, w, 3]."""
+        windows = self._windows(reader, threads, progress)
+        if self.header.quarters == QUARTERS:
+            return windows
+        coded = resizing.assembled(windows, self.area)
+        return resizing.larger(coded, self.area, self.wanted, self.header.shown, self.header.quarters)
+
+    def _windows(
         self, reader: SymbolReader, threads: int, progress: Progress | None = None
     ) -> Iterator[tuple[Window, np.ndarray]]:
         """Windows that make up the area and their pixels, uint8 [h, w, 3], in an order in which tiles serve once."""
@@ -168,7 +179,10 @@ class _Decoding:
         """What decoding takes beyond the library, the model and the file's own bytes, at most."""
         architecture = self.transforms.architecture
         mode_bytes = 1 if self.header.grey and "alpha" not in contents.chunks else 4  # as Pillow keeps them
-        return mode_bytes * math.prod(self.area.shape) + self._working_bytes(architecture, threads)
+        canvas = mode_bytes * math.prod(self.wanted.shape)
+        if self.header.quarters < QUARTERS:
+            canvas += 3 * math.prod(self.area.shape) + resizing.PIECE_BYTES
+        return canvas + self._working_bytes(architecture, threads)
 
     def _working_bytes(self, architecture: Architecture, threads: int) -> int:
         wanted = self.cells_seen(self.area).shape

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from slimcodec.codec import bitstream, decoding, heap, pictures
+from slimcodec.codec import bitstream, decoding, heap, pictures, resizing
 from slimcodec.codec.adapt import Correction, Fit
 from slimcodec.codec.arrays import array_namespace
 from slimcodec.codec.choice import choice_of
@@ -20,6 +20,7 @@ from slimcodec.codec.costs import STEPS, error_bits
 from slimcodec.codec.grid import (
     CELL,
     LATENTS,
+    QUARTERS,
     Window,
     automatic_tile,
     cells_of,
@@ -27,6 +28,7 @@ from slimcodec.codec.grid import (
     coding_pieces,
     in_lines,
     is_big,
+    whole,
 )
 from slimcodec.codec.isolation import isolated
 from slimcodec.codec.progress import Progress, part_of, tell
@@ -39,7 +41,8 @@ from slimcodec.codec.transforms import Transforms
 class Encoding:
     """A picture's latents, and what they cost and give at a quality (8.8).
 
-    `effort` may be overridden: searches look at the unrefined latents.
+    `effort` may be overridden: searches look at the unrefined latents. What is coded has so many `quarters` of the
+    picture's width and height; bits a pixel and PSNR are those of the picture.
     """
 
     def __init__(
@@ -49,15 +52,16 @@ class Encoding:
         effort: int,
         tile: int | None,
         progress: Progress | None,
+        quarters: int = QUARTERS,
     ):
         self.transforms, self.picture, self.effort, self.progress = transforms, picture, effort, progress
-        height, width, _ = picture.pixels.shape
-        self.grid = cells_of(height, width)
+        self.quarters, self.pixels = quarters, resizing.smaller(picture.pixels, quarters)
+        self.grid = cells_of(*self.pixels.shape[:2])
         self.tile = automatic_tile(self.grid) if tile is None else tile
         alpha = None if picture.alpha is None else (rows.tobytes() for rows in in_strips(picture.alpha))
         profiles = {"icc": picture.icc, "exif": picture.exif, "xmp": picture.xmp}
-        self.choice = choice_of(transforms, picture.pixels)
-        self.chunks = bitstream.compress_chunks(pixels=height * width, alpha=alpha, **profiles)
+        self.choice = choice_of(transforms, self.pixels)
+        self.chunks = bitstream.compress_chunks(pixels=self.pixel_count, alpha=alpha, **profiles)
         self._refined: tuple[tuple[int, int], Array] | None = None
         self._latest: tuple[tuple[int, int], _Group] | None = None
 
@@ -65,6 +69,10 @@ class Encoding:
     def pixel_count(self) -> int:
         height, width, _ = self.picture.pixels.shape
         return height * width
+
+    def stream_bpp(self, data: bytes) -> float:
+        """Bits a pixel of a file, less what does not depend on the quality, such as alpha."""
+        return 8 * (len(data) - self.overhead_bytes) / self.pixel_count
 
     @cached_property
     def overhead_bytes(self) -> int:
@@ -80,7 +88,7 @@ class Encoding:
 
         With specialists: what `Transforms.analyse` gives for all.
         """
-        return self.transforms.analyse(self.picture.pixels, progress=None if self.effort else self.progress)
+        return self.transforms.analyse(self.pixels, progress=None if self.effort else self.progress)
 
     @isolated
     def file(self, fixed_quality: int, *, effort: int | None = None) -> bytes:
@@ -107,19 +115,26 @@ class Encoding:
     def decoded(self, fixed_quality: int, *, effort: int | None = None) -> np.ndarray:
         """The colours that decoding will give, uint8 [H, W, 3]."""
         _ = self.y
-        height, width, _ = self.picture.pixels.shape
         if is_big(self.grid):
             return decoding.colours(self.transforms, self.file(fixed_quality, effort=effort))
         fit = self._start_fit()
         (group,) = self._groups(fixed_quality, effort, fit)
         assert group.y_hat is not None  # it is kept, as the picture is not big
         transforms = self.choice.transforms(fixed_quality)
-        return transforms.synthesise(group.y_hat, width, height, correction=self._best(fit, fixed_quality))
+        height, width, _ = self.pixels.shape
+        coded = transforms.synthesise(group.y_hat, width, height, correction=self._best(fit, fixed_quality))
+        shown = whole(self.picture.pixels.shape[:2])
+        return resizing.assembled(resizing.larger(coded, whole((height, width)), shown, shown, self.quarters), shown)
 
     @isolated
     def psnr_db(self, fixed_quality: int, *, effort: int | None = None) -> float:
         """On 8-bit RGB; infinite for identical pictures."""
         return psnr_db(self.picture.pixels, self.decoded(fixed_quality, effort=effort))
+
+    @isolated
+    def psnr_db_of(self, data: bytes) -> float:
+        """Of a file of the picture, coded at whatever size."""
+        return psnr_db(self.picture.pixels, decoding.colours(self.transforms, data))
 
     def _start_fit(self) -> Fit | None:
         """What the picture's correction follows from; None where the model knows none."""
@@ -148,7 +163,7 @@ class Encoding:
         if fit:
             assert group.y_hat is not None  # as the picture is not big
             transforms = self.choice.transforms(fixed_quality)
-            transforms.add_to_fit(fit, group.y_hat, self.grid, self.grid, self.picture.pixels)
+            transforms.add_to_fit(fit, group.y_hat, self.grid, self.grid, self.pixels)
         yield group
 
     def _encode(self, fixed_quality: int, effort: int, fit: Fit | None) -> Iterator["_Group"]:
@@ -182,7 +197,7 @@ class Encoding:
             del r, planes, index, table
             if y_hat is not None and fit:
                 transforms = self.choice.transforms(fixed_quality)
-                transforms.add_to_fit(fit, y_hat, seen, piece, self.picture.pixels)
+                transforms.add_to_fit(fit, y_hat, seen, piece, self.pixels)
             heap.trim(big)
         return _Group(window, symbols, None if big else y_hat)
 
@@ -193,7 +208,7 @@ class Encoding:
         along = self.grid.long_axis
         begin, end = (strip[edge] / self.grid.finer(LATENTS)[along + 2] for edge in (along, along + 2))
         report = part_of(self.progress, begin, end)
-        return self.transforms.analyse(self.picture.pixels, strip, report)
+        return self.transforms.analyse(self.pixels, strip, report)
 
     def _refine(self, y: "Band", z: "_HyperLatents", fixed_quality: int, effort: int) -> Array:
         """All of y, refined; that of the latest quality is kept."""
@@ -203,7 +218,7 @@ class Encoding:
             self._refined = None
             refined = refine(
                 self.choice.transforms(fixed_quality),
-                self.picture.pixels,
+                self.pixels,
                 y.take(self.grid.finer(LATENTS)),
                 z.band.take(self.grid),
                 fixed_quality,
@@ -223,7 +238,8 @@ class Encoding:
 
     def _header(self, fixed_quality: int) -> bitstream.Header:
         height, width, _ = self.picture.pixels.shape
-        return bitstream.Header(self.transforms.model_hash, width, height, fixed_quality, self.tile, self.picture.grey)
+        how = self.tile, self.picture.grey, self.quarters
+        return bitstream.Header(self.transforms.model_hash, width, height, fixed_quality, *how)
 
 
 class _Group(NamedTuple):

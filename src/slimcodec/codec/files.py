@@ -44,6 +44,7 @@ class Compressed(NamedTuple):
     quality: float  # the one given, or that a target led to
     seconds: float  # from the picture's file to the .slim file, without loading the model
     psnr_db: float | None = None  # on 8-bit RGB, where it was asked for
+    scale: float = 1.0  # of width and height, at which the picture was coded
 
     @property
     def bpp(self) -> float:
@@ -191,7 +192,7 @@ class _Clock:
 def _summary(data: bytes, seconds: float, psnr_db: float | None) -> Compressed:
     header = bitstream.unpack(data, max_pixels=MAX_SIDE**2).header
     quality = header.quality / bitstream.QUALITY_ONE
-    return Compressed(len(data), header.width, header.height, quality, seconds, psnr_db)
+    return Compressed(len(data), header.width, header.height, quality, seconds, psnr_db, header.scale)
 
 
 def _codec(model: Model, device: str, default: Callable[[], Path]) -> Codec:

@@ -16,6 +16,7 @@ PLANES = 4  # of y: each has one element of every 2×2
 PLANE_SCALE = 2 * LATENT_SCALE  # planes, p and the context are at 1/32
 LATENTS = CELL // LATENT_SCALE  # latents along the side of a cell
 PLANE_CELLS = CELL // PLANE_SCALE  # elements of a plane along the side of a cell
+QUARTERS = 4  # of a side of a picture: it may be coded with fewer, in blocks of 4 x 4 of its pixels
 CODING_TILE = 32  # cells: a picture of more than 2048 x 2048 pixels is big, coded in tiles and windows of that size
 
 

@@ -51,6 +51,7 @@ class CompressSettings(TypedDict, total=False):
     target_bpp: float | None
     max_bytes: int | None
     target_psnr_db: float | None
+    scale: float | str | None
     effort: int
     strip: bool
     tile: int | None
@@ -147,6 +148,7 @@ class Codec:
         target_bpp: float | None = None,
         max_bytes: int | None = None,
         target_psnr_db: float | None = None,
+        scale: float | str | None = None,
         effort: int = 0,
         strip: bool = False,
         tile: int | None = None,
@@ -162,6 +164,8 @@ class Codec:
         max_bytes       the best quality whose file is no larger
         target_psnr_db  the lowest quality whose picture has at least that PSNR (8-bit RGB); a warning says where the
                         lowest of all has more
+        scale           1, 0.75, 0.5 or 0.25 of its width and height, at which the picture is coded, or "best" of them;
+                        None: 1, and the best of the others where a target is below what quality 1 gives
         effort          0 (fast) to 10 (some 10 seconds a megapixel): how long latents are refined; decoding is the same
         strip           leave out the ICC profile, EXIF and XMP
         tile            cells of 64 pixels along the side of an independently coded tile; 0: one; None: by size
@@ -169,9 +173,12 @@ class Codec:
 
         Raises InvalidInput for anything else.
         """
+        targets.quarters_of(scale)
+        prepared = pictures.from_picture(picture, strip=strip)
         return targets.compress(
-            self.encoding(picture, effort=effort, strip=strip, tile=tile, progress=progress),
+            lambda quarters, first: self._encoding(prepared, effort, tile, progress if first else None, quarters),
             self.transforms.architecture.rungs,
+            scale,
             quality=quality,
             target_bpp=target_bpp,
             max_bytes=max_bytes,
@@ -253,12 +260,17 @@ class Codec:
         progress: Progress | None = None,
     ) -> "Encoding":
         """A picture with its latents, which do not depend on the quality, ready to be written at any."""
+        return self._encoding(pictures.from_picture(picture, strip=strip), effort, tile, progress)
+
+    def _encoding(
+        self, picture: pictures.Picture, effort: int, tile: int | None, progress: Progress | None, quarters: int = 4
+    ) -> "Encoding":
         from slimcodec.codec.encoding import Encoding
 
         effort = targets.checked_effort(effort)
         tile = None if tile is None else targets.whole_number(tile, "tile", high=255)
         transforms = self._differentiable if effort else self.transforms
-        return Encoding(transforms, pictures.from_picture(picture, strip=strip), effort, tile, progress)
+        return Encoding(transforms, picture, effort, tile, progress, quarters)
 
     def fixed_quality(self, quality: float) -> int:
         """Quality as 8.8 fixed point; InvalidInput outside 1…8 (the model's number of rungs)."""
