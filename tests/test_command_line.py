@@ -84,6 +84,8 @@ def test_a_picture_goes_to_a_file_and_back(tmp_path, photo, codec, capsys):
         (["--max-bytes", "900"], {"max_bytes": 900}),
         (["--psnr", "30"], {"target_psnr_db": 30.0}),
         (["--effort", "3", "--strip"], {"effort": 3, "strip": True}),
+        (["--scale", "0.5"], {"scale": 0.5}),
+        (["--scale", "best"], {"scale": "best"}),
     ],
 )
 def test_settings_reach_the_codec(tmp_path, photo, codec, monkeypatch, options, settings):
@@ -96,7 +98,7 @@ def test_settings_reach_the_codec(tmp_path, photo, codec, monkeypatch, options, 
     data = codec.compress(Image.open(photo))
     monkeypatch.setattr(inference.Codec, "compress", compress)
     assert run("compress", photo, tmp_path / "a.slim", *options) == 0
-    assert seen == {"effort": 0, "strip": False} | settings
+    assert seen == {"effort": 0, "strip": False, "scale": None} | settings
 
 
 def test_a_region_and_a_truncated_file(tmp_path, slim):
@@ -341,8 +343,8 @@ def test_a_bar_shows_on_a_terminal_alone(monkeypatch, capsys):
 def test_info_of_a_file(slim, codec, capsys):
     assert run("info", slim, "--json") == 0
     report = json.loads(capsys.readouterr().out)
-    size = slim.stat().st_size
-    expected = {"format_version": 2, "width": 130, "height": 100, "grey": False, "quality": 5.5, "bytes": size}
+    size, version = slim.stat().st_size, slim.read_bytes()[4]
+    expected = {"format_version": version, "width": 130, "height": 100, "grey": False, "quality": 5.5, "bytes": size}
     expected |= {"bpp": 8 * size / 13000, "model_hash": codec.model_hash.hex(), "model": "mine", "complete": True}
     assert expected.items() <= report.items()
     slim.write_bytes(slim.read_bytes()[:-1])
