@@ -1,17 +1,22 @@
 """Dependent quantisation: the search finds the cheapest path, and a decoder follows it."""
 
 from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from slimcodec import InvalidFile, InvalidModel
-from slimcodec.codec import dependent, entropy, rate, rounding
+from slimcodec.codec import dependent, entropy, models, rate, rounding
+from slimcodec.codec.models import Model
 from slimcodec.codec.symbols import entropy_tables
-from slimcodec.codec.units import SCALE_COUNT
+from slimcodec.codec.units import GAIN_UNIT, SCALE_COUNT
 from slimcodec.training.calibrate import with_second_quantiser
+from slimcodec.training.dependent import dependently_quantised, with_one_quantiser
 from slimcodec.training.prior import FactorizedPrior, export_tables
+from slimcodec.training.teach import load_trained
 
 NEXT = ((0, 1), (3, 2), (5, 4), (6, 7), (1, 0), (2, 3), (4, 5), (7, 6))  # docs/format.md has it, too
 SKIP, ERROR_BITS = 3, 14.0
@@ -153,3 +158,22 @@ def test_the_second_quantiser_is_half_a_step_nearer_to_zero():
         assert float(second.sum()) == pytest.approx(1, abs=1e-9) and len(first) == len(second)
         assert second[middle] < first[middle]
         torch.testing.assert_close(second[:-1], second[:-1].flip(0))
+
+
+def test_training_goes_on_with_one_quantiser_and_its_gains(tables):
+    """As if the model had never had another; the second time nothing changes."""
+    ladder = torch.linspace(-8, 8, 8)[:, None] * torch.tensor([1, 0.8, 1.3]) + torch.tensor([0, 2, -1])
+    codec = SimpleNamespace(log_gain=torch.nn.Parameter((ladder * GAIN_UNIT).round() / GAIN_UNIT))
+    one = {name: torch.from_numpy(table) for name, table in tables.items() if "odd" not in name}
+    model = Model(codec, one, {}, Path())
+    both = dependently_quantised(model)
+    assert (both.codec.log_gain < codec.log_gain - 1).all() and dependently_quantised(both) is both
+    again = with_one_quantiser(both)
+    torch.testing.assert_close(again.codec.log_gain, codec.log_gain, rtol=0, atol=3 / GAIN_UNIT)
+    assert again.tables == one and with_one_quantiser(again) is again
+
+
+def test_a_shipped_student_is_trained_further_with_one_quantiser():
+    trained = load_trained("slim-2k")
+    assert not rounding.is_dependent(trained.model.tables)
+    assert (trained.codec.log_gain > models.load("slim-2k").codec.log_gain).float().mean() > 0.99

@@ -98,9 +98,9 @@ def is_dependent(tables: Mapping[str, Any]) -> bool:
 
 def both_quantisers(tables: Mapping[str, Any]) -> list[np.ndarray]:
     """OF_RESIDUALS, those of the second quantiser behind."""
-    sets = (
-        [tables] if not is_dependent(tables) else [tables, {name: tables[dependent.odd(name)] for name in OF_RESIDUALS}]
-    )
+    sets = [tables]
+    if is_dependent(tables):
+        sets.append({name: tables[dependent.odd(name)] for name in OF_RESIDUALS})
     return [np.concatenate([np.asarray(each[name]) for each in sets]) for name in OF_RESIDUALS]
 
 

@@ -21,7 +21,6 @@ from slimcodec import InvalidInput
 from slimcodec.codec import models, zoo
 from slimcodec.codec.network import HyperpriorCodec
 from slimcodec.codec.quantise import Quantiser
-from slimcodec.codec.rounding import is_dependent
 from slimcodec.evaluation import provenance
 from slimcodec.pipeline import plan
 from slimcodec.pipeline.loggers import Tracker
@@ -33,6 +32,7 @@ from slimcodec.pipeline.telling import Teller
 from slimcodec.training import parallel, photos, started
 from slimcodec.training.crops import Crops, PhotoCache, ShardCache
 from slimcodec.training.data import PhotoData
+from slimcodec.training.dependent import dependently_quantised
 from slimcodec.training.distill import Distill
 from slimcodec.training.grow import freeze_old, with_blocks, with_encoder
 from slimcodec.training.integers import in_integers
@@ -40,7 +40,7 @@ from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.prune import prune
 from slimcodec.training.pyramid import PhotoPyramid
 from slimcodec.training.shards import Shards, open_shards
-from slimcodec.training.tables import crops_to_learn_from, dependently_quantised, with_everything
+from slimcodec.training.tables import crops_to_learn_from, with_everything
 from slimcodec.training.teach import Teach, accumulate_gradients, fit, load_trained, save_trained
 
 STARTING_CROPS = 64  # more than a batch, for the covariances that a new codec starts from
@@ -338,7 +338,7 @@ def learn_tables(run: Run, before: Path, model: Path, how: Tables) -> None:
             run.say(f"finish: {what}, {done:,} of {photos:,} photos")
 
     student = models.load(before)
-    if how.dependent and not is_dependent(student.tables):
+    if how.dependent:
         student = dependently_quantised(student)
     learned = with_everything(student, crops, photos, how.corrections, tell)
     fields = {"configuration": run.settings.sections("finish"), "git_commit": run.commit}

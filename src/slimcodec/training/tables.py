@@ -9,7 +9,6 @@ that is trained on begins without banks, corrections and a second quantiser, whi
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from copy import deepcopy
 
 import numpy as np
 import torch
@@ -17,15 +16,10 @@ from torch import Tensor
 
 from slimcodec.codec.grid import CELL
 from slimcodec.codec.models import Model
-from slimcodec.codec.units import GAIN_UNIT
 from slimcodec.training.banks import hyper_latents, with_banks
-from slimcodec.training.calibrate import calibrated, with_second_quantiser
+from slimcodec.training.calibrate import calibrated
 from slimcodec.training.corrections import learned
 from slimcodec.training.photos import Photo, centre_crops
-
-# Dependent quantisation makes smaller errors with the same steps. So many rungs lower on the ladder the PSNR is what it
-# was. Each channel goes down along its own gains: with one factor for all, half of what is won was lost again.
-RUNGS_DOWN = 0.7
 
 Tell = Callable[[str, int, int], None]
 
@@ -41,16 +35,6 @@ def with_everything(model: Model, crops: Tensor, photos: Sequence[np.ndarray], c
     model = model._replace(tables=calibrated(model.codec, model.tables, crops))
     model = model._replace(tables=with_banks(model.tables, hyper_latents(model.codec, _tensors(photos, tell))))
     return model._replace(tables=learned(model, _told("corrections", photos, tell), count))
-
-
-def dependently_quantised(model: Model) -> Model:
-    """A model that quantises dependently (codec/dependent), with tables that are still to be counted."""
-    gains = model.codec.log_gain.detach()
-    down = torch.diff(gains, dim=0)
-    down = torch.cat([down[:1], down])  # below the first rung it goes on as above it
-    codec = deepcopy(model.codec)
-    codec.log_gain.data = ((gains - RUNGS_DOWN * down) * GAIN_UNIT).round() / GAIN_UNIT
-    return model._replace(codec=codec, tables=with_second_quantiser(model.tables))
 
 
 def crops_to_learn_from(photos: Sequence[Photo], side: int, limit: int | None) -> list[np.ndarray]:

@@ -23,6 +23,7 @@ from slimcodec.training.average import ExponentialAverage
 from slimcodec.training.calibrate import calibrated
 from slimcodec.training.checkpoints import Checkpoints, newest
 from slimcodec.training.data import PhotoData
+from slimcodec.training.dependent import with_one_quantiser
 from slimcodec.training.fast import Drawn, WholeStep
 from slimcodec.training.names import OPTIMIZERS
 from slimcodec.training.prior import FactorizedPrior, export_tables
@@ -350,9 +351,9 @@ class Trained(NamedTuple):
 
 
 def load_trained(name_or_directory: str | Path) -> Trained:
-    """A model directory's codec and prior, to be trained further. Raises InvalidModel."""
-    model = models.load(name_or_directory)
-    state = models.load_training_state(model)
+    """A model directory's codec and prior, to be trained further, with one quantiser. Raises InvalidModel."""
+    loaded = models.load(name_or_directory)
+    state, model = models.load_training_state(loaded), with_one_quantiser(loaded)
     prior = FactorizedPrior(model.codec.architecture.hypers, model.codec.architecture.rungs)
     prior.load_state_dict({name.removeprefix("prior."): tensor for name, tensor in state.items()})
     return Trained(model.codec, prior, model)
