@@ -220,7 +220,7 @@ class _Paths:
         self.parts = [(stage, planes, half) for stage, planes in piece.network.stages() for half in halves]
 
     def y_hat(self) -> Tensor:
-        return torch.where(self.free, self.u, self.on_path) / self.piece.gain
+        return self.piece.network.latent(torch.where(self.free, self.u, self.on_path) / self.piece.gain)
 
     def targets(self) -> Tensor:
         return torch.where(self.free, self.u.detach(), self.target)
@@ -234,7 +234,7 @@ class _Paths:
         r, table = piece.quantiser.coded(target - mu, piece.index[:, planes, half], self.states)
         self.target[:, planes, half], self.on_path[:, planes, half] = target, mu + piece.quantiser.reconstruct(r, table)
         self.free[:, planes, half] = False
-        if half.start:
+        if half.stop == self.u.shape[2]:  # the stage is complete
             self.features.append(piece.network.latent(self.on_path[:, planes] / piece.gain).flatten(1, 2))
         self.decided += 1
 
