@@ -13,19 +13,24 @@ from slimcodec.codec import dependent, entropy, models, rate, rounding
 from slimcodec.codec.models import Model
 from slimcodec.codec.symbols import entropy_tables
 from slimcodec.codec.units import GAIN_UNIT, SCALE_COUNT
-from slimcodec.training.calibrate import with_second_quantiser
-from slimcodec.training.dependent import dependently_quantised, with_one_quantiser
+from slimcodec.training.dependent import (
+    CODES,
+    dependently_quantised,
+    next_states,
+    with_one_quantiser,
+    with_second_quantiser,
+)
 from slimcodec.training.prior import FactorizedPrior, export_tables
 from slimcodec.training.teach import load_trained
 
-NEXT = ((0, 1), (3, 2), (5, 4), (6, 7), (1, 0), (2, 3), (4, 5), (7, 6))  # docs/format.md has it, too
 SKIP, ERROR_BITS = 3, 14.0
+SECOND = {"r_odd_frequencies", "r_odd_sizes", "r_odd_offsets", "r_next_states"}
 
 
-@pytest.fixture(scope="module")
-def tables():
+@pytest.fixture(scope="module", params=[8, 256])
+def tables(request):
     torch.manual_seed(0)
-    found = with_second_quantiser(export_tables(FactorizedPrior(3, 2)))
+    found = with_second_quantiser(export_tables(FactorizedPrior(3, 2)), request.param)
     return {name: table.numpy() for name, table in found.items()} | {"r_skip": np.array([SKIP], np.int32)}
 
 
@@ -34,6 +39,11 @@ def quantiser(tables):
     found = rounding.Rounding(tables, lambda values: values)
     found.error_bits = ERROR_BITS
     return found
+
+
+@pytest.fixture(scope="module")
+def following(tables):
+    return tables["r_next_states"]
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +59,14 @@ def residuals(channels, rows, columns, seed=0):
     return (random.standard_t(4, index.shape) * scales).astype(np.float32), index
 
 
-def followed(r, index, states):
+def followed(r, index, states, following):
     """The tables of integers, symbol by symbol; `states` goes on."""
     table = index.copy()
     for channel, row, column in np.ndindex(*r.shape):
         at = row // 2, column // 2
         if index[channel, row, column] >= SKIP:
             table[channel, row, column] += SCALE_COUNT * (states[at] % 2)
-            states[at] = NEXT[states[at]][abs(int(r[channel, row, column])) % 2]
+            states[at] = following[states[at], abs(int(r[channel, row, column])) % 2]
     return table
 
 
@@ -67,24 +77,26 @@ def cost(quantiser, exact, r, table):
     return float((bits + ERROR_BITS * error**2 * (table >= SKIP)).sum())
 
 
-def test_what_is_found_is_what_a_decoder_follows(quantiser):
+def test_what_is_found_is_what_a_decoder_follows(quantiser, following):
     exact, index = residuals(6, 3, 2)
     states = dependent.start((3, 2))
     r, table = quantiser.path(exact, index, states)
     followed_states = dependent.start((3, 2))
-    assert np.array_equal(table, followed(r, index, followed_states))
+    assert np.array_equal(table, followed(r, index, followed_states, following))
     assert np.array_equal(states, followed_states) and len(np.unique(states)) > 1
     assert (r[index < SKIP] == 0).all() and (np.sign(r) * np.sign(exact) >= 0).all()
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_no_other_path_is_cheaper(quantiser, seed):
+def test_no_other_path_is_cheaper(quantiser, following, seed):
     exact, index = residuals(1, 1, 1, seed)
     index, exact = index + SKIP, exact.clip(-3, 3)
     r, table = quantiser.path(exact, index, dependent.start((1, 1)))
     near = [range(int(e) - 1, int(e) + 3) if e > 0 else range(int(e) - 2, int(e) + 2) for e in exact.ravel()]
     others = (np.array(each, np.int16).reshape(r.shape) for each in product(*near))
-    least = min(cost(quantiser, exact, each, followed(each, index, dependent.start((1, 1)))) for each in others)
+    least = min(
+        cost(quantiser, exact, each, followed(each, index, dependent.start((1, 1)), following)) for each in others
+    )
     assert cost(quantiser, exact, r, table) == pytest.approx(least, rel=1e-5)
 
 
@@ -101,7 +113,7 @@ def test_it_costs_less_than_one_quantiser(quantiser):
         assert ratio < 1 - least
 
 
-def test_cells_and_stages_are_coded_on_their_own(quantiser):
+def test_cells_and_stages_are_coded_on_their_own(quantiser, following):
     """A cell's path is the same whatever is around it; states lead from one stage to the next."""
     exact, index = residuals(8, 2, 3)
     r, table = quantiser.path(exact, index, dependent.start((2, 3)))
@@ -110,41 +122,86 @@ def test_cells_and_stages_are_coded_on_their_own(quantiser):
     states = dependent.start((2, 3))
     first, _ = quantiser.path(exact[:4], index[:4], states)
     second, its_table = quantiser.path(exact[4:], index[4:], states)
-    assert np.array_equal(its_table, followed(np.concatenate([first, second]), index, dependent.start((2, 3)))[4:])
+    both = np.concatenate([first, second])
+    assert np.array_equal(its_table, followed(both, index, dependent.start((2, 3)), following)[4:])
 
 
-def test_streams_give_back_integers_and_tables(quantiser, r_tables):
+def test_streams_give_back_integers_and_tables(quantiser, r_tables, following):
     exact, index = residuals(12, 3, 5)
     exact[3, 2, 2:5], index[3, 2, 2:5] = (900, -900, 40_000), 20  # escaped
     r, table = quantiser.path(exact, index, dependent.start((3, 5)))
-    assert np.abs(r).max() == dependent.LARGEST
+    assert np.abs(r).max() in (dependent.LARGEST, dependent.LARGEST + 1)
     encoder = entropy.Encoder()
     encoder.put(r, table, r_tables)
     decoder, states = entropy.Decoder(encoder.finish()), dependent.start((3, 5))
-    halves = [dependent.read(decoder, index[part], states, r_tables) for part in (slice(0, 5), slice(5, 12))]
+    halves = [dependent.read(decoder, index[part], states, r_tables, following) for part in (slice(0, 5), slice(5, 12))]
     decoder.finish()
     assert np.array_equal(np.concatenate([found for found, _ in halves]), r)
     assert np.array_equal(np.concatenate([found for _, found in halves]), table)
 
 
-def test_a_stream_that_ends_early_is_refused_or_gives_zeros(quantiser, r_tables):
+def test_a_stream_that_ends_early_is_refused_or_gives_zeros(quantiser, r_tables, following):
     exact, index = residuals(12, 3, 5)
     r, table = quantiser.path(exact, index, dependent.start((3, 5)))
     encoder = entropy.Encoder()
     encoder.put(r, table, r_tables)
     data = encoder.finish()[:200]
     with pytest.raises(InvalidFile, match="ends before its last symbol"):
-        dependent.read(entropy.Decoder(data), index, dependent.start((3, 5)), r_tables)
-    found, _ = dependent.read(entropy.Decoder(data, partial=True), index, dependent.start((3, 5)), r_tables)
+        dependent.read(entropy.Decoder(data), index, dependent.start((3, 5)), r_tables, following)
+    found, _ = dependent.read(entropy.Decoder(data, partial=True), index, dependent.start((3, 5)), r_tables, following)
     known = np.flatnonzero(found).max()
     assert np.array_equal(found.ravel()[: known + 1], r.ravel()[: known + 1]) and 0 < known < found.size - 1
 
 
-@pytest.mark.parametrize("name", ["r_odd_frequencies", "r_odd_sizes", "r_odd_offsets"])
+@pytest.mark.parametrize("name", sorted(SECOND))
 def test_a_second_quantiser_without_one_of_its_tables_is_refused(tables, name):
     rest = {key: table for key, table in tables.items() if key != name}
     with pytest.raises(InvalidModel, match=rf"tables\.{name} is missing"):
         entropy_tables(rest)
+
+
+@pytest.mark.parametrize(
+    "impossible",
+    [[[0, 1], [0, 0]], [[1, 2], [2, 1]], [[0, 0], [1, 1], [2, 2]], np.arange(1024).reshape(512, 2) // 2],
+    ids=["one is reached three times", "one is beyond", "odd", "too many"],
+)
+def test_impossible_states_are_refused(tables, impossible):
+    with pytest.raises(InvalidModel, match=r"tables\.r_next_states: two steps must lead to each state"):
+        entropy_tables(tables | {"r_next_states": np.asarray(impossible).astype(np.uint8)})
+
+
+@pytest.mark.parametrize("states", CODES)
+def test_states_are_those_of_a_convolutional_code(states):
+    """Its parity checks are fulfilled by what any integers give: quantisers, and parities of integers."""
+    following, random, (of_parities, of_quantisers) = (
+        next_states(states).numpy(),
+        np.random.default_rng(0),
+        CODES[states],
+    )
+    parities, quantisers, state = random.integers(0, 2, 200), [], 0
+    for parity in parities:
+        quantisers.append(state % 2)
+        state = int(following[state, parity])
+    memory = states.bit_length()
+    delays = range(memory)
+    for now in range(memory, len(parities)):
+        checked = sum(
+            (of_parities >> d & 1) * parities[now - d] + (of_quantisers >> d & 1) * quantisers[now - d] for d in delays
+        )
+        assert checked % 2 == 0
+
+
+def test_more_states_cost_less(tables):
+    """Of residuals where most are 0, by the same tables."""
+    random, found = np.random.default_rng(2), []
+    index = np.full((128, 8, 8), 20, np.uint8)
+    exact = (random.standard_normal(index.shape) * float(rate.scale(torch.tensor(20)))).astype(np.float32)
+    for states in CODES:
+        changed = tables | {"r_next_states": next_states(states).numpy()}
+        quantiser = rounding.Rounding(changed, lambda values: values)
+        quantiser.error_bits = ERROR_BITS
+        found.append(cost(quantiser, exact, *quantiser.path(exact, index, dependent.start((4, 4)))))
+    assert found == sorted(found, reverse=True) and found[-1] < 0.985 * found[0]
 
 
 def test_impossible_offsets_are_refused(tables):
@@ -164,10 +221,12 @@ def test_training_goes_on_with_one_quantiser_and_its_gains(tables):
     """As if the model had never had another; the second time nothing changes."""
     ladder = torch.linspace(-8, 8, 8)[:, None] * torch.tensor([1, 0.8, 1.3]) + torch.tensor([0, 2, -1])
     codec = SimpleNamespace(log_gain=torch.nn.Parameter((ladder * GAIN_UNIT).round() / GAIN_UNIT))
-    one = {name: torch.from_numpy(table) for name, table in tables.items() if "odd" not in name}
+    one = {name: torch.from_numpy(table) for name, table in tables.items() if name not in SECOND}
     model = Model(codec, one, {}, Path())
-    both = dependently_quantised(model)
-    assert (both.codec.log_gain < codec.log_gain - 1).all() and dependently_quantised(both) is both
+    both = dependently_quantised(model, 64)
+    assert (both.codec.log_gain < codec.log_gain - 1).all()
+    other = dependently_quantised(both, 16)
+    assert other.codec is both.codec and len(other.tables["r_next_states"]) == 16
     again = with_one_quantiser(both)
     torch.testing.assert_close(again.codec.log_gain, codec.log_gain, rtol=0, atol=3 / GAIN_UNIT)
     assert again.tables == one and with_one_quantiser(again) is again

@@ -15,7 +15,8 @@ from PIL import Image
 from test_regions import directory as several  # noqa: F401 - a fixture
 
 from slimcodec.codec import bitstream, inference, maps, models
-from slimcodec.training import calibrate, onnx_export
+from slimcodec.training import onnx_export
+from slimcodec.training.dependent import with_second_quantiser
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests/golden"
@@ -91,7 +92,7 @@ def test_a_decoder_in_integers_is_corrected_by_the_same_integers(exported, tmp_p
 def dependent(tmp_path_factory):
     """A model that quantises dependently: its directory, and the folder with its tensors."""
     model, folder = models.load(GOLDEN / "corrected-model"), tmp_path_factory.mktemp("dependent")
-    models.save(folder / "dependent", model.codec, calibrate.with_second_quantiser(model.tables), role="student")
+    models.save(folder / "dependent", model.codec, with_second_quantiser(model.tables, 64), role="student")
     onnx_export.export(models.load(folder / "dependent"), folder / "tensors", only=())
     return folder / "dependent", folder / "tensors"
 

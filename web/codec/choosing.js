@@ -10,11 +10,11 @@ const ESCAPE_BITS = 16;
  * `begins` says where these planes are in r and index.
  */
 export function chooser(model, symbols, cells) {
-  const { rTables, errorBits, offsets } = model;
+  const { rTables, errorBits, offsets, nextStates } = model;
   const bits = magnitudeBits(rTables);
-  if (!model.dependent) return (exact, begins) => round(exact, begins, symbols, bits, model);
+  if (!nextStates) return (exact, begins) => round(exact, begins, symbols, bits, model);
   const states = new Uint8Array(cells.rows * cells.columns);
-  const costs = { bits, reach: REACH, offsets, errorBits };
+  const costs = { bits, reach: REACH, offsets, errorBits, nextStates };
   return (exact, begins) => search(exact, begins, symbols, costs, rTables.skip, states, cells);
 }
 

@@ -1,24 +1,13 @@
 // Dependent quantisation (docs/format.md): what was coded before in a cell says which quantiser a residual has.
 
-const STATES = 8;
-const NEXT = [
-  [0, 1],
-  [3, 2],
-  [5, 4],
-  [6, 7],
-  [1, 0],
-  [2, 3],
-  [4, 5],
-  [7, 6],
-]; // for an even and for an odd value
 export const SECOND = 64; // how far the second quantiser's tables lie behind
 const LARGEST = 32766; // of a residual that is chosen
 
 /** Read a plane's residuals [M, 2·rows, 2·columns], and add SECOND to the index of each that is of the second quantiser.
  *
- * states: of the tile's cells, [rows, columns].
+ * states: of the tile's cells, [rows, columns]. nextStates: after an even and after an odd value, [states, 2].
  */
-export function readDependent(decoder, r, index, tables, states, { rows, columns }) {
+export function readDependent(decoder, r, index, tables, nextStates, states, { rows, columns }) {
   const width = 2 * columns;
   for (let line = 0, i = 0; i < r.length; line++) {
     const cells = ((line % (2 * rows)) >> 1) * columns;
@@ -27,7 +16,7 @@ export function readDependent(decoder, r, index, tables, states, { rows, columns
       const cell = cells + (column >> 1);
       if (states[cell] & 1) index[i] += SECOND;
       r[i] = decoder.get(index[i], tables);
-      states[cell] = NEXT[states[cell]][r[i] & 1];
+      states[cell] = nextStates[2 * states[cell] + (r[i] & 1)];
     }
   }
 }
@@ -35,12 +24,12 @@ export function readDependent(decoder, r, index, tables, states, { rows, columns
 /** Choose a stage's residuals, cell by cell, so that their bits and errors cost least together.
  *
  * exact: the real ones, [planes, M, 2·rows, 2·columns]; their places in r and index, of all planes, are `begins[plane]`
- * and those after. costs: {bits, offsets, errorBits}. `states` go on to where the cells end.
+ * and those after. costs: {bits, offsets, errorBits, nextStates}. `states` go on to where the cells end.
  */
 export function search(exact, begins, { r, index }, costs, skip, states, { rows, columns }) {
   const area = 4 * rows * columns;
   const size = exact.length / begins.length;
-  const path = newPath(4 * (exact.length / area));
+  const path = newPath(4 * (exact.length / area), costs.nextStates);
   for (let cell = 0; cell < states.length; cell++) {
     const first = 4 * Math.floor(cell / columns) * columns + 2 * (cell % columns);
     path.begin(states[cell]);
@@ -56,13 +45,14 @@ export function search(exact, begins, { r, index }, costs, skip, states, { rows,
 }
 
 /** The cheapest ways through the states (Viterbi), of at most `most` residuals. */
-function newPath(most) {
+function newPath(most, nextStates) {
+  const states = nextStates.length / 2;
   const places = new Int32Array(most);
   const signs = new Int8Array(most);
   const levels = new Int16Array(4 * most); // by quantiser and parity
-  const before = new Uint8Array(STATES * most);
+  const reachedBy = new Uint16Array(states * most); // a step: two times the state before, and the parity there
   const option = new Float64Array(4); // what the levels cost
-  let [costs, next] = [new Float64Array(STATES), new Float64Array(STATES)];
+  let [costs, next] = [new Float64Array(states), new Float64Array(states)];
   let count = 0;
   return {
     begin(state) {
@@ -76,12 +66,10 @@ function newPath(most) {
       const own = levels.subarray(4 * count, 4 * count + 4);
       setOptions(own, option, Math.min(Math.abs(exact), LARGEST), table, model);
       next.fill(Infinity);
-      for (let state = 0; state < STATES; state++) {
-        for (let parity = 0; parity < 2; parity++) {
-          const to = NEXT[state][parity];
-          const cost = costs[state] + option[2 * (state & 1) + parity];
-          if (cost < next[to]) (next[to] = cost), (before[STATES * count + to] = state);
-        }
+      for (let step = 0; step < 2 * states; step++) {
+        const to = nextStates[step];
+        const cost = costs[step >> 1] + option[step & 3];
+        if (cost < next[to]) (next[to] = cost), (reachedBy[states * count + to] = step);
       }
       [costs, next] = [next, costs];
       count++;
@@ -89,11 +77,10 @@ function newPath(most) {
     end(r, index) {
       const last = costs.indexOf(Math.min(...costs));
       for (let state = last, i = count - 1; i >= 0; i--) {
-        const earlier = before[STATES * i + state];
-        const parity = NEXT[earlier][1] === state ? 1 : 0;
-        r[places[i]] = signs[i] * levels[4 * i + 2 * (earlier & 1) + parity];
-        if (earlier & 1) index[places[i]] += SECOND;
-        state = earlier;
+        const step = reachedBy[states * i + state];
+        r[places[i]] = signs[i] * levels[4 * i + (step & 3)];
+        state = step >> 1;
+        if (state & 1) index[places[i]] += SECOND;
       }
       return last;
     },

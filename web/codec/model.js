@@ -32,7 +32,7 @@ export function buildModel(manifest, bytes) {
     rTables: buildTables(residuals("frequencies"), sizes, escapes, { escape: true, skip }),
     zTables: buildTables(zFrequencies, Array(zTables).fill(256), Array(zTables).fill(-128), { escape: false }),
     banks: banked ? buildBanks(tensors) : null,
-    dependent: table("r_odd_frequencies") !== undefined,
+    nextStates: table("r_next_states") ?? null, // of a model with two quantisers
     offsets: Int16Array.from(residuals("offsets")),
     errorBits: table("r_error_bits") ? table("r_error_bits")[0] / 16 : 30,
     heads: Array.from({ length: architecture.specialists ?? 1 }, (_, k) => headOf(tensors, k)),

@@ -36,7 +36,7 @@ function readTile(model, stream, tile, quality) {
   const states = new Uint8Array(tile.rows * tile.columns);
   for (const span of planeSpans(model, index.length)) {
     const plane = [r.subarray(...span), index.subarray(...span), model.rTables];
-    if (model.dependent) readDependent(decoder, ...plane, states, tile);
+    if (model.nextStates) readDependent(decoder, ...plane, model.nextStates, states, tile);
     else decoder.fill(...plane);
   }
   decoder.finish();

@@ -218,12 +218,9 @@ EXPORTED int64_t slimcodec_decode_banks(uint64_t *states, const uint32_t *words,
 /* ------------------------------------------------------------------------------------ dependent quantisation */
 
 /* See codec/dependent. */
-#define STATES 8
+#define MOST_STATES 256
 #define REACH 32 /* as in codec/rounding */
 #define IMPOSSIBLE 1e30f
-
-static const uint8_t NEXT[STATES][2] = {{0, 1}, {3, 2}, {5, 4}, {6, 7}, {1, 0}, {2, 3}, {4, 5}, {7, 6}};
-static const uint8_t BEFORE[STATES][2] = {{0, 4}, {0, 4}, {1, 5}, {1, 5}, {2, 6}, {2, 6}, {3, 7}, {3, 7}};
 
 static inline int quantiser_of(int state) { return state & 1; }
 
@@ -266,33 +263,41 @@ static inline Options options_of(float magnitude, const float *const bits[2], co
     return found;
 }
 
-/* One residual on: what it costs to be in each state. Of a state's bit: from which of BEFORE it was reached. */
-static inline uint8_t advance(float costs[STATES], const Options options) {
-    float next[STATES];
-    uint8_t second = 0;
-    for (int state = 0; state < STATES; state++) {
-        int a = BEFORE[state][0], b = BEFORE[state][1];
-        float by_a = costs[a] + options.cost[quantiser_of(a)][NEXT[a][1] == state];
-        float by_b = costs[b] + options.cost[quantiser_of(b)][NEXT[b][1] == state];
-        next[state] = by_b < by_a ? by_b : by_a;
-        second |= (uint8_t)((by_b < by_a) << state);
+/* A step is 2 * the state it leaves + the parity of what is coded there. `to` [states, 2]: the two that lead to each. */
+typedef struct {
+    const uint16_t *to;
+    int64_t states;
+} Steps;
+
+/* One residual on: what it costs to be in each state, and by which of its two steps it was reached. */
+static inline void advance(float *costs, const Steps steps, const Options options, uint8_t *reached_by) {
+    float after[2 * MOST_STATES];
+    for (int64_t state = 0; state < steps.states; state += 2) {
+        for (int option = 0; option < 4; option++) {
+            after[2 * state + option] = costs[state + option / 2] + options.cost[option / 2][option % 2];
+        }
     }
-    for (int state = 0; state < STATES; state++) costs[state] = next[state];
-    return second;
+    for (int64_t state = 0; state < steps.states; state++) {
+        float first = after[steps.to[2 * state]], second = after[steps.to[2 * state + 1]];
+        reached_by[state] = second < first;
+        costs[state] = second < first ? second : first;
+    }
 }
 
 /* For residuals `exact` of planes [channels, 2 rows, 2 columns] the integers `r` and the tables that cost least
    together, cell by cell: error_bits * error^2, and bits. `table` holds scale indices before; where they are below
    `skip`, they stay, and so does r. `bits` [2 count, REACH] and `offsets` [2 count] are of both quantisers' tables.
-   `states` [rows, columns]: in which cells begin, and on return end. Room: `levels` [16 * channels], `steps`
-   [4 * channels]. */
+   `cells` [rows, columns]: in which states they begin, and on return end. Room: `levels` [16 * channels],
+   `reached_by` [4 * channels, states]. */
 EXPORTED int64_t slimcodec_search(const float *exact, uint8_t *table, int64_t channels, int64_t rows, int64_t columns,
                                   const float *bits, const float *offsets, int64_t count, double error_bits,
-                                  int64_t skip, uint8_t *states, int16_t *levels, uint8_t *steps, int16_t *r) {
+                                  int64_t skip, const uint16_t *to, int64_t states, uint8_t *cells, int16_t *levels,
+                                  uint8_t *reached_by, int16_t *r) {
+    const Steps steps = {to, states};
     for (int64_t at = 0; at < rows * columns; at++) {
         const Cell cell = {rows, columns, at / columns, at % columns};
-        float costs[STATES];
-        for (int state = 0; state < STATES; state++) costs[state] = state == states[at] ? 0 : IMPOSSIBLE;
+        float costs[MOST_STATES];
+        for (int64_t state = 0; state < states; state++) costs[state] = state == cells[at] ? 0 : IMPOSSIBLE;
         int64_t coded = 0;
         for (int64_t i = 0; i < 4 * channels; i++) {
             int64_t here = place(cell, i / 4, i % 4), first = table[here], second = first + count;
@@ -302,30 +307,31 @@ EXPORTED int64_t slimcodec_search(const float *exact, uint8_t *table, int64_t ch
             float magnitude = exact[here] < 0 ? -exact[here] : exact[here];
             const Options options = options_of(magnitude, its_bits, its_offsets, (float)error_bits);
             for (int option = 0; option < 4; option++) levels[4 * coded + option] = options.level[option / 2][option % 2];
-            steps[coded++] = advance(costs, options);
+            advance(costs, steps, options, reached_by + states * coded++);
         }
-        int state = 0;
-        for (int other = 1; other < STATES; other++) state = costs[other] < costs[state] ? other : state;
-        states[at] = (uint8_t)state;
+        int64_t state = 0;
+        for (int64_t other = 1; other < states; other++) state = costs[other] < costs[state] ? other : state;
+        cells[at] = (uint8_t)state;
         for (int64_t i = 4 * channels; i-- > 0;) {
             int64_t here = place(cell, i / 4, i % 4);
             if (table[here] < skip) continue;
-            int before = BEFORE[state][steps[--coded] >> state & 1], quantiser = quantiser_of(before);
-            int16_t level = levels[4 * coded + 2 * quantiser + (NEXT[before][1] == state)];
+            int step = to[2 * state + reached_by[states * --coded + state]], quantiser = quantiser_of(step / 2);
+            int16_t level = levels[4 * coded + 2 * quantiser + step % 2];
             r[here] = exact[here] < 0 ? -level : level;
             table[here] += (uint8_t)(quantiser * count);
-            state = before;
+            state = step / 2;
         }
     }
     return 0;
 }
 
 /* As slimcodec_decode, of planes [channels, 2 rows, 2 columns]: `table` holds scale indices before, and what was read
-   with afterwards. `cells` [rows, columns]: their states. `count`: how far the second quantiser's tables are behind. */
+   with afterwards. `next` [states, 2]: the state that an even and an odd integer lead to. `cells` [rows, columns]: their
+   states. `count`: how far the second quantiser's tables are behind. */
 EXPORTED int64_t slimcodec_decode_dependent(uint64_t *states, const uint32_t *words, int64_t word_count,
                                             int64_t position, uint8_t *table, int64_t channels, int64_t rows,
-                                            int64_t columns, TABLES_ARGUMENTS, int64_t count, uint8_t *cells,
-                                            int16_t *symbols) {
+                                            int64_t columns, TABLES_ARGUMENTS, int64_t count,
+                                            const uint8_t *next, uint8_t *cells, int16_t *symbols) {
     const Tables tables = TABLES;
     Stream stream = {states[0], states[1], words, word_count, position};
     for (int64_t row = 0; row < 2 * rows * channels; row++) {
@@ -337,7 +343,7 @@ EXPORTED int64_t slimcodec_decode_dependent(uint64_t *states, const uint32_t *wo
             if (exhausted(&stream)) return left(&stream, states);
             table[i] += (uint8_t)(quantiser_of(*state) * count);
             symbols[i] = next_value(&stream, tables, table[i]);
-            *state = NEXT[*state][symbols[i] & 1];
+            *state = next[2 * *state + (symbols[i] & 1)];
         }
     }
     return left(&stream, states);

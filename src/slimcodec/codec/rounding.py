@@ -41,7 +41,8 @@ class Rounding:
     r_skip int32 [1], the scale index below which every residual is 0 and not coded; perhaps r_error_bits int16 [1],
     `error_bits` in 1/16, which only encoders look at.
 
-    With dependent quantisation r_odd_frequencies, r_odd_sizes and r_odd_offsets are those of the second quantiser.
+    With dependent quantisation r_odd_frequencies, r_odd_sizes and r_odd_offsets are those of the second quantiser, and
+    r_next_states uint8 [states, 2] says how the two take turns.
 
     native  makes of NumPy's arrays those that residuals come in
     """
@@ -50,6 +51,7 @@ class Rounding:
         self.error_bits: float | None = model_error_bits(tables)
         self.skip = int(tables["r_skip"][0])
         self.dependent = is_dependent(tables)
+        self._steps = dependent.steps_to(np.asarray(tables[dependent.NEXT])) if self.dependent else None
         frequencies, sizes, offsets = both_quantisers(tables)
         self._offsets = offsets.astype(np.float32) / OFFSET_UNIT
         self._bits = bits = magnitude_bits(frequencies, sizes)
@@ -76,8 +78,9 @@ class Rounding:
 
     def path(self, exact: np.ndarray, index: np.ndarray, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As `choose`, with dependent quantisation, for refined latents as for others: see `dependent.search`."""
-        assert self.error_bits is not None  # rounding to the nearest is no search
-        return dependent.search(exact, index, states, self._bits, self._offsets, self.error_bits, self.skip)
+        assert self.error_bits is not None and self._steps is not None  # rounding to the nearest is no search
+        costs = self._bits, self._offsets, self.error_bits
+        return dependent.search(exact, index, states, *costs, self.skip, self._steps)
 
     def reconstruct(self, r: Array, index: Array) -> Array:
         """r and its tables → what the decoder adds to mu, in quantisation steps."""
@@ -123,3 +126,5 @@ def check_tables(tables: Mapping[str, Any]) -> None:
         raise InvalidModel("tables.r_offsets: an offset is larger than a quantisation step")
     if model_error_bits(tables) <= 0:
         raise InvalidModel("tables.r_error_bits: must be more than 0")
+    if is_dependent(tables):
+        dependent.check(tables)

@@ -46,7 +46,8 @@ CORRECTION_TABLES: Shapes = {  # see codec/adapt
     adapt.SCALES: (("Q", "K"), np.int16),
 }
 DEPENDENT_TABLES: Shapes = {  # the second quantiser's; see codec/dependent
-    dependent.odd(name): TABLES[name] for name in rounding.OF_RESIDUALS
+    **{dependent.odd(name): TABLES[name] for name in rounding.OF_RESIDUALS},
+    dependent.NEXT: (("T", 2), np.uint8),
 }
 GROUPS = COST_TABLES, BANK_TABLES, CORRECTION_TABLES, DEPENDENT_TABLES
 
@@ -71,7 +72,7 @@ class SymbolCoder:
         self.scales, self.architecture = scales, scales.architecture
         tables = {name: np.asarray(table) for name, table in tables.items()}
         self.z_tables, self.r_tables = entropy_tables(tables)
-        self.dependent = rounding.is_dependent(tables)
+        self.next_states = tables.get(dependent.NEXT)
         adapt.check_tables(tables, self.architecture)
         expected = self.architecture.rungs, self.architecture.hypers
         if tables["z_frequencies"].shape[:2] != expected:
@@ -151,8 +152,8 @@ class SymbolCoder:
         self, decoder: entropy.Decoder, index: np.ndarray, states: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Residuals and their tables, [channels, 2·rows, 2·columns] of all cells in their `states`."""
-        if self.dependent:
-            return dependent.read(decoder, index, states, self.r_tables)
+        if self.next_states is not None:
+            return dependent.read(decoder, index, states, self.r_tables, self.next_states)
         return decoder.get(index, self.r_tables), index
 
     def empty(self, shape: tuple[int, int]) -> Symbols:

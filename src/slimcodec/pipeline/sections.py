@@ -212,8 +212,8 @@ class Tables:
     """Side of the crops from their middle in pixels, where a photo is as large."""
     corrections: Corrections
     """Corrections of g_s.head that a picture may choose of."""
-    dependent: bool = True
-    """Whether residuals are quantised dependently from then on. A student that does so goes on so in any case."""
+    states: Literal[1, 8, 16, 32, 64, 128, 256] = 256
+    """States of dependent quantisation; 1 leaves a student as it is, with one quantiser or with two."""
 
 
 @dataclass(frozen=True, kw_only=True, config=FORMAT)

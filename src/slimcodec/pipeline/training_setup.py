@@ -338,8 +338,8 @@ def learn_tables(run: Run, before: Path, model: Path, how: Tables) -> None:
             run.say(f"finish: {what}, {done:,} of {photos:,} photos")
 
     student = models.load(before)
-    if how.dependent:
-        student = dependently_quantised(student)
+    if how.states > 1:
+        student = dependently_quantised(student, how.states)
     learned = with_everything(student, crops, photos, how.corrections, tell)
     fields = {"configuration": run.settings.sections("finish"), "git_commit": run.commit}
     models.copy_with_tables(before, model, learned.tables, log_gain=learned.codec.log_gain, **fields)

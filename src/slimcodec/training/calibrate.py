@@ -50,16 +50,6 @@ class CropCounts(NamedTuple):
     cells: Tensor  # int64, one for each residual: where in `Counts.magnitudes` it is counted
 
 
-def with_second_quantiser(tables: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tables of a model that is to quantise dependently, those of the second quantiser as if for Gaussians."""
-    gaussian = [entropy.quantise(table.numpy()[None])[0] for table in rate.gaussian_pmfs(second=True)]
-    return tables | {
-        "r_odd_frequencies": torch.from_numpy(np.concatenate(gaussian).astype(np.uint16)),
-        "r_odd_sizes": torch.tensor([len(table) for table in gaussian], dtype=torch.int32),
-        "r_odd_offsets": torch.full((SCALE_COUNT,), OFFSET_UNIT // 2, dtype=torch.int16),
-    }
-
-
 @torch.no_grad()
 def calibrated(codec: HyperpriorCodec, tables: dict[str, Tensor], crops: Tensor) -> dict[str, Tensor]:
     """The tables with r_frequencies, r_offsets and r_skip counted on crops [B, 3, H, W] at every rung of the ladder;
