@@ -22,7 +22,7 @@ def part_of(progress: Progress | None, begin: float, end: float) -> Progress | N
 
 def bar(iterable: Iterable[Any] | None = None, **named: Any) -> Any:
     """tqdm's bar on standard error, with its arguments; where that is no terminal, a line every half minute."""
-    from tqdm import tqdm  # late: a command that decodes one picture needs none
+    from tqdm import tqdm  # type: ignore[import-untyped]  # late: a command that decodes one picture needs none
 
     if sys.stderr is None or sys.stderr.isatty():
         return tqdm(iterable, disable=sys.stderr is None, **named)
