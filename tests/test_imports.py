@@ -107,14 +107,14 @@ ALLOWED = {
     | {"codec/decoding", "codec/encoding", "codec/grid", "codec/hub", "codec/isolation", "codec/models"}
     | {"codec/network", "codec/pictures", "codec/progress", "codec/quantise", "codec/stored", "codec/symbols"}
     | {"codec/targets", "codec/torch_networks", "codec/transforms", "codec/zoo"},
-    "codec/progress": set(),
+    "codec/progress": {"tqdm"},
     "codec/heap": set(),
     "evaluation/__init__": {"evaluation/curves"},
     "evaluation/metrics": None,
     "evaluation/ffmpeg": {"imageio_ffmpeg"},
     "evaluation/locks": {"filelock"},
     "evaluation/photos": {"numpy", "PIL", "codec/pictures"},
-    "evaluation/points": {"numpy", "PIL", "tqdm", "joblib", "codec/atomic"}
+    "evaluation/points": {"numpy", "PIL", "joblib", "codec/atomic", "codec/progress"}
     | {"evaluation/locks", "evaluation/metrics", "evaluation/photos"},
     "evaluation/provenance": {"torch", "evaluation/summary"},
     "evaluation/curves": None,

@@ -17,10 +17,10 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from slimcodec import InvalidInput
 from slimcodec.codec.atomic import write_text
+from slimcodec.codec.progress import bar
 from slimcodec.evaluation import metrics as quality_metrics
 from slimcodec.evaluation.locks import alone
 from slimcodec.evaluation.metrics import METRICS, psnr_db
@@ -167,7 +167,7 @@ def _results(tasks, jobs) -> Iterator[Point | Failure]:
     settings = {"inner_max_num_threads": 1} if jobs > 1 else {}
     with (
         parallel_config("loky" if jobs > 1 else "sequential", n_jobs=jobs, **settings),
-        tqdm(total=len(tasks), desc="measure", unit="file", disable=None if tasks else True) as progress,
+        bar(total=len(tasks), desc="measure", unit="files") as progress,
     ):
         for result in Parallel(return_as="generator_unordered")(delayed(_result)(task) for task in tasks):
             progress.set_postfix_str(f"{result.codec or ''} {result.picture}", refresh=False)
@@ -235,7 +235,7 @@ def estimated_points(
     Raises `InvalidInput` when a photo cannot be read or two have the same name.
     """
     points = []
-    with tqdm(total=len(photos) * len(qualities), desc=description, unit="picture", disable=None) as progress:
+    with bar(total=len(photos) * len(qualities), desc=description, unit="pictures") as progress:
         for photo, name in zip(photos, names_of(photos), strict=True):
             picture = open_photo(photo)
             for quality in map(float, qualities):

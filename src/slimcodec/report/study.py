@@ -9,10 +9,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from slimcodec import InvalidFile, InvalidInput
 from slimcodec.codec import zoo
+from slimcodec.codec.progress import bar
 from slimcodec.evaluation import anchors, comparison, memory, provenance, published, summary
 from slimcodec.evaluation import metrics as quality_metrics
 from slimcodec.evaluation.codecs import ModelCodec
@@ -173,7 +172,7 @@ def _entries(
     """What each codec is: those of before, and the ones of now in their place or after them."""
     known = dict(before.codecs) if before else {}
     largest = max((photo for photo in photos if isinstance(photo, Path)), key=_size, default=None)
-    for codec in tqdm(codecs, desc="memory", unit="codec", disable=None):
+    for codec in bar(codecs, desc="memory", unit="codecs"):
         entry = _described(codec, list(qualities.get(codec.name, codec.qualities)))
         old = known.get(codec.name)
         peak = old.peak_memory_mib if old and old.key == entry.key else None

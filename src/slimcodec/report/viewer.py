@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, features
-from tqdm import tqdm
 
 from slimcodec import InvalidInput
 from slimcodec.codec import json_files
 from slimcodec.codec.atomic import write_bytes
+from slimcodec.codec.progress import bar
 from slimcodec.evaluation.metrics import PSNR
 from slimcodec.evaluation.photos import Photo, names_of, open_photo
 from slimcodec.evaluation.points import NAMES, Point, middle
@@ -152,7 +152,7 @@ def _spread(errors: Mapping[str, float], count):
 
 
 def _views(named: Mapping[str, Photo | None], table, codecs, main, folder) -> list[View]:
-    with tqdm(total=len(named) * len(codecs), desc="viewer", unit="codec", disable=None) as progress:
+    with bar(total=len(named) * len(codecs), desc="viewer", unit="codecs") as progress:
         return [_view(name, photo, table[name], codecs, main, folder, progress) for name, photo in named.items()]
 
 

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from slimcodec import InvalidInput
 from slimcodec.codec.grid import CELL
+from slimcodec.codec.progress import bar
 from slimcodec.evaluation.photos import find_photos, open_photo
 
 # Photos inside installed packages: (package, path in it). Only natural photos: the retina, the telescope picture and
@@ -73,7 +73,8 @@ def folder_photos(root: str | Path, *, limit: int | None = None, max_pixels: int
     photos, unreadable = [], []
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow's decoders release the GIL
         decoded = pool.map(lambda path: _try_to_read(path, max_pixels), paths)
-        for path, pixels in zip(paths, tqdm(decoded, "decoding photos", len(paths), disable=None), strict=True):
+        shown = bar(decoded, desc="decoding photos", total=len(paths), unit="photos")
+        for path, pixels in zip(paths, shown, strict=True):
             name = path.relative_to(root).as_posix()
             if pixels is None:
                 unreadable.append(name)
