@@ -327,9 +327,9 @@ def convert(run: Run, before: Path, model: Path) -> None:
     """Write the student in the model directory `before` with its decoder in integers, and no training."""
     trained, crop = load_trained(before), run.settings.student.training.crop
     codec = quantised(run, trained.codec, crop, Quantiser(trained.model.tables, torch.device("cpu")))
-    kept = {"role": "student", "teacher": trained.model.info.get("teacher"), "half": run.settings.half_weights}
     fields = {"configuration": run.settings.sections("finish"), "git_commit": run.commit}
-    save_trained(model, codec, trained.prior, run.photos.first_crops(crop), **kept, **fields)
+    how = {"role": "student", "teacher": run.teacher_identity, "half": run.settings.half_weights}
+    save_trained(model, codec, trained.prior, run.photos.first_crops(crop), **how, **fields)
 
 
 def with_changes(run: Run, codec: HyperpriorCodec, training: Training) -> HyperpriorCodec:
