@@ -263,7 +263,7 @@ def decoder_of(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def of(values: np.ndarray) -> Curve:
-    return Curve(*values.tolist())
+    return Curve(FILE_QUALITIES, *(tuple(row) for row in values.tolist()))
 
 
 def curve(codec: Codec, photos: list[np.ndarray]) -> np.ndarray:
