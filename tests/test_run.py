@@ -72,6 +72,8 @@ def test_every_experiment_composes_and_runs(experiment, tmp_path, photos, cache)
         overrides += ["finish.encoder={downsampling:wide,g_a:[{scale:16,channels:24}]}"]
     if configuration(f"experiment={experiment}")["finish"]["tables"]:
         overrides += ["finish.tables={photos:4,side:128,corrections:2}"]
+    if configuration(f"experiment={experiment}")["finish"]["quantise"]:
+        overrides += ["finish.training=null"]  # as that experiment has it
     if experiment == "family":
         overrides += ["evaluate.rounds=true"]
     if experiment == "flagship_encoder":
@@ -82,8 +84,9 @@ def test_every_experiment_composes_and_runs(experiment, tmp_path, photos, cache)
     info = json.loads((tmp_path / "student" / "model.json").read_text())
     pruned, most = MOST.get(experiment, ("decoder", 190))
     assert info[f"{pruned}_macs_per_pixel"] <= most
-    assert info["configuration"]["finish"]["training"]["steps"] <= 3
-    if info["configuration"]["finish"]["training"].get("freeze_encoder"):
+    training = info["configuration"]["finish"]["training"] or {"steps": 0}
+    assert training["steps"] <= 3
+    if training.get("freeze_encoder"):
         before, after = (models.load(tmp_path / folder).codec for folder in ("rounds/01", "student"))
         assert same(before.g_a, after.g_a) and same(before.h_a, after.h_a) and not same(before.h_mean, after.h_mean)
     study = tmp_path / "evaluation" / "validation"
@@ -184,6 +187,15 @@ def test_a_finished_student_gets_its_last_tables(tmp_path, cache, training, caps
     assert "finished: complete" in printed_by(capsys, overrides)
     with pytest.raises(InvalidInput, match=r"finish\.tables\.corrections=3, not 5"):
         run(*overrides, "finish.tables.corrections=5")
+
+
+def test_a_student_is_converted_without_training(tmp_path, cache):
+    """Its decoder is in integers then; y has other units, and h_a sees none of them."""
+    overrides = ["experiment=smoke", f"run_dir={tmp_path}", *TINY, cache, "stages=[teacher,distill,finish]"]
+    job = run(*overrides, "finish.training=null", "finish.quantise=true")
+    before, after = (models.load(path).codec for path in (job.directory.distilled, job.directory.finished))
+    assert after.architecture.in_integers and not before.architecture.in_integers
+    assert same(before.h_a, after.h_a) and not torch.equal(before.log_gain, after.log_gain)
 
 
 def printed_by(capsys, overrides):

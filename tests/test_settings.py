@@ -59,7 +59,10 @@ BAD = [
     (["evaluate.efforts=[11]"], "evaluate.efforts=11: must be a whole number from 1 to 10"),
     (["teacher.load=nobody"], "teacher.load: nobody: no model directory"),
     (["finish.start=nobody"], "finish.start: nobody: no model directory"),
-    (["finish.quantise=true"], "finish.quantise: a decoder in integers has to be trained, and finish.training is"),
+    (
+        ["finish.quantise=true", "finish.training=${student.training}"],
+        "prune.distill_weights.decoder: compares values that have other units in a decoder of integers",
+    ),
     (["finish.encoder_blocks=[[8]]"], "finish.encoder_blocks: new blocks have to be trained, and finish.training is"),
     (["finish.decoder_blocks=[[8]]"], "finish.decoder_blocks: new blocks have to be trained, and finish.training is"),
     (["finish.new_alone=true"], "finish.new_alone: nothing would be new, or the encoder not be left alone; it needs"),

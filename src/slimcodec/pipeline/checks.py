@@ -106,14 +106,12 @@ def _of_training(settings: Settings) -> Problems:
     if finish.new_alone and not (finish.decoder_blocks and finish.training and finish.training.freeze_encoder):
         remedy = "it needs finish.decoder_blocks, and finish.training.freeze_encoder=true"
         yield "finish.new_alone", f"nothing would be new, or the encoder not be left alone; {remedy}"
-    if settings.finish.quantise:
+    if settings.finish.quantise and settings.finish.training:
         yield from _of_integers(settings)
     yield from _of_processes(settings)
 
 
 def _of_integers(settings: Settings) -> Problems:
-    if settings.finish.training is None:
-        yield "finish.quantise", "a decoder in integers has to be trained, and finish.training is null"
     units = {name for name, weight in settings.finetuning_weights.items() if weight} & {"latent", "hyper", "decoder"}
     if units:
         yield (

@@ -241,7 +241,7 @@ class Finish:
     encoder: Encoder | None = None
     """Another g_a that the student is given to be trained, instead of its own."""
     quantise: Switch = False
-    """Turn its decoder into one of integers, whose pixels are the same everywhere, before it is trained."""
+    """Turn its decoder into one of integers, whose pixels are the same everywhere, before it is trained, if it is."""
     training: Training | None
     """How it is trained; null leaves it as its last round left it."""
     tables: Tables | None = None

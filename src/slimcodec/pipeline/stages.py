@@ -37,6 +37,7 @@ from slimcodec.pipeline.tracking import tracker
 from slimcodec.pipeline.training_setup import (
     Photos,
     Run,
+    convert,
     deadline,
     distillation,
     finetune,
@@ -145,7 +146,7 @@ def train_student(run: Run, model: Path) -> None:
 def finish(run: Run) -> None:
     """finished/: the student of the last round, or of finish.start, trained on and given its last tables."""
     settings = run.settings.finish
-    if settings.training is None and settings.tables is None:
+    if settings.training is None and settings.tables is None and not settings.quantise:
         run.say("finish: nothing to do, finish.training and finish.tables are null")
         return
     start = zoo.find(settings.start) if settings.start else run.directory.last_accepted(run.settings.prune.scopes)
@@ -159,12 +160,16 @@ def finish(run: Run) -> None:
 
 
 def finish_student(run: Run, start: Path, model: Path) -> None:
-    training, tables = run.settings.finish.training, run.settings.finish.tables
-    trained = run.directory.trained(model) if tables else model
-    if training and not run.directory.is_complete(trained):
-        finetune(run, start, trained, training, "finish")
-    if tables:
-        parallel.on_rank_zero(learn_tables, run, trained if training else start, model, tables)
+    settings = run.settings.finish
+    trained = run.directory.trained(model) if settings.tables else model
+    if not run.directory.is_complete(trained):
+        if settings.training:
+            finetune(run, start, trained, settings.training, "finish")
+        elif settings.quantise:
+            parallel.on_rank_zero(convert, run, start, trained)
+    if settings.tables:
+        changed = settings.training or settings.quantise
+        parallel.on_rank_zero(learn_tables, run, trained if changed else start, model, settings.tables)
         parallel.on_rank_zero(copy_log, run.directory.log(trained), run.directory.log(model))
 
 

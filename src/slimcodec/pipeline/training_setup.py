@@ -309,13 +309,27 @@ def finetune(run: Run, before: Path, model: Path, training: Training, stage: Sta
             trained.prior.requires_grad_(False)
     share = float(training.freeze_encoder)
     if stage == "finish" and run.settings.finish.quantise:
-        if not codec.architecture.in_integers:
-            rounding = quantiser.straight_through if quantiser else None
-            codec = in_integers(codec, run.photos.first_crops(training.crop), rounding)
+        codec = quantised(run, codec, training.crop, quantiser)
         share = 1.0  # y's units are those of the decoder's integers
     how: dict[str, Any] = {"seed": seed, "weights": weights, "freeze_share": share, "quantiser": quantiser}
     module = distillation(run, codec, trained.prior, training, **how)
     train(run, module, model, training, stage)
+
+
+def quantised(run: Run, codec: HyperpriorCodec, crop: int, quantiser: Quantiser | None) -> HyperpriorCodec:
+    """The codec with its decoder in integers."""
+    if codec.architecture.in_integers:
+        return codec
+    return in_integers(codec, run.photos.first_crops(crop), quantiser.straight_through if quantiser else None)
+
+
+def convert(run: Run, before: Path, model: Path) -> None:
+    """Write the student in the model directory `before` with its decoder in integers, and no training."""
+    trained, crop = load_trained(before), run.settings.student.training.crop
+    codec = quantised(run, trained.codec, crop, Quantiser(trained.model.tables, torch.device("cpu")))
+    fields = {"configuration": run.settings.sections("finish"), "git_commit": run.commit}
+    how = {"role": "student", "teacher": run.teacher_identity, "half": run.settings.half_weights}
+    save_trained(model, codec, trained.prior, run.photos.first_crops(crop), **how, **fields)
 
 
 def with_changes(run: Run, codec: HyperpriorCodec, training: Training) -> HyperpriorCodec:
