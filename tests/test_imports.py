@@ -43,6 +43,7 @@ ALLOWED = {
     "codec/maps": {"numpy"},
     "codec/regions": {"numpy", "codec/arrays", "codec/architecture", "codec/blocks", "codec/grid"}
     | {"codec/networks", "codec/rounding", "codec/tiling", "codec/units"},
+    "codec/rows": {"numpy", "codec/arrays", "codec/grid", "codec/native", "codec/networks", "codec/rounding"},
     "codec/segments": {"torch", "codec/layers", "codec/network", "codec/regions"},
     "codec/choice": {"numpy", "codec/bitstream", "codec/costs", "codec/grid", "codec/maps", "codec/pictures"}
     | {"codec/rounding", "codec/symbols", "codec/transforms"},
