@@ -152,9 +152,9 @@ def _expected(architecture: Architecture) -> Shapes:
     for prefix in _prefixes(architecture):
         expected[f"{prefix}{HEAD}.weight"] = (outputs, last.channels, kernel, kernel)
         expected[f"{prefix}{HEAD}.bias"] = (outputs,)
-        for layer in all_layers(architecture) if architecture.specialists > 1 else ():
-            expected[f"{prefix}g_s.{layer.name}.weight"] = layer.shape
-            expected[f"{prefix}g_s.{layer.name}.bias"] = (layer.outputs,)
+        for own in all_layers(architecture) if architecture.specialists > 1 else ():
+            expected[f"{prefix}g_s.{own.name}.weight"] = own.shape
+            expected[f"{prefix}g_s.{own.name}.bias"] = (own.outputs,)
     if architecture.in_integers:
         expected |= {f"{HEAD}.shift": (outputs,), limit_name(architecture): (last.channels,)}
         expected["latents.limit"] = (architecture.latents,)
