@@ -42,7 +42,8 @@ ALLOWED = {
     "codec/scales": {"numpy", "codec/architecture", "codec/bitstream", "codec/grid", "codec/units"},
     "codec/maps": {"numpy"},
     "codec/regions": {"numpy", "codec/arrays", "codec/architecture", "codec/blocks", "codec/grid"}
-    | {"codec/networks", "codec/rounding", "codec/tiling", "codec/units"},
+    | {"codec/networks", "codec/rounding", "codec/rows", "codec/tiling", "codec/units"},
+    "codec/rows": {"numpy", "codec/arrays", "codec/grid", "codec/native", "codec/networks", "codec/rounding"},
     "codec/segments": {"torch", "codec/layers", "codec/network", "codec/regions"},
     "codec/choice": {"numpy", "codec/bitstream", "codec/costs", "codec/grid", "codec/maps", "codec/pictures"}
     | {"codec/rounding", "codec/symbols", "codec/transforms"},
@@ -71,9 +72,9 @@ ALLOWED = {
     "codec/isolation": {"torch"},
     "codec/tiling": {"codec/architecture", "codec/blocks", "codec/grid"},
     "codec/torch_networks": {"numpy", "torch", "codec/architecture", "codec/fixed", "codec/grid", "codec/layers"}
-    | {"codec/network", "codec/networks", "codec/quantise", "codec/regions", "codec/segments", "codec/tiling"},
+    | {"codec/network", "codec/networks", "codec/quantise", "codec/regions", "codec/rows", "codec/tiling"},
     "codec/onnx_networks": {"numpy", "onnxruntime", "codec/architecture", "codec/batch", "codec/grid"}
-    | {"codec/networks", "codec/rounding", "codec/zoo"},
+    | {"codec/networks", "codec/rounding", "codec/rows", "codec/zoo"},
     "codec/stored": {"numpy", "safetensors", "codec/architecture", "codec/networks", "codec/onnx_networks"}
     | {"codec/regions", "codec/scales", "codec/transforms", "codec/zoo"},
     "codec/quantise": {"numpy", "torch", "codec/rate", "codec/rounding"},
@@ -82,7 +83,8 @@ ALLOWED = {
     | {"codec/dependent", "codec/rounding", "codec/scales", "codec/units"},
     "codec/transforms": {"numpy", "codec/adapt", "codec/arrays", "codec/bitstream", "codec/dependent", "codec/grid"}
     | {"codec/heap", "codec/maps", "codec/networks", "codec/pictures", "codec/progress", "codec/regions"}
-    | {"codec/rounding", "codec/scales", "codec/symbols", "codec/tiling", "codec/units", "codec/workers", "codec/zoo"},
+    | {"codec/rounding", "codec/rows", "codec/scales", "codec/symbols", "codec/tiling", "codec/units"}
+    | {"codec/workers", "codec/zoo"},
     "codec/refine": {"numpy", "torch", "codec/costs", "codec/grid", "codec/network", "codec/pictures"}
     | {"codec/dependent", "codec/quantise", "codec/regions", "codec/torch_networks", "codec/transforms"},
     "codec/targets": {"codec/bitstream", "codec/encoding"},

@@ -3,6 +3,7 @@
 Arrays are the backend's own. Everything else about a file is the same for both, integers above all.
 """
 
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
@@ -29,6 +30,13 @@ class Head(NamedTuple):
     weight: np.ndarray  # float32 [3·ratio², C, k, k]; with specialists [K, 3·ratio², C, k, k]
     bias: np.ndarray  # float32 [3·ratio²]; with specialists [K, 3·ratio²]
     grid: Grid | None = None  # of a decoder of integers
+
+
+class Weights(NamedTuple):
+    """A layer's, as codec/regions multiplies rows by them."""
+
+    weight: Array  # float32 [outputs, kernel² · inputs]; of a depthwise layer [kernel², channels]
+    bias: Array  # float32 [outputs]
 
 
 class Synthesis(Protocol):
@@ -113,9 +121,28 @@ class Networks(Synthesis, Protocol):
     def alone(self, specialist: int) -> Synthesis | None:
         """g_s of one specialist for whole pieces, if that is faster than segments."""
 
-    def segment(self, specialist: int, number: int, seen: Array, carried: Array | None) -> tuple[Array, Array | None]:
-        """A segment of codec/regions, of cells [n, h, w, C]: what its first layer sees, and what the block that it
-        begins in adds to → the same of the next segment."""
+    @property
+    def rows_at_once(self) -> int | None:
+        """That pass several layers while they are in a cache; None: all."""
 
-    def last_layer(self, seen: Array, head: Head) -> Array:
-        """What g_s's last layer sees, [n, h, w, C] → its outputs, [n, h', w', 3·ratio²]."""
+    @property
+    def layers(self) -> Sequence[Mapping[str, Weights]]:
+        """Of every specialist's g_s, by name; the last one is `head`."""
+
+    def linear(
+        self,
+        x: Array,
+        layer: Weights,
+        *,
+        out: Array | None = None,
+        relu: bool = False,
+        added: Array | None = None,
+        exact: bool = False,
+    ) -> Array:
+        """Rows [n, kernel² · inputs] → [n, outputs], into `out` if that is given; then a ReLU, or `added` is added.
+
+        exact: in float32 where others are in mixed precision.
+        """
+
+    def depthwise(self, x: Array, around: np.ndarray, layer: Weights, *, out: Array | None = None) -> Array:
+        """Rows [m, C], and which of them some rows see, int32 [n, 9], where m is none → [n, C] with a ReLU."""

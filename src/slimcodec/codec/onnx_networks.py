@@ -1,10 +1,10 @@
 """The networks in ONNX Runtime, on the CPU in float32: an import of a fifth of a second instead of two."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -12,20 +12,24 @@ from slimcodec import InvalidModel
 from slimcodec.codec import batch
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.grid import LATENT_SCALE, Window, whole
-from slimcodec.codec.networks import Head
+from slimcodec.codec.networks import Head, Weights
 from slimcodec.codec.rounding import Rounding
+from slimcodec.codec.rows import ROWS_AT_ONCE, depthwise
 from slimcodec.codec.zoo import graph_file
 
+Layers: TypeAlias = Sequence[Mapping[str, Weights]]  # as Networks has them
 LEVEL_ROWS = 32  # that become levels at a time
 
 
 class OnnxNetworks:
     """Of the graphs in a model directory. Each is opened when it is first run: a decoder needs no encoder."""
 
-    device, precision = "cpu", None
+    device, precision, rows_at_once = "cpu", None, ROWS_AT_ONCE
 
-    def __init__(self, directory: Path, architecture: Architecture, head: Head, tables: Mapping[str, np.ndarray]):
-        self.directory, self.architecture, self.head = directory, architecture, head
+    def __init__(
+        self, directory: Path, architecture: Architecture, head: Head, layers: Layers, tables: Mapping[str, np.ndarray]
+    ):
+        self.directory, self.architecture, self.head, self.layers = directory, architecture, head, layers
         self.rounding = Rounding(tables, lambda values: values)
         self._sessions: dict[tuple[int, int, str], Any] = {}
 
@@ -99,15 +103,26 @@ class OnnxNetworks:
     def alone(self, specialist: int) -> None:
         return None
 
-    def segment(
-        self, specialist: int, number: int, seen: np.ndarray, carried: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        inputs = {"seen": seen} if carried is None else {"seen": seen, "carried": carried}
-        found, *more = self._run_all(f"g_s.{specialist}.{number}", None, **inputs)
-        return found, more[0] if more else None
+    def linear(
+        self,
+        x: np.ndarray,
+        layer: Weights,
+        *,
+        out: np.ndarray | None = None,
+        relu: bool = False,
+        added: np.ndarray | None = None,
+        exact: bool = False,
+    ) -> np.ndarray:
+        found: np.ndarray = np.matmul(x, layer.weight.T, out=out)
+        found += layer.bias
+        if added is not None:
+            found += added
+        return np.maximum(found, 0, out=found) if relu else found
 
-    def last_layer(self, seen: np.ndarray, head: Head) -> np.ndarray:
-        return self._run("last_layer", "blocks", seen=seen, head_weight=head.weight, head_bias=head.bias)
+    def depthwise(
+        self, x: np.ndarray, around: np.ndarray, layer: Weights, *, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        return depthwise(x, around, layer, out)
 
     def _run(self, name: str, output: str, **inputs: np.ndarray) -> np.ndarray:
         (found,) = self._run_all(name, [output], **inputs)

@@ -1,24 +1,26 @@
 """g_s where every cell of a picture has a specialist of its own: its weights and no others' run for that cell.
 
-    y_hat ─► cells, sorted by specialist ─► segment ─► look around ─► segment ─► … ─► last layer ─► x_hat
+    y_hat ─► rows, sorted by specialist ─► segment ─► look around ─► segment ─► … ─► last layer ─► rows ─► x_hat
 
-A specialist's cells are one batch [n, side, side, C]. A segment is what it makes of them alone, as ordinary
-convolutions. Before a layer that sees further than its own place every cell gets what is around it, from whichever
-specialist that is: one gather by index. So each place is computed once, and costs what one specialist costs.
+A row is an element of a grid with all its channels. Those of a specialist follow each other, so that nearly every layer
+is a product of some rows and a matrix. A segment is several layers on some rows, few enough for what is between two
+layers to stay in the cache. Its first layer alone may see further than its own row: where the neighbours are, whichever
+specialist they belong to, is one table of numbers. Each place is computed once, and costs what one specialist costs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.arrays import array_namespace, device_of, rows_of
-from slimcodec.codec.blocks import KINDS
+from slimcodec.codec.blocks import widths
 from slimcodec.codec.grid import LATENT_SCALE, LATENTS, Window, whole
-from slimcodec.codec.networks import Head, Networks, Synthesis
+from slimcodec.codec.networks import Head, Networks, Synthesis, Weights
 from slimcodec.codec.rounding import Array
+from slimcodec.codec.rows import Rows
 from slimcodec.codec.tiling import level_margins
 from slimcodec.codec.units import MID_GREY
 
@@ -29,8 +31,17 @@ class Layer(NamedTuple):
     """A convolution of g_s, as the module is called."""
 
     name: str
-    kernel: int
     role: str
+    kernel: int
+    inputs: int
+    outputs: int
+    depthwise: bool = False
+    ratio: int = 1  # of a pixel shuffle after it
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of its weight in a model."""
+        return self.outputs, 1 if self.depthwise else self.inputs, self.kernel, self.kernel
 
 
 class Segment(NamedTuple):
@@ -53,76 +64,65 @@ class Segment(NamedTuple):
         """Whether it ends within a block."""
         return self.layers[-1].role in (FIRST, MIDDLE)
 
+    @property
+    def kept(self) -> list[int]:
+        """The place of the layer, if it has one, to whose result a block adds that begins here and ends later."""
+        before = [place for place, layer in enumerate(self.layers) if layer.role in (ENTER, LAST)]
+        return before[-1:] if self.hands_on else []
+
 
 def segments(architecture: Architecture) -> list[Segment]:
     """Those of g_s without its last layer."""
     found: list[Segment] = []
-    for number, level in enumerate(architecture.g_s):
-        kernel = architecture.upsampling_kernel if number else 1
-        layers = [Layer(f"levels.{number}.enter", kernel, ENTER)]
-        for place, block in enumerate(level.blocks):
-            convolutions = KINDS[block.kind]
-            roles = [FIRST, *[MIDDLE] * (len(convolutions) - 2), LAST]
-            layers += [
-                Layer(f"levels.{number}.blocks.{place}.{convolution.name}", convolution.kernel, role)
-                for convolution, role in zip(convolutions, roles, strict=True)
-            ]
+    for number in range(len(architecture.g_s)):
+        layers = list(_layers(architecture, number))
         begins = [0, *(place for place, layer in enumerate(layers) if place and layer.kernel > 1), len(layers)]
         found += [Segment(number, tuple(layers[begin:end])) for begin, end in pairwise(begins)]
     return found
 
 
-class Cells:
-    """The cells of a window in the order of their specialists: `who`, integers [rows, columns]."""
+def _layers(architecture: Architecture, number: int) -> Iterator[Layer]:
+    """Of a level."""
+    level, name = architecture.g_s[number], f"levels.{number}"
+    if number:
+        above = architecture.g_s[number - 1]
+        ratio, kernel = above.scale // level.scale, architecture.upsampling_kernel
+        yield Layer(f"{name}.enter.conv", ENTER, kernel, above.channels, level.channels * ratio**2, ratio=ratio)
+    else:
+        yield Layer(f"{name}.enter", ENTER, 1, architecture.latents, level.channels)
+    for place, block in enumerate(level.blocks):
+        convolutions = widths(block.kind, level.channels, block.hidden)
+        roles = [FIRST, *[MIDDLE] * (len(convolutions) - 2), LAST]
+        for (convolution, inputs, outputs), role in zip(convolutions, roles, strict=True):
+            of_block = f"{name}.blocks.{place}.{convolution.name}"
+            yield Layer(of_block, role, convolution.kernel, inputs, outputs, convolution.depthwise)
 
-    def __init__(self, window: Window, who: np.ndarray):
-        self.window, self.who = window, who
-        self.order = np.argsort(who, axis=None, kind="stable")  # numbers in raster order
-        names, counts = np.unique(who, return_counts=True)
-        self.specialists: list[int] = names.tolist()
-        self.ends: list[int] = np.cumsum(counts).tolist()
-        self._around: dict[tuple[int, int], np.ndarray] = {}
 
-    def split(self, values: Array) -> list[Array]:
-        """Values of all cells, in order → those of each specialist."""
-        return [values[begin:end] for begin, end in zip([0, *self.ends], self.ends, strict=False)]
+def layer_weights(architecture: Architecture, tensors: Mapping[str, np.ndarray]) -> dict[str, Weights]:
+    """g_s's tensors → its layers' weights by name, but for the last one's.
 
-    def places(self, side: int) -> np.ndarray:
-        """The number in raster order of every element, [cells · side²]."""
-        rows, columns = self.window.shape
-        raster = np.arange(rows * columns * side**2).reshape(rows, side, columns, side)
-        return raster.transpose(0, 2, 1, 3).reshape(-1, side**2)[self.order].reshape(-1)
+    Outputs that are shuffled have the order row, column, channel.
+    """
+    found = {}
+    for layer in all_layers(architecture):
+        weight, bias = (np.asarray(tensors[f"{layer.name}.{part}"], np.float32) for part in ("weight", "bias"))
+        order = np.arange(layer.outputs).reshape(-1, layer.ratio**2).T.reshape(-1)
+        found[layer.name] = _by_rows(weight[order], bias[order], depthwise=layer.depthwise)
+    return found
 
-    def positions(self, side: int) -> np.ndarray:
-        """The inverse of `places`."""
-        places = self.places(side)
-        where = np.empty_like(places)
-        where[places] = np.arange(places.size)
-        return where
 
-    def around(self, side: int, margin: int) -> np.ndarray:
-        """Where the elements of cells with a margin are among those of all cells, [cells · (side + 2 · margin)²].
+def all_layers(architecture: Architecture) -> list[Layer]:
+    return [layer for segment in segments(architecture) for layer in segment.layers]
 
-        Beyond the window it is their number.
-        """
-        if (side, margin) not in self._around:
-            rows, columns = self.window.shape
-            where = self.positions(side).reshape(rows * side, columns * side)
-            padded = np.pad(where, margin, constant_values=where.size)
-            sliding: Any = np.lib.stride_tricks.sliding_window_view
-            seen: np.ndarray = sliding(padded, (side + 2 * margin,) * 2)[::side, ::side]
-            self._around[side, margin] = seen.reshape(self.order.size, -1)[self.order].reshape(-1)
-        return self._around[side, margin]
 
-    def within(self, window: Window) -> "Cells":
-        return self if window == self.window else Cells(window, self.who[window.seen_from(self.window).slices])
+def _by_rows(weight: np.ndarray, bias: np.ndarray, *, depthwise: bool = False) -> Weights:
+    """A depthwise layer's places come first, as its rows are channels."""
+    places = weight.transpose(0, 2, 3, 1).reshape(len(bias), -1)
+    return Weights(np.ascontiguousarray(places.T if depthwise else places), bias)
 
-    def kept(self, window: Window) -> list[np.ndarray]:
-        """Which of each specialist's cells lie in a window."""
-        rows, columns = np.divmod(self.order, self.window.shape[1])
-        inner = window.seen_from(self.window)
-        inside = (rows >= inner.top) & (rows < inner.bottom) & (columns >= inner.left) & (columns < inner.right)
-        return [np.flatnonzero(part) for part in self.split(inside)]
+
+def native(layer: Weights, networks: Networks) -> Weights:
+    return Weights(networks.native(layer.weight), networks.native(layer.bias))
 
 
 class Regions:
@@ -134,11 +134,11 @@ class Regions:
         self.segments, self.margins = segments(self.architecture), level_margins(self.architecture)
 
     def features(self, y_hat: Array, seen: Window, piece: Window, grid: Window) -> tuple[Array, Window]:
-        """As `Networks.features`. `seen` is a window of whole cells."""
+        """As `Networks.features`."""
         if alone := self._only(seen):
             return alone[1].features(y_hat, seen, piece, grid)
-        found, cells = self._run(y_hat, seen, piece, grid)
-        return assembled(found, cells), cells.window.finer(self._side(-1))
+        found, rows = self._run(y_hat, seen, piece, grid)
+        return rows.on_grid(found), rows.window
 
     def g_s(self, y_hat: Array, seen: Window, piece: Window, grid: Window, head: Head | None) -> Array:
         """As `Networks.g_s`, with a head for every specialist."""
@@ -146,14 +146,14 @@ class Regions:
         if alone := self._only(seen):
             who, g_s = alone
             return g_s.g_s(y_hat, seen, piece, grid, _of(heads, who))
-        found, cells = self._run(y_hat, seen, piece, grid)
-        found = look_around(found, cells, self.architecture.head_kernel // 2)
-        blocks = [
-            self.networks.last_layer(x, _ordered(_of(heads, who)))
-            for who, x in zip(cells.specialists, found, strict=True)
-        ]
-        x_hat = _shuffled(assembled(blocks, cells), self.architecture.g_s[-1].scale)
-        return x_hat[:, :, *piece.seen_from(cells.window.finer(LATENTS)).finer(LATENT_SCALE).slices]
+        found, rows = self._run(y_hat, seen, piece, grid)
+        kernel, scale = self.architecture.head_kernel, self.architecture.g_s[-1].scale
+        last = {who: native(_last_layer(_of(heads, who)), self.networks) for who in rows.specialists}
+        sees = self._sees(found, rows, kernel)
+        blocks = rows.room(found, 3 * scale**2)
+        for who, part in rows.parts(self.networks.rows_at_once):
+            self.networks.linear(sees(part), last[who], out=blocks[part], exact=True)
+        return rows.on_grid(blocks, piece.finer(LATENT_SCALE // scale), scale)
 
     def whose(self, window: Window, side: int) -> np.ndarray:
         rows, columns = (np.arange(window[axis], window[axis + 2]) // side for axis in (0, 1))
@@ -170,101 +170,75 @@ class Regions:
         found = self.networks.alone(who[0]) if len(who) == 1 else None
         return (who[0], found) if found else None
 
-    def _run(self, y_hat: Array, seen: Window, piece: Window, grid: Window) -> tuple[list[Array], Cells]:
-        """What the last layer sees: [n, side, side, C] for each specialist."""
-        window = seen.coarser(LATENTS)
-        cells = Cells(window, self.who[window.slices])
-        found, carried = taken_apart(y_hat, cells), list[Array | None]()
-        for number, segment in enumerate(self.segments):
-            if number and segment.layers[0].role == ENTER:
-                found, cells = self._trimmed(found, cells, piece, grid, segment.level - 1)
-            if not segment.carries:
-                carried = [None] * len(found)
-            elif not self.segments[number - 1].hands_on:
-                carried = list(found)
-            seen_by = look_around(found, cells, segment.margin)
-            parts = [
-                self.networks.segment(who, number, x, adds_to)
-                for who, x, adds_to in zip(cells.specialists, seen_by, carried, strict=True)
-            ]
-            found, carried = [x for x, _ in parts], [x for _, x in parts]
-        return self._trimmed(found, cells, piece, grid, len(self.margins) - 1)
+    def _run(self, y_hat: Array, seen: Window, piece: Window, grid: Window) -> tuple[Array, Rows]:
+        """What the last layer sees."""
+        rows = Rows.of(seen, self.whose(seen, LATENTS))
+        found, carried = rows.taken_from(y_hat), None
+        for segment in self.segments:
+            if segment.level and not segment.carries:
+                found, rows = self._trimmed(found, rows, piece, grid, segment.level - 1)
+            if segment.carries and carried is None:
+                carried = found
+            found, carried = self._through(segment, found, carried, rows)
+            rows = rows.finer(segment.layers[0].ratio)
+        return self._trimmed(found, rows, piece, grid, len(self.margins) - 1)
 
-    def _trimmed(
-        self, found: list[Array], cells: Cells, piece: Window, grid: Window, level: int
-    ) -> tuple[list[Array], Cells]:
-        """Without the cells that nothing of the piece depends on any more."""
+    def _through(self, segment: Segment, seen: Array, carried: Array | None, rows: Rows) -> tuple[Array, Array | None]:
+        """What a segment's first layer sees, and what the block that it begins in adds to → the same of the next."""
+        first, networks, end = segment.layers[0], self.networks, len(segment.layers) - 1
+        sees = self._sees(seen, rows, 1 if first.depthwise else first.kernel)
+        finer = rows.finer(first.ratio)  # after the first layer
+        rooms = {
+            place: (finer if place else rows).room(seen, segment.layers[place].outputs)
+            for place in {*segment.kept, end}
+        }
+        for who, part in rows.parts(networks.rows_at_once):
+            x, added = sees(part), None if carried is None else carried[part]
+            for place, layer in enumerate(segment.layers):
+                weights, times = networks.layers[who][layer.name], first.ratio**2 if place else 1
+                out = rooms[place][part.start * times : part.stop * times] if place in rooms else None
+                if layer.role == FIRST and added is None:
+                    added = x
+                if layer.depthwise:
+                    x = networks.depthwise(seen, rows.around(layer.kernel)[part], weights, out=out)
+                else:
+                    relu, adds = layer.role in (FIRST, MIDDLE), layer.role == LAST
+                    x = networks.linear(x, weights, out=out, relu=relu, added=added if adds else None)
+                    added = None if adds else added
+                x = _unshuffled(x, layer)
+        kept = [_unshuffled(rooms[place], segment.layers[place]) for place in segment.kept]
+        return _unshuffled(rooms[end], segment.layers[end]), kept[0] if kept else carried if segment.hands_on else None
+
+    def _sees(self, values: Array, rows: Rows, kernel: int) -> Callable[[slice], Array]:
+        """What a layer that is not depthwise sees of some rows, [n, kernel² · C]."""
+        if kernel == 1:
+            return lambda part: values[part]
+        xp, around = array_namespace(values), rows.around(kernel)
+        nothing = xp.zeros((1, values.shape[1]), dtype=values.dtype, device=device_of(values))
+        padded = xp.concat([values, nothing], axis=0)
+        return lambda part: xp.reshape(rows_of(padded, around[part].reshape(-1)), (part.stop - part.start, -1))
+
+    def _trimmed(self, found: Array, rows: Rows, piece: Window, grid: Window, level: int) -> tuple[Array, Rows]:
+        """Without the rows that nothing of the piece depends on any more."""
         factor = LATENT_SCALE // self.architecture.g_s[level].scale
-        left = piece.finer(factor).grown(self.margins[level], grid.finer(factor)).coarser(LATENTS * factor)
-        if left == cells.window:
-            return found, cells
-        kept = [x[index] for x, index in zip(found, cells.kept(left), strict=True) if len(index)]
-        return kept, cells.within(left)
-
-    def _side(self, level: int) -> int:
-        return LATENTS * LATENT_SCALE // self.architecture.g_s[level].scale
+        left = piece.finer(factor).grown(self.margins[level], grid.finer(factor))
+        if left == rows.window:
+            return found, rows
+        kept, rows = rows.within(left)
+        return rows_of(found, kept), rows
 
 
-def by_specialist(run: Callable[[int, Array], Array], values: Array, who: np.ndarray) -> Array:
-    """Every cell's part of [1, C, h, w] by its specialist: run(specialist, [n, C, …]) → [n, O, …]; all in one."""
-    xp, cells = array_namespace(values), Cells(whole(who.shape), who)
-    parts = [
-        xp.permute_dims(run(specialist, xp.permute_dims(x, (0, 3, 1, 2))), (0, 2, 3, 1))
-        for specialist, x in zip(cells.specialists, taken_apart(values, cells), strict=True)
-    ]
-    return assembled(parts, cells)
-
-
-def taken_apart(y_hat: Array, cells: Cells) -> list[Array]:
-    """[1, C, h, w] → [n, side, side, C] for each specialist."""
-    xp = array_namespace(y_hat)
-    _, channels, height, _ = y_hat.shape
-    side = height // cells.window.shape[0]
-    flat = xp.reshape(xp.permute_dims(y_hat, (0, 2, 3, 1)), (-1, channels))
-    return cells.split(_rows(flat, cells.places(side), (-1, side, side, channels)))
-
-
-def look_around(found: list[Array], cells: Cells, margin: int) -> list[Array]:
-    """[n, side, side, C] → [n, side + 2 · margin, …, C], with zeros beyond the window."""
-    if not margin:
-        return found
-    xp = array_namespace(*found)
-    _, side, _, channels = found[0].shape
-    flat = [xp.reshape(x, (-1, channels)) for x in found]
-    nothing = xp.zeros((1, channels), dtype=flat[0].dtype, device=device_of(flat[0]))
-    wide = side + 2 * margin
-    seen = _rows(xp.concat([*flat, nothing], axis=0), cells.around(side, margin), (-1, wide, wide, channels))
-    return cells.split(seen)
-
-
-def assembled(found: Sequence[Array], cells: Cells) -> Array:
-    """The inverse of `taken_apart`."""
-    xp = array_namespace(*found)
-    (rows, columns), (_, side, _, channels) = cells.window.shape, found[0].shape
-    flat = xp.concat([xp.reshape(x, (-1, channels)) for x in found], axis=0)
-    values = _rows(flat, cells.positions(side), (1, rows * side, columns * side, channels))
-    return xp.permute_dims(values, (0, 3, 1, 2))
-
-
-def _shuffled(x: Array, ratio: int) -> Array:
-    """A pixel shuffle, [1, ratio²·C, h, w] → [1, C, ratio·h, ratio·w], of channels in the order row, column, c."""
-    xp = array_namespace(x)
-    _, channels, height, width = x.shape
-    runs = xp.reshape(xp.permute_dims(x, (0, 2, 3, 1)), (height, width, ratio, channels // ratio))
-    picture = xp.reshape(xp.permute_dims(runs, (0, 2, 1, 3)), (1, height * ratio, width * ratio, channels // ratio**2))
-    return xp.permute_dims(picture, (0, 3, 1, 2))
+def _unshuffled(x: Array, layer: Layer) -> Array:
+    """After a pixel shuffle each row has become several, without a value moving."""
+    return x if layer.ratio == 1 else array_namespace(x).reshape(x, (-1, layer.outputs // layer.ratio**2))
 
 
 def _of(heads: Head, specialist: int) -> Head:
     return Head(heads.weight[specialist], heads.bias[specialist])
 
 
-def _ordered(head: Head) -> Head:
-    """The outputs in the order row, column, colour, with the middle grey that is added to them."""
+def _last_layer(head: Head) -> Weights:
+    """Its outputs in the order row, column, colour, with the middle grey that is added to them."""
     colours = 3
     order = np.arange(len(head.bias)).reshape(colours, -1).T.reshape(-1)
-    return Head(head.weight[order], head.bias[order] + np.float32(MID_GREY))
-
-
-def _rows(values: Array, index: np.ndarray, shape: tuple[int, ...]) -> Array:
-    return array_namespace(values).reshape(rows_of(values, index), shape)
+    return _by_rows(head.weight[order], head.bias[order] + np.float32(MID_GREY))

@@ -1,6 +1,6 @@
 """The segments of codec/regions in PyTorch, on cells [n, h, w, C]."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -19,18 +19,11 @@ def unpadded(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1) ->
     return F.conv2d(x.permute(0, 3, 1, 2), weight, bias, groups=groups).permute(0, 2, 3, 1)
 
 
-def fastest(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1) -> Tensor:
-    """`unpadded`, but 1x1 as a product of matrices: PyTorch prepares convolutions anew for every number of cells."""
-    if weight.shape[2:] == (1, 1) and groups == 1:
-        return F.linear(x, weight.flatten(1), bias)
-    return unpadded(x, weight, bias, groups)
-
-
 class RunSegment:
     """A segment of a specialist's g_s."""
 
-    def __init__(self, g_s: Synthesis, segment: Segment, convolve: Convolve = fastest):
-        self.layers = [(g_s.get_submodule(layer.name), layer.role) for layer in segment.layers]
+    def __init__(self, g_s: Synthesis, segment: Segment, convolve: Convolve = unpadded):
+        self.layers = [(g_s.get_submodule(layer.name.removesuffix(".conv")), layer.role) for layer in segment.layers]
         self.convolve = convolve
 
     def __call__(self, seen: Tensor, carried: Tensor | None) -> Cells:
@@ -51,8 +44,3 @@ class RunSegment:
             return layer.shuffled(self._layer(layer.conv, x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         assert isinstance(layer, nn.Conv2d)
         return self.convolve(x, layer.weight, layer.bias, layer.groups)
-
-
-def segments_of(specialists: Sequence[Synthesis], segments: Sequence[Segment]) -> list[list[RunSegment]]:
-    """By specialist and number."""
-    return [[RunSegment(g_s, segment) for segment in segments] for g_s in specialists]

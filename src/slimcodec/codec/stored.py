@@ -19,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 
 from slimcodec import InvalidModel
 from slimcodec.codec.architecture import Architecture
-from slimcodec.codec.networks import Grid, Head
-from slimcodec.codec.regions import segments
+from slimcodec.codec.networks import Grid, Head, Weights
+from slimcodec.codec.regions import all_layers, layer_weights
 from slimcodec.codec.scales import RATIOS, Scales
 from slimcodec.codec.transforms import Transforms
 from slimcodec.codec.zoo import DESCRIPTION, GRAPHS, WEIGHTS, architecture_of, find, graph_file, read_description
@@ -48,8 +48,19 @@ class Stored(NamedTuple):
         limits = self.tensors["latents.limit"] if self.architecture.in_integers else None
         scales = Scales(self.architecture, self.tensors["log_gain"], list(_scale_layers(self.tensors)), limits)
         head = _head(self.tensors, self.architecture)
-        run = partial(OnnxNetworks, self.directory, self.architecture, head)
+        run = partial(OnnxNetworks, self.directory, self.architecture, head, self._layers())
         return Transforms(run, scales, self.tables, self.directory, self.sha256)
+
+    def _layers(self) -> list[dict[str, Weights]]:
+        """Of every specialist's g_s. Of a model with one, graphs hold them."""
+        if self.architecture.specialists == 1:
+            return []
+        prefixes = [f"{prefix}g_s." for prefix in _prefixes(self.architecture)]
+        own = [
+            {name.removeprefix(prefix): t for name, t in self.tensors.items() if name.startswith(prefix)}
+            for prefix in prefixes
+        ]
+        return [layer_weights(self.architecture, tensors) for tensors in own]
 
 
 def load(name_or_directory: str | Path) -> Stored:
@@ -69,9 +80,7 @@ def graph_names(architecture: Architecture) -> list[str]:
     shared = ["h_a", "h_mean", *(f"context.{stage}" for stage in range(len(architecture.stages)))]
     if architecture.specialists == 1:
         return ["g_a", *shared, "features", "g_s"]
-    numbers, places = range(architecture.specialists), range(len(segments(architecture)))
-    own = [f"g_s.{number}.{place}" for number in numbers for place in places]
-    return ["trunk", *shared, *(f"latents.{number}" for number in numbers), *own, "last_layer"]
+    return ["trunk", *shared, *(f"latents.{number}" for number in range(architecture.specialists))]
 
 
 def _prefixes(architecture: Architecture) -> list[str]:
@@ -143,6 +152,9 @@ def _expected(architecture: Architecture) -> Shapes:
     for prefix in _prefixes(architecture):
         expected[f"{prefix}{HEAD}.weight"] = (outputs, last.channels, kernel, kernel)
         expected[f"{prefix}{HEAD}.bias"] = (outputs,)
+        for own in all_layers(architecture) if architecture.specialists > 1 else ():
+            expected[f"{prefix}g_s.{own.name}.weight"] = own.shape
+            expected[f"{prefix}g_s.{own.name}.bias"] = (own.outputs,)
     if architecture.in_integers:
         expected |= {f"{HEAD}.shift": (outputs,), limit_name(architecture): (last.channels,)}
         expected["latents.limit"] = (architecture.latents,)

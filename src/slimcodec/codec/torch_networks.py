@@ -7,6 +7,7 @@ from copy import copy, deepcopy
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from slimcodec import InvalidInput
 from slimcodec.codec.architecture import Architecture
@@ -14,10 +15,10 @@ from slimcodec.codec.fixed import FixedConv2d
 from slimcodec.codec.grid import LATENT_SCALE, Window
 from slimcodec.codec.layers import packed_order
 from slimcodec.codec.network import HyperpriorCodec, Synthesis
-from slimcodec.codec.networks import Grid, Head
+from slimcodec.codec.networks import Grid, Head, Weights
 from slimcodec.codec.quantise import Quantiser
-from slimcodec.codec.regions import segments
-from slimcodec.codec.segments import Cells, fastest, segments_of
+from slimcodec.codec.regions import layer_weights, native
+from slimcodec.codec.rows import ROWS_AT_ONCE, depthwise
 from slimcodec.codec.tiling import level_margins
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
@@ -49,7 +50,7 @@ class TorchNetworks:
         self.codec = network.requires_grad_(False).pack()
         numbers = range(codec.architecture.specialists)
         self.specialists = [self.codec.specialist(k) for k in numbers]
-        self.segments = segments_of([each.g_s for each in self.specialists], segments(codec.architecture))
+        self.layers = [self._layers(codec.specialist(k).g_s) for k in numbers] if len(numbers) > 1 else []
         heads = [head_of(codec.specialist(k)) for k in numbers]
         self.head = heads[0] if len(heads) == 1 else _stacked(heads)
         self.rounding = Quantiser(tables, self.device)
@@ -127,14 +128,49 @@ class TorchNetworks:
         found.codec = self.specialists[specialist]
         return found
 
-    def segment(self, specialist: int, number: int, seen: Tensor, carried: Tensor | None) -> Cells:
-        with self.autocast():
-            return self.segments[specialist][number](seen, carried)
+    @property
+    def rows_at_once(self) -> int | None:
+        return ROWS_AT_ONCE if self.on_cpu else None
 
-    def last_layer(self, seen: Tensor, head: Head) -> Tensor:
-        with torch.autocast(self.device.type, enabled=False):
-            weight, bias = (torch.from_numpy(values).to(self.device) for values in (head.weight, head.bias))
-            return fastest(seen.float(), weight, bias)
+    def _layers(self, g_s: Synthesis) -> dict[str, Weights]:
+        tensors = {name: tensor.detach().cpu().numpy() for name, tensor in g_s.state_dict().items()}
+        found = layer_weights(self.architecture, tensors)
+        return {name: native(layer, self) for name, layer in found.items()}
+
+    def linear(
+        self,
+        x: Tensor,
+        layer: Weights,
+        *,
+        out: Tensor | None = None,
+        relu: bool = False,
+        added: Tensor | None = None,
+        exact: bool = False,
+    ) -> Tensor:
+        if torch.is_grad_enabled() or (self.precision and not exact):
+            return self._linear(x, layer, out, relu, added)
+        found = torch.addmm(layer.bias, x, layer.weight.T, out=out)
+        if added is not None:
+            found.add_(added)
+        return found.relu_() if relu else found
+
+    def _linear(self, x: Tensor, layer: Weights, out: Tensor | None, relu: bool, added: Tensor | None) -> Tensor:
+        """In mixed precision, and differentiable."""
+        with self.autocast():
+            found = F.linear(x, layer.weight, layer.bias)
+        found = found if added is None else found + added
+        found = F.relu(found) if relu else found
+        return found if out is None else out.copy_(found)
+
+    def depthwise(self, x: Tensor, around: np.ndarray, layer: Weights, *, out: Tensor | None = None) -> Tensor:
+        if self.on_cpu and not torch.is_grad_enabled():
+            arrays = Weights(layer.weight.numpy(), layer.bias.numpy())
+            return torch.from_numpy(depthwise(x.numpy(), around, arrays, None if out is None else out.numpy()))
+        padded, (taps, _) = F.pad(x, (0, 0, 0, 1)), layer.weight.shape
+        numbers = torch.from_numpy(around).to(self.device)
+        seen = (padded.index_select(0, numbers[:, tap]) * layer.weight[tap] for tap in range(taps))
+        found = F.relu(sum(seen, start=layer.bias))
+        return found if out is None else out.copy_(found)
 
     def _trimmed(self, g_s: Synthesis, grid: Window) -> "Trimmed":
         return Trimmed(g_s, self.architecture, grid)

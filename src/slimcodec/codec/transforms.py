@@ -23,8 +23,9 @@ from slimcodec.codec.grid import CELL, LATENT_SCALE, LATENTS, PLANES, Window, ce
 from slimcodec.codec.networks import Head, Networks, Synthesis
 from slimcodec.codec.pictures import LazyPixels
 from slimcodec.codec.progress import Progress, tell
-from slimcodec.codec.regions import Regions, by_specialist
+from slimcodec.codec.regions import Regions
 from slimcodec.codec.rounding import Array
+from slimcodec.codec.rows import by_specialist
 from slimcodec.codec.scales import Scales
 from slimcodec.codec.symbols import SymbolCoder, Symbols
 from slimcodec.codec.tiling import analysis_margin, latent_margin, synthesis_margin
@@ -129,7 +130,7 @@ class Transforms:
     @_inference
     def latents_by(self, features: Array, who: np.ndarray) -> Array:
         """What `analyse` gave for a window of cells that have these specialists → y."""
-        return by_specialist(self.networks.latents, features, who)
+        return by_specialist(self.networks.latents, features, np.kron(who, np.ones((LATENTS, LATENTS), np.uint8)))
 
     @_inference
     def hyper_latents(self, y: Array, fixed_quality: int) -> Array:

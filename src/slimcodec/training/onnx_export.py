@@ -59,6 +59,7 @@ FORMAT_VERSION, OF_SPECIALISTS = 1, 2  # of the manifest
 MANIFEST, TENSORS = "manifest.json", "tables.safetensors"
 KEPT = "log_gain", "h_scale.", "tables.", "g_s.head."  # prefixes of what no network file holds
 KEPT_PARTS = ".limit", ".g_s.head."  # limits of a decoder in integers, and specialists' last layers
+OF_CELLS = "g_s.", "last_layer"  # specialists' layers, which codec/regions runs without a graph
 KINDS = {  # what weights are stored as
     "F16": onnx.TensorProto.FLOAT16,
     "F32": onnx.TensorProto.FLOAT,
@@ -325,7 +326,8 @@ def add_graphs(directory: Path) -> None:
     if codec.architecture.specialists == 1:
         inputs = {"y_hat": _zeros(codec.architecture.latents, 16)}
         more.append(Network("features", Features(packed(codec, FixedConv2d).g_s), inputs, "features"))
-    for network, found in programs([*networks(codec), *more]):
+    wanted = [network for network in networks(codec) if not network.name.startswith(OF_CELLS)]
+    for network, found in programs([*wanted, *more]):
         refer_to_weights(found.graph, network.prefix, places, shifts)
         data = found.SerializeToString()
         atomic.write_bytes(directory / graph_file(network.name), data)
