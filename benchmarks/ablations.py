@@ -42,15 +42,17 @@ def _trained(stage: str, steps: int) -> list[str]:
     return [f"{stage}.training.steps={steps}", f"{stage}.training.steps_per_epoch={steps}"]
 
 
-def _g_s(*levels: tuple[int, int, tuple[int, ...]]) -> list[str]:
-    """Levels of depthwise blocks: scale, channels, hidden channels of each block."""
+def _g_s(*levels: tuple[int, int, tuple[int, ...]], kind: str = "depthwise") -> list[str]:
+    """Levels of blocks of a kind: scale, channels, hidden channels of each block."""
     written = [
-        f"{{scale:{scale},channels:{channels},blocks:[{','.join(f'{{kind:depthwise,hidden:{h}}}' for h in hidden)}]}}"
+        f"{{scale:{scale},channels:{channels},blocks:[{','.join(f'{{kind:{kind},hidden:{h}}}' for h in hidden)}]}}"
         for scale, channels, hidden in levels
     ]
     return [f"student.architecture.g_s=[{','.join(written)}]"]
 
 
+OF_LARGE = "teacher.load=large"
+SMALL_CROPS = ("trainer=cpu", "student.training.crop=128", "distill.freeze_share=1")
 AT_2000 = _g_s((16, 224, (112,)), (8, 88, (96,)))  # with the teacher's entropy model, which a student then inherits
 STUDIES = {
     # What a teacher needs in order to learn fast.
@@ -71,6 +73,32 @@ STUDIES = {
         {
             "1/16 and 1/8, 1×1 head": AT_2000,
             "1/16, 1/8 and 1/4, 1×1 head": _g_s((16, 208, (96,)), (8, 72, (72,)), (4, 32, (56,))),
+        },
+    ),
+    # Which blocks to spend them on: each arm has as many hidden channels as the operations of the first pay for.
+    "blocks": Study(
+        ("stages=[distill]", "teacher.load=small", "distill=none", *SMALL_CROPS, *_trained("student", 150)),
+        {
+            "depthwise 3×3 between 1×1 (MobileNet)": AT_2000,
+            "the same, 1×1 in two groups, shuffled (ShuffleNet)": _g_s(
+                (16, 224, (220,)), (8, 88, (184,)), kind="shuffle"
+            ),
+            "two full 3×3": _g_s((16, 224, (13,)), (8, 88, (11,)), kind="residual"),
+            "two 1×1": _g_s((16, 224, (114,)), (8, 88, (101,)), kind="pointwise"),
+            "attention, a gate of 7×7": _g_s((16, 224, (103,)), (8, 88, (79,)), kind="attention"),
+        },
+    ),
+    # What a teacher is worth as one. Students of a teacher have its encoder, frozen, and nothing else is the same.
+    "teachers": Study(
+        ("stages=[distill]", *SMALL_CROPS, *_trained("student", 100), *AT_2000),
+        {
+            "large, no distillation": [OF_LARGE, "distill=none"],
+            "large, everything": [OF_LARGE],
+            "large, no features": [OF_LARGE, "distill.weights.decoder=0", "distill.weights.hyper=0"],
+            "large, no distributions": [OF_LARGE, "distill.weights.latent=0", "distill.weights.hyper_latent=0"],
+            "large, no output": [OF_LARGE, "distill.weights.output=0"],
+            "small, no distillation": ["teacher.load=small", "distill=none"],
+            "small, everything": ["teacher.load=small"],
         },
     ),
     # What a decoder of 2,000 MAC/pixel should spend them on, from random weights: for a GPU, see docs/flagship.md.

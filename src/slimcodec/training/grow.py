@@ -1,4 +1,4 @@
-"""A trained codec with more blocks, finer levels or another encoder, which does what it did, or nearly, until trained."""
+"""A trained codec with more blocks, finer levels or another encoder, which does what it did, or nearly, at first."""
 
 import dataclasses
 from collections.abc import Sequence
