@@ -51,9 +51,17 @@ def _g_s(*levels: tuple[int, int, tuple[int, ...]], kind: str = "depthwise") -> 
     return [f"student.architecture.g_s=[{','.join(written)}]"]
 
 
-OF_LARGE = "teacher.load=large"
-SMALL_CROPS = ("trainer=cpu", "student.training.crop=128", "distill.freeze_share=1")
+# For a processor without bfloat16, and little time; an encoder that is inherited stays as it is.
+SHORT = ("trainer=cpu", "data.limit=128", "validation.limit=6", "student.training.crop=128", "distill.freeze_share=1")
 AT_2000 = _g_s((16, 224, (112,)), (8, 88, (96,)))  # with the teacher's entropy model, which a student then inherits
+OF_SMALL = ["teacher.load=small", *AT_2000]
+OF_LARGE = [  # what experiment=teacher_from_slim left; g_s and the entropy model have slim-2k's widths
+    "teacher.load=runs/large/finished",
+    "student.architecture.h_scale=[64,48,52]",
+    "student.architecture.h_mean=[44,32,44]",
+    "student.architecture.context=[32,32,32,32]",
+    *_g_s((16, 272, (72, 72)), (8, 104, (56, 64))),
+]
 STUDIES = {
     # What a teacher needs in order to learn fast.
     "teacher": Study(
@@ -77,7 +85,7 @@ STUDIES = {
     ),
     # Which blocks to spend them on: each arm has as many hidden channels as the operations of the first pay for.
     "blocks": Study(
-        ("stages=[distill]", "teacher.load=small", "distill=none", *SMALL_CROPS, *_trained("student", 150)),
+        ("stages=[distill]", "teacher.load=small", "distill=none", *SHORT, *_trained("student", 100)),
         {
             "depthwise 3×3 between 1×1 (MobileNet)": AT_2000,
             "the same, 1×1 in two groups, shuffled (ShuffleNet)": _g_s(
@@ -88,17 +96,17 @@ STUDIES = {
             "attention, a gate of 7×7": _g_s((16, 224, (103,)), (8, 88, (79,)), kind="attention"),
         },
     ),
-    # What a teacher is worth as one. Students of a teacher have its encoder, frozen, and nothing else is the same.
+    # What a teacher is worth as one. A student has its encoder and its entropy model; g_s alone is new.
     "teachers": Study(
-        ("stages=[distill]", *SMALL_CROPS, *_trained("student", 100), *AT_2000),
+        ("stages=[distill]", *SHORT, *_trained("student", 50)),
         {
-            "large, no distillation": [OF_LARGE, "distill=none"],
-            "large, everything": [OF_LARGE],
-            "large, no features": [OF_LARGE, "distill.weights.decoder=0", "distill.weights.hyper=0"],
-            "large, no distributions": [OF_LARGE, "distill.weights.latent=0", "distill.weights.hyper_latent=0"],
-            "large, no output": [OF_LARGE, "distill.weights.output=0"],
-            "small, no distillation": ["teacher.load=small", "distill=none"],
-            "small, everything": ["teacher.load=small"],
+            "large, no distillation": [*OF_LARGE, "distill=none"],
+            "large, everything": OF_LARGE,
+            "large, no features": [*OF_LARGE, "distill.weights.decoder=0", "distill.weights.hyper=0"],
+            "large, no distributions": [*OF_LARGE, "distill.weights.latent=0", "distill.weights.hyper_latent=0"],
+            "large, no output": [*OF_LARGE, "distill.weights.output=0"],
+            "small, no distillation": [*OF_SMALL, "distill=none"],
+            "small, everything": OF_SMALL,
         },
     ),
     # What a decoder of 2,000 MAC/pixel should spend them on, from random weights: for a GPU, see docs/flagship.md.
