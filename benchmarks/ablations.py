@@ -52,7 +52,14 @@ def _g_s(*levels: tuple[int, int, tuple[int, ...]], kind: str = "depthwise") -> 
 
 
 # For a processor without bfloat16, and little time; an encoder that is inherited stays as it is.
-SHORT = ("trainer=cpu", "data.limit=128", "validation.limit=6", "student.training.crop=128", "distill.freeze_share=1")
+SHORT = (
+    "trainer=cpu",
+    "student.training.optimizer=adam",
+    "data.limit=128",
+    "validation.limit=6",
+    "student.training.crop=128",
+    "distill.freeze_share=1",
+)
 AT_2000 = _g_s((16, 224, (112,)), (8, 88, (96,)))  # with the teacher's entropy model, which a student then inherits
 OF_SMALL = ["teacher.load=small", *AT_2000]
 OF_LARGE = [  # what experiment=teacher_from_slim left; g_s and the entropy model have slim-2k's widths
