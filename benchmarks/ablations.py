@@ -99,8 +99,6 @@ STUDIES = {
                 (16, 224, (220,)), (8, 88, (184,)), kind="shuffle"
             ),
             "two full 3×3": _g_s((16, 224, (13,)), (8, 88, (11,)), kind="residual"),
-            "two 1×1": _g_s((16, 224, (114,)), (8, 88, (101,)), kind="pointwise"),
-            "attention, a gate of 7×7": _g_s((16, 224, (103,)), (8, 88, (79,)), kind="attention"),
         },
     ),
     # What a teacher is worth as one. A student has its encoder and its entropy model; g_s alone is new.
@@ -109,11 +107,11 @@ STUDIES = {
         {
             "large, no distillation": [*OF_LARGE, "distill=none"],
             "large, everything": OF_LARGE,
+            "small, no distillation": [*OF_SMALL, "distill=none"],
+            "small, everything": OF_SMALL,
             "large, no features": [*OF_LARGE, "distill.weights.decoder=0", "distill.weights.hyper=0"],
             "large, no distributions": [*OF_LARGE, "distill.weights.latent=0", "distill.weights.hyper_latent=0"],
             "large, no output": [*OF_LARGE, "distill.weights.output=0"],
-            "small, no distillation": [*OF_SMALL, "distill=none"],
-            "small, everything": OF_SMALL,
         },
     ),
     # What a decoder of 2,000 MAC/pixel should spend them on, from random weights: for a GPU, see docs/flagship.md.

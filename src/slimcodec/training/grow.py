@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from slimcodec import InvalidInput
-from slimcodec.codec.architecture import Architecture, Block
+from slimcodec.codec.architecture import Architecture, Block, level_of
 from slimcodec.codec.layers import SubPixelConv
 from slimcodec.codec.network import HyperpriorCodec
 from slimcodec.training.start import start_like, switch_off
@@ -102,24 +102,23 @@ def _grown(architecture: Architecture, part: str, kind: str, hidden: Sequence[Se
 
 
 def _with_levels(before: Architecture, levels: Sequence[dict[str, Any]]) -> Architecture:
-    own, values = {level.scale: level for level in before.g_s}, before.to_dict()
-    given = {level.get("scale"): level for level in levels}
+    try:
+        given = {level.scale: level for level in map(level_of, levels)}
+    except (TypeError, AttributeError) as error:
+        raise InvalidInput(f"finish.decoder_levels: is no list of levels with blocks ({error})") from error
+    g_s = []
+    for level in before.g_s:
+        more = given.pop(level.scale, level)
+        if more.channels != level.channels:
+            raise InvalidInput(f"finish.decoder_levels: g_s has {level.channels} channels at scale {level.scale}")
+        g_s.append(level if more is level else dataclasses.replace(level, blocks=level.blocks + more.blocks))
+    if given and (before.upsampling, before.head_kernel, before.decoder) != ("subpixel", 1, "float"):
+        problem = "only a float g_s of subpixel upsampling and a 1×1 head goes on finer"
+        raise InvalidInput(f"finish.decoder_levels: {problem}")
+    grown = dataclasses.replace(before, g_s=(*g_s, *given.values()))
     for scale, level in given.items():
-        if scale in own and level.get("channels") != own[scale].channels:
-            raise InvalidInput(f"finish.decoder_levels: g_s has {own[scale].channels} channels at scale {scale}")
-    blocks = [[*level["blocks"], *given.pop(level["scale"], {}).get("blocks", ())] for level in values["g_s"]]
-    g_s = [level | {"blocks": more} for level, more in zip(values["g_s"], blocks, strict=True)]
-    grown = Architecture.from_dict(values | {"g_s": [*g_s, *given.values()]})
-    finer = grown.g_s[len(own) :]
-    if finer and (before.upsampling, before.head_kernel, before.decoder) != ("subpixel", 1, "float"):
-        raise InvalidInput(
-            "finish.decoder_levels: only a float g_s of subpixel upsampling and a 1×1 head goes on finer"
-        )
-    for level in finer:
-        if level.channels < 3 * level.scale**2:
-            raise InvalidInput(
-                f"finish.decoder_levels: scale {level.scale} needs {3 * level.scale**2} channels or more"
-            )
+        if level.channels < 3 * scale**2:
+            raise InvalidInput(f"finish.decoder_levels: scale {scale} needs {3 * scale**2} channels or more")
     return grown
 
 
