@@ -42,16 +42,33 @@ def _trained(stage: str, steps: int) -> list[str]:
     return [f"{stage}.training.steps={steps}", f"{stage}.training.steps_per_epoch={steps}"]
 
 
-def _g_s(*levels: tuple[int, int, tuple[int, ...]]) -> list[str]:
-    """Levels of depthwise blocks: scale, channels, hidden channels of each block."""
+def _g_s(*levels: tuple[int, int, tuple[int, ...]], kind: str = "depthwise") -> list[str]:
+    """Levels of blocks of a kind: scale, channels, hidden channels of each block."""
     written = [
-        f"{{scale:{scale},channels:{channels},blocks:[{','.join(f'{{kind:depthwise,hidden:{h}}}' for h in hidden)}]}}"
+        f"{{scale:{scale},channels:{channels},blocks:[{','.join(f'{{kind:{kind},hidden:{h}}}' for h in hidden)}]}}"
         for scale, channels, hidden in levels
     ]
     return [f"student.architecture.g_s=[{','.join(written)}]"]
 
 
+# For a processor without bfloat16, and little time; an encoder that is inherited stays as it is.
+SHORT = (
+    "trainer=cpu",
+    "student.training.optimizer=adam",
+    "data.limit=128",
+    "validation.limit=6",
+    "student.training.crop=128",
+    "distill.freeze_share=1",
+)
 AT_2000 = _g_s((16, 224, (112,)), (8, 88, (96,)))  # with the teacher's entropy model, which a student then inherits
+OF_SMALL = ["teacher.load=small", *AT_2000]
+OF_LARGE = [  # what experiment=teacher_from_slim left; g_s and the entropy model have slim-2k's widths
+    "teacher.load=runs/large/finished",
+    "student.architecture.h_scale=[64,48,52]",
+    "student.architecture.h_mean=[44,32,44]",
+    "student.architecture.context=[32,32,32,32]",
+    *_g_s((16, 272, (72, 72)), (8, 104, (56, 64))),
+]
 STUDIES = {
     # What a teacher needs in order to learn fast.
     "teacher": Study(
@@ -71,6 +88,30 @@ STUDIES = {
         {
             "1/16 and 1/8, 1×1 head": AT_2000,
             "1/16, 1/8 and 1/4, 1×1 head": _g_s((16, 208, (96,)), (8, 72, (72,)), (4, 32, (56,))),
+        },
+    ),
+    # Which blocks to spend them on: each arm has as many hidden channels as the operations of the first pay for.
+    "blocks": Study(
+        ("stages=[distill]", "teacher.load=small", "distill=none", *SHORT, *_trained("student", 100)),
+        {
+            "depthwise 3×3 between 1×1 (MobileNet)": AT_2000,
+            "the same, 1×1 in two groups, shuffled (ShuffleNet)": _g_s(
+                (16, 224, (220,)), (8, 88, (184,)), kind="shuffle"
+            ),
+            "two full 3×3": _g_s((16, 224, (13,)), (8, 88, (11,)), kind="residual"),
+        },
+    ),
+    # What a teacher is worth as one. A student has its encoder and its entropy model; g_s alone is new.
+    "teachers": Study(
+        ("stages=[distill]", *SHORT, *_trained("student", 50)),
+        {
+            "large, no distillation": [*OF_LARGE, "distill=none"],
+            "large, everything": OF_LARGE,
+            "small, no distillation": [*OF_SMALL, "distill=none"],
+            "small, everything": OF_SMALL,
+            "large, no features": [*OF_LARGE, "distill.weights.decoder=0", "distill.weights.hyper=0"],
+            "large, no distributions": [*OF_LARGE, "distill.weights.latent=0", "distill.weights.hyper_latent=0"],
+            "large, no output": [*OF_LARGE, "distill.weights.output=0"],
         },
     ),
     # What a decoder of 2,000 MAC/pixel should spend them on, from random weights: for a GPU, see docs/flagship.md.

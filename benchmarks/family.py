@@ -1,7 +1,7 @@
 """The family of students that were made from slim-2k: what they cost and are worth, and their place in the headline.
 
     slimcodec evaluate kodak --model family/NAME … --codec , --metrics psnr --qualities 1,3,5,8 --out STUDY
-    python benchmarks/family.py measured STUDY family/NAME …       results/ablations/family.json
+    python benchmarks/family.py measured STUDY family/NAME …       results/ablations/family.json, or --json FILE
     python benchmarks/family.py drawn docs/figures/headline.png
 
 A model is what `experiment=family_from_slim` left, copied to a folder of its own name. It has neither banks nor
@@ -49,13 +49,14 @@ def main() -> None:
     arms.sort(key=lambda arm: arm["decoder_macs_per_pixel"])
     rows = [row(arm) for arm in arms]
     result = {"date": date.today().isoformat(), "arms": arms, "tables": {"family": {"heading": HEADING, "rows": rows}}}
-    write_text(STORED, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    write_text(options.json, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("measured", "drawn"))
     parser.add_argument("paths", nargs="+", type=Path, help="a study and models, or figures")
+    parser.add_argument("--json", type=Path, default=STORED, help="where what is measured goes instead")
     return parser.parse_args()
 
 

@@ -1,13 +1,18 @@
 """Starting from the photos' principal components: a codec that works before it is trained."""
 
+import dataclasses
+
 import pytest
 import torch
-from training_parts import ARCHITECTURES, QUALITY, lively, one_stage, pictures, student
+from torch.utils.flop_counter import FlopCounterMode
+from training_parts import ARCHITECTURES, QUALITY, lively, one_stage, pictures, student, teacher
 
 from slimcodec import InvalidInput
+from slimcodec.codec import complexity
+from slimcodec.codec.architecture import Block, Level
 from slimcodec.codec.network import HyperpriorCodec
 from slimcodec.training.crops import PhotoCache
-from slimcodec.training.grow import freeze_old, with_blocks, with_encoder
+from slimcodec.training.grow import freeze_old, with_blocks, with_encoder, with_levels
 from slimcodec.training.photos import embedded
 from slimcodec.training.start import start_from_photos
 
@@ -99,3 +104,58 @@ def test_more_blocks_change_nothing_until_they_are_trained(part, kind, side):
     assert not grown.get_submodule(f"{part}.levels.0.blocks.{number - 1}").expand.weight.requires_grad
     with pytest.raises(InvalidInput, match=rf"finish\.{side}_blocks: names 3 levels, and the {side} has {len(before)}"):
         with_blocks(codec, part, kind, [[8]] * 3)
+
+
+FINER = [
+    {"scale": 16, "channels": 32, "blocks": [{"kind": "attention", "hidden": 8}]},
+    {"scale": 4, "channels": 56, "blocks": [{"kind": "residual", "hidden": 8}]},
+    {"scale": 2, "channels": 12, "blocks": [{"kind": "residual", "hidden": 4}]},
+]
+
+
+@pytest.fixture(scope="module")
+def coarse():
+    """A codec whose head makes 8 × 8 pixels at once."""
+    levels = Level(16, 32, (Block("depthwise", 16),)), Level(8, 16)
+    return lively(dataclasses.replace(student(), g_s=levels, head_kernel=1))[0]
+
+
+def test_finer_levels_change_nothing_until_they_are_trained(coarse):
+    grown, x = with_levels(coarse, FINER).eval(), pictures()
+    assert [level.scale for level in grown.architecture.g_s] == [16, 8, 4, 2]
+    for found, expected in zip(grown(x, QUALITY), coarse(x, QUALITY), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    freeze_old(grown, coarse)
+    grown.train()(x, QUALITY).x_hat.square().mean().backward()
+    trained = {name for name, weight in grown.named_parameters() if weight.grad is not None}
+    blocks = {name.split(".expand.")[0] for name in trained if name.endswith(".expand.weight")}
+    assert blocks == {"g_s.levels.0.blocks.1", "g_s.levels.2.blocks.0", "g_s.levels.3.blocks.0"}
+    assert "g_s.levels.2.enter.conv.weight" in trained and "g_s.head.conv.weight" not in trained
+
+
+def test_what_finer_levels_cost_is_what_is_counted(coarse):
+    grown = with_levels(coarse, FINER)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        grown.g_s(torch.zeros(1, grown.architecture.latents, 4, 4))
+    gates = complexity.attention(grown.architecture.g_s)
+    assert counter.get_total_flops() / 2 / 64**2 == complexity.macs_per_pixel(grown.architecture)["g_s"] - gates
+
+
+@pytest.mark.parametrize(
+    "levels, problem",
+    [
+        ([{"scale": 8, "channels": 24}], "g_s has 16 channels at scale 8"),
+        ([{"scale": 4, "channels": 47}], "scale 4 needs 48 channels or more"),
+    ],
+)
+def test_levels_that_could_not_do_what_g_s_did_are_refused(coarse, levels, problem):
+    with pytest.raises(InvalidInput, match=f"finish.decoder_levels: {problem}"):
+        with_levels(coarse, levels)
+
+
+def test_only_a_float_g_s_with_a_pointwise_head_goes_on_finer():
+    codec, _ = lively(teacher())
+    with pytest.raises(InvalidInput, match="only a float g_s of subpixel upsampling and a 1×1 head goes on finer"):
+        with_levels(codec, [{"scale": 2, "channels": 12}])
+    blocks = [{"kind": "pointwise", "hidden": 8}]
+    assert len(with_levels(codec, [{"scale": 4, "channels": 24, "blocks": blocks}]).g_s.levels[2].blocks) == 2

@@ -183,12 +183,13 @@ def _parsed(name: str, value: Any) -> Any:
     if name not in ("g_a", "g_s"):
         return _tuples(value)
     try:
-        return tuple(_level(item) for item in value)
+        return tuple(level_of(item) for item in value)
     except (TypeError, AttributeError) as error:
         raise InvalidModel(f"architecture.{name}: is no list of levels with blocks ({error})") from error
 
 
-def _level(value: dict[str, Any]) -> Level:
+def level_of(value: dict[str, Any]) -> Level:
+    """A level from JSON-like values. Raises TypeError or AttributeError where they are none."""
     return Level(**value | {"blocks": tuple(Block(**block) for block in value.get("blocks", ()))})
 
 

@@ -98,13 +98,15 @@ def _of_training(settings: Settings) -> Problems:
     for field, weights in terms.items():
         if unknown := set(weights or {}) - set(DISTILLATION_TERMS):
             yield f"{field}.{min(unknown)}", f"there is no such term; known are {', '.join(DISTILLATION_TERMS)}"
-    new = {"encoder_blocks": "new blocks have", "decoder_blocks": "new blocks have", "encoder": "a new encoder has"}
+    new = dict.fromkeys(("encoder_blocks", "decoder_blocks"), "new blocks have")
+    new |= {"decoder_levels": "new levels have", "encoder": "a new encoder has"}
     for field, what in new.items():
         if getattr(settings.finish, field) is not None and settings.finish.training is None:
             yield f"finish.{field}", f"{what} to be trained, and finish.training is null"
     finish = settings.finish
-    if finish.new_alone and not (finish.decoder_blocks and finish.training and finish.training.freeze_encoder):
-        remedy = "it needs finish.decoder_blocks, and finish.training.freeze_encoder=true"
+    grows = finish.decoder_blocks or finish.decoder_levels
+    if finish.new_alone and not (grows and finish.training and finish.training.freeze_encoder):
+        remedy = "it needs finish.decoder_blocks or decoder_levels, and finish.training.freeze_encoder=true"
         yield "finish.new_alone", f"nothing would be new, or the encoder not be left alone; {remedy}"
     if settings.finish.quantise and settings.finish.training:
         yield from _of_integers(settings)

@@ -236,8 +236,10 @@ class Finish:
     """Hidden channels of residual blocks that each level of the encoder, the finest first, is given to be trained."""
     decoder_blocks: list[list[Count]] | None = None
     """Hidden channels of depthwise blocks that each level of g_s, the coarsest first, is given to be trained."""
+    decoder_levels: list[dict[str, Any]] | None = None
+    """Blocks of any kind that levels of g_s are given, and finer levels after its own (training/grow.with_levels)."""
     new_alone: Switch = False
-    """Train the new blocks of g_s alone: all else stays as it was. Needs training.freeze_encoder."""
+    """Train what is new in g_s alone: all else stays as it was. Needs training.freeze_encoder."""
     encoder: Encoder | None = None
     """Another g_a that the student is given to be trained, instead of its own."""
     quantise: Switch = False

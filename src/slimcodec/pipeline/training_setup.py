@@ -34,7 +34,7 @@ from slimcodec.training.crops import Crops, PhotoCache, ShardCache
 from slimcodec.training.data import PhotoData
 from slimcodec.training.dependent import dependently_quantised
 from slimcodec.training.distill import Distill
-from slimcodec.training.grow import freeze_old, with_blocks, with_encoder
+from slimcodec.training.grow import freeze_old, with_blocks, with_encoder, with_levels
 from slimcodec.training.integers import in_integers
 from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.prune import prune
@@ -339,7 +339,9 @@ def with_changes(run: Run, codec: HyperpriorCodec, training: Training) -> Hyperp
         codec = with_encoder(codec, run.photos.first_crops(training.crop), **vars(finish.encoder))
     if finish.encoder_blocks:
         codec = with_blocks(codec, "g_a", "residual", finish.encoder_blocks)
-    return with_blocks(codec, "g_s", "depthwise", finish.decoder_blocks) if finish.decoder_blocks else codec
+    if finish.decoder_blocks:
+        codec = with_blocks(codec, "g_s", "depthwise", finish.decoder_blocks)
+    return with_levels(codec, finish.decoder_levels) if finish.decoder_levels else codec
 
 
 def learn_tables(run: Run, before: Path, model: Path, how: Tables) -> None:

@@ -1,4 +1,4 @@
-"""A trained codec with more blocks or another encoder, which does what it did, or nearly, before it is trained on."""
+"""A trained codec with more blocks, finer levels or another encoder, which does what it did, or nearly, at first."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from slimcodec import InvalidInput
-from slimcodec.codec.architecture import Architecture, Block
+from slimcodec.codec.architecture import Architecture, Block, level_of
+from slimcodec.codec.layers import SubPixelConv
 from slimcodec.codec.network import HyperpriorCodec
 from slimcodec.training.start import start_like, switch_off
 
@@ -54,6 +55,32 @@ def with_blocks(
     return grown
 
 
+@torch.no_grad()
+def with_levels(codec: HyperpriorCodec, levels: Sequence[dict[str, Any]]) -> HyperpriorCodec:
+    """A copy whose g_s has more blocks at its levels, of any kind, and finer levels after its own.
+
+    levels   as `Architecture.from_dict` takes them: one at a scale of g_s's own names the blocks that this is given
+             at its end; a finer one is new, and its first 3·scale² channels hold the pixels that the head made before
+
+    Raises InvalidModel for levels that are none, and InvalidInput where g_s cannot have them and do what it did.
+    """
+    architecture, own = _with_levels(codec.architecture, levels), len(codec.architecture.g_s)
+    grown = HyperpriorCodec(architecture)
+    finer = architecture.g_s[own:]
+    kept = {name: each for name, each in codec.state_dict().items() if not (finer and name.startswith("g_s.head."))}
+    grown.load_state_dict(kept, strict=False)
+    for number, level in enumerate(grown.g_s.levels):
+        switch_off(level.blocks[len(codec.g_s.levels[number].blocks) if number < own else 0 :])
+    weight, bias = codec.g_s.head.conv.weight.flatten(1), codec.g_s.head.conv.bias
+    for level, spec in zip(grown.g_s.levels[own:], finer, strict=True):
+        _enter_with_pixels(level.enter, weight, bias, spec.scale)
+        weight, bias = torch.eye(3 * spec.scale**2, spec.channels), torch.zeros(3 * spec.scale**2)
+    if finer:
+        grown.g_s.head.conv.weight.copy_(weight[:, :, None, None])
+        grown.g_s.head.conv.bias.copy_(bias)
+    return grown
+
+
 def freeze_old(grown: HyperpriorCodec, before: HyperpriorCodec) -> None:
     """Let training leave everything as it is that a codec had before it was given more blocks."""
     old = before.state_dict().keys()
@@ -72,3 +99,34 @@ def _grown(architecture: Architecture, part: str, kind: str, hidden: Sequence[Se
     )
     changed: dict[str, Any] = {part: tuple(more)}
     return dataclasses.replace(architecture, **changed)
+
+
+def _with_levels(before: Architecture, levels: Sequence[dict[str, Any]]) -> Architecture:
+    try:
+        given = {level.scale: level for level in map(level_of, levels)}
+    except (TypeError, AttributeError) as error:
+        raise InvalidInput(f"finish.decoder_levels: is no list of levels with blocks ({error})") from error
+    g_s = []
+    for level in before.g_s:
+        more = given.pop(level.scale, level)
+        if more.channels != level.channels:
+            raise InvalidInput(f"finish.decoder_levels: g_s has {level.channels} channels at scale {level.scale}")
+        g_s.append(level if more is level else dataclasses.replace(level, blocks=level.blocks + more.blocks))
+    if given and (before.upsampling, before.head_kernel, before.decoder) != ("subpixel", 1, "float"):
+        problem = "only a float g_s of subpixel upsampling and a 1×1 head goes on finer"
+        raise InvalidInput(f"finish.decoder_levels: {problem}")
+    grown = dataclasses.replace(before, g_s=(*g_s, *given.values()))
+    for scale, level in given.items():
+        if level.channels < 3 * scale**2:
+            raise InvalidInput(f"finish.decoder_levels: scale {scale} needs {3 * scale**2} channels or more")
+    return grown
+
+
+def _enter_with_pixels(enter: SubPixelConv, weight: Tensor, bias: Tensor, scale: int) -> None:
+    """Let what enters a level at 1/scale begin with the pixels that a head [3·(ratio·scale)², C] made before it."""
+    conv, ratio = enter.conv, enter.ratio
+    of_pixels, centre = len(weight), conv.kernel_size[0] // 2
+    order = torch.arange(of_pixels).view(3, ratio, scale, ratio, scale).permute(0, 2, 4, 1, 3).flatten()
+    conv.weight[:of_pixels] = 0
+    conv.weight[:of_pixels, :, centre, centre] = weight[order]
+    conv.bias[:of_pixels] = bias[order]
