@@ -162,11 +162,18 @@ def test_a_second_quantiser_without_one_of_its_tables_is_refused(tables, name):
 
 @pytest.mark.parametrize(
     "impossible",
-    [[[0, 1], [0, 0]], [[1, 2], [2, 1]], [[0, 0], [1, 1], [2, 2]], np.arange(1024).reshape(512, 2) // 2],
-    ids=["one is reached three times", "one is beyond", "odd", "too many"],
+    [
+        np.zeros((8, 2)),
+        np.arange(16).reshape(8, 2) // 2,
+        dependent.Code(4, 1, 3).next_states,
+        dependent.Code(8, 5, 6).next_states,
+        dependent.Code(8, 2, 3).next_states,
+        np.arange(1024).reshape(512, 2) // 2,
+    ],
+    ids=["one for all", "no shift register", "too few", "two parities in a half", "one half for both", "too many"],
 )
 def test_impossible_states_are_refused(tables, impossible):
-    with pytest.raises(InvalidModel, match=r"tables\.r_next_states: two steps must lead to each state"):
+    with pytest.raises(InvalidModel, match=r"tables\.r_next_states: must be those of a convolutional code"):
         entropy_tables(tables | {"r_next_states": np.asarray(impossible).astype(np.uint8)})
 
 

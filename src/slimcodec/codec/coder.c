@@ -263,37 +263,75 @@ static inline Options options_of(float magnitude, const float *const bits[2], co
     return found;
 }
 
-/* A step is 2 * the state it leaves + the parity of what is coded there. `to` [states, 2]: the two that lead to each. */
+/* What leads to which state, as the shift register of a convolutional code has it: from 2a an even integer to a and an odd
+   one to a ^ of_parities; from 2a + 1 to those ^ of_quantisers, which are all in the upper half. */
 typedef struct {
-    const uint16_t *to;
-    int64_t states;
-} Steps;
+    int64_t states, of_parities, of_quantisers;
+} Code;
 
-/* One residual on: what it costs to be in each state, and by which of its two steps it was reached. */
-static inline void advance(float *costs, const Steps steps, const Options options, uint8_t *reached_by) {
-    float after[2 * MOST_STATES];
-    for (int64_t state = 0; state < steps.states; state += 2) {
-        for (int option = 0; option < 4; option++) {
-            after[2 * state + option] = costs[state + option / 2] + options.cost[option / 2][option % 2];
-        }
+/* to[i] = from[i ^ far ^ near] for as many as a multiple of 4, which `far` is, too. */
+static inline void exchange_within(const float *restrict from, float *restrict to, int64_t count, int64_t far, int near) {
+    for (int64_t i = 0; i < count; i += 4) {
+        const float *source = from + (i ^ far);
+        to[i] = source[near];
+        to[i + 1] = source[1 ^ near];
+        to[i + 2] = source[2 ^ near];
+        to[i + 3] = source[3 ^ near];
     }
-    for (int64_t state = 0; state < steps.states; state++) {
-        float first = after[steps.to[2 * state]], second = after[steps.to[2 * state + 1]];
-        reached_by[state] = second < first;
-        costs[state] = second < first ? second : first;
+}
+
+/* to[i] = from[i ^ mask]. A compiler makes vectors of constant cases. */
+static inline void exchange(const float *from, float *to, int64_t count, int64_t mask) {
+    int64_t far = mask & ~(int64_t)3;
+    switch (mask & 3) {
+    case 0: exchange_within(from, to, count, far, 0); break;
+    case 1: exchange_within(from, to, count, far, 1); break;
+    case 2: exchange_within(from, to, count, far, 2); break;
+    default: exchange_within(from, to, count, far, 3);
     }
+}
+
+/* The cheaper of two ways into each state of a half, and whether it is the second, that of an odd integer. */
+static inline void cheaper(const float *restrict even, const float *restrict odd, const float cost[2], int64_t count,
+                           float *restrict costs, uint8_t *restrict parities) {
+    for (int64_t i = 0; i < count; i++) {
+        float first = even[i] + cost[0], second = odd[i] + cost[1];
+        parities[i] = second < first;
+        costs[i] = second < first ? second : first;
+    }
+}
+
+/* One residual on: what it costs to be in each state, and by which parity it was reached. */
+static inline void advance(float *costs, const Code code, const Options options, uint8_t *parities) {
+    float from[2][MOST_STATES / 2], even[MOST_STATES / 2], odd[MOST_STATES / 2];
+    int64_t half = code.states / 2;
+    for (int64_t i = 0; i < half; i++) {
+        from[0][i] = costs[2 * i];
+        from[1][i] = costs[2 * i + 1];
+    }
+    exchange(from[0], odd, half, code.of_parities);
+    cheaper(from[0], odd, options.cost[0], half, costs, parities);
+    exchange(from[1], even, half, code.of_quantisers - half);
+    exchange(even, odd, half, code.of_parities);
+    cheaper(even, odd, options.cost[1], half, costs + half, parities + half);
+}
+
+/* The state before, of which `parity` led to this one. */
+static inline int64_t before(const Code code, int64_t state, int parity) {
+    int64_t upper = state >= code.states / 2;
+    return 2 * (state ^ (upper ? code.of_quantisers : 0) ^ (parity ? code.of_parities : 0)) + upper;
 }
 
 /* For residuals `exact` of planes [channels, 2 rows, 2 columns] the integers `r` and the tables that cost least
    together, cell by cell: error_bits * error^2, and bits. `table` holds scale indices before; where they are below
    `skip`, they stay, and so does r. `bits` [2 count, REACH] and `offsets` [2 count] are of both quantisers' tables.
    `cells` [rows, columns]: in which states they begin, and on return end. Room: `levels` [16 * channels],
-   `reached_by` [4 * channels, states]. */
+   `parities` [4 * channels, states]. */
 EXPORTED int64_t slimcodec_search(const float *exact, uint8_t *table, int64_t channels, int64_t rows, int64_t columns,
                                   const float *bits, const float *offsets, int64_t count, double error_bits,
-                                  int64_t skip, const uint16_t *to, int64_t states, uint8_t *cells, int16_t *levels,
-                                  uint8_t *reached_by, int16_t *r) {
-    const Steps steps = {to, states};
+                                  int64_t skip, int64_t states, int64_t of_parities, int64_t of_quantisers,
+                                  uint8_t *cells, int16_t *levels, uint8_t *parities, int16_t *r) {
+    const Code code = {states, of_parities, of_quantisers};
     for (int64_t at = 0; at < rows * columns; at++) {
         const Cell cell = {rows, columns, at / columns, at % columns};
         float costs[MOST_STATES];
@@ -307,7 +345,7 @@ EXPORTED int64_t slimcodec_search(const float *exact, uint8_t *table, int64_t ch
             float magnitude = exact[here] < 0 ? -exact[here] : exact[here];
             const Options options = options_of(magnitude, its_bits, its_offsets, (float)error_bits);
             for (int option = 0; option < 4; option++) levels[4 * coded + option] = options.level[option / 2][option % 2];
-            advance(costs, steps, options, reached_by + states * coded++);
+            advance(costs, code, options, parities + states * coded++);
         }
         int64_t state = 0;
         for (int64_t other = 1; other < states; other++) state = costs[other] < costs[state] ? other : state;
@@ -315,11 +353,12 @@ EXPORTED int64_t slimcodec_search(const float *exact, uint8_t *table, int64_t ch
         for (int64_t i = 4 * channels; i-- > 0;) {
             int64_t here = place(cell, i / 4, i % 4);
             if (table[here] < skip) continue;
-            int step = to[2 * state + reached_by[states * --coded + state]], quantiser = quantiser_of(step / 2);
-            int16_t level = levels[4 * coded + 2 * quantiser + step % 2];
+            int parity = parities[states * --coded + state];
+            state = before(code, state, parity);
+            int quantiser = quantiser_of((int)state);
+            int16_t level = levels[4 * coded + 2 * quantiser + parity];
             r[here] = exact[here] < 0 ? -level : level;
             table[here] += (uint8_t)(quantiser * count);
-            state = step / 2;
         }
     }
     return 0;

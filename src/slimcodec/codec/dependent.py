@@ -13,7 +13,7 @@ the half step. So a residual's table, which is its scale index or 64 more, says 
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from slimcodec.codec.units import SCALE_COUNT
 
 TABLE = "r_odd_frequencies"  # a model that has it quantises so
 NEXT = "r_next_states"  # uint8 [states, 2]: where an even and an odd integer lead
-MOST_STATES = 256
+STATES = 8, 16, 32, 64, 128, 256
 LARGEST = 2**15 - 2  # of a magnitude whose neighbours are int16
 
 
@@ -33,19 +33,30 @@ def odd(name: str) -> str:
     return name.replace("r_", "r_odd_", 1)
 
 
-def check(tables: Mapping[str, Any]) -> None:
-    """Raises InvalidModel unless two steps lead to each state."""
+class Code(NamedTuple):
+    """Of a convolutional code: how many states, and which bits of one what comes next changes."""
+
+    states: int
+    of_parities: int  # an odd integer
+    of_quantisers: int  # that the second quantiser was used
+
+    @property
+    def next_states(self) -> np.ndarray:
+        """Where an even and an odd integer lead, uint8 [states, 2]."""
+        state = np.arange(self.states)
+        even = state >> 1 ^ np.where(state & 1, self.of_quantisers, 0)
+        return np.stack([even, even ^ self.of_parities], axis=1).astype(np.uint8)
+
+
+def code_of(tables: Mapping[str, Any]) -> Code:
+    """Raises InvalidModel for states that are not those of a convolutional code."""
     following = np.asarray(tables[NEXT])
     states = len(following)
-    twice = np.arange(2 * states) // 2
-    if states > MOST_STATES or states % 2 or not np.array_equal(np.sort(following, axis=None), twice):
-        raise InvalidModel(f"tables.{NEXT}: two steps must lead to each state, an even number up to {MOST_STATES}")
-
-
-def steps_to(following: np.ndarray) -> np.ndarray:
-    """The states after each [states, 2] → the two steps that lead to each, uint16 [states, 2]. A step is the state that
-    it leaves, times two, and the parity of the integer there."""
-    return np.argsort(following, axis=None, kind="stable").astype(np.uint16).reshape(-1, 2)
+    if states in STATES:
+        code = Code(states, int(following[0, 1]), int(following[1, 0]))
+        if code.of_parities < states // 2 <= code.of_quantisers and np.array_equal(following, code.next_states):
+            return code
+    raise InvalidModel(f"tables.{NEXT}: must be those of a convolutional code of {STATES[0]} to {STATES[-1]} states")
 
 
 def start(cells: tuple[int, ...]) -> np.ndarray:
@@ -61,20 +72,20 @@ def search(
     offsets: np.ndarray,
     error_bits: float,
     skip: int,
-    steps: np.ndarray,
+    code: Code,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Real residuals float32 [..., 2·rows, 2·columns] and their scale indices uint8 → integers int16, and tables uint8.
 
-    bits [128, REACH], offsets [128]: of both quantisers. steps: from `steps_to`. `states` [rows, columns]
-    goes on to where the cells end.
+    bits [128, REACH], offsets [128]: of both quantisers. `states` [rows, columns] goes on to
+    where the cells end.
     """
     exact = np.ascontiguousarray(exact.clip(-LARGEST, LARGEST), np.float32)
     table, r = np.array(index, np.uint8, order="C"), np.zeros(exact.shape, np.int16)
     channels = exact.size // (states.size * PLANE_CELLS**2)
-    room = np.empty(16 * channels, np.int16), np.empty(4 * channels * len(steps), np.uint8)
+    room = np.empty(16 * channels, np.int16), np.empty(4 * channels * code.states, np.uint8)
     native.call(
         "search", exact.reshape(-1), table.reshape(-1), channels, *states.shape, bits, offsets, SCALE_COUNT,
-        error_bits, skip, steps, len(steps), states, *room, r.reshape(-1),
+        error_bits, skip, *code, states, *room, r.reshape(-1),
     )  # fmt: skip
     return r, table
 

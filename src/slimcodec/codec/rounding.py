@@ -51,7 +51,7 @@ class Rounding:
         self.error_bits: float | None = model_error_bits(tables)
         self.skip = int(tables["r_skip"][0])
         self.dependent = is_dependent(tables)
-        self._steps = dependent.steps_to(np.asarray(tables[dependent.NEXT])) if self.dependent else None
+        self._code = dependent.code_of(tables) if self.dependent else None
         frequencies, sizes, offsets = both_quantisers(tables)
         self._offsets = offsets.astype(np.float32) / OFFSET_UNIT
         self._bits = bits = magnitude_bits(frequencies, sizes)
@@ -78,9 +78,9 @@ class Rounding:
 
     def path(self, exact: np.ndarray, index: np.ndarray, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As `choose`, with dependent quantisation, for refined latents as for others: see `dependent.search`."""
-        assert self.error_bits is not None and self._steps is not None  # rounding to the nearest is no search
+        assert self.error_bits is not None and self._code is not None  # rounding to the nearest is no search
         costs = self._bits, self._offsets, self.error_bits
-        return dependent.search(exact, index, states, *costs, self.skip, self._steps)
+        return dependent.search(exact, index, states, *costs, self.skip, self._code)
 
     def reconstruct(self, r: Array, index: Array) -> Array:
         """r and its tables → what the decoder adds to mu, in quantisation steps."""
@@ -127,4 +127,4 @@ def check_tables(tables: Mapping[str, Any]) -> None:
     if model_error_bits(tables) <= 0:
         raise InvalidModel("tables.r_error_bits: must be more than 0")
     if is_dependent(tables):
-        dependent.check(tables)
+        dependent.code_of(tables)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from slimcodec.codec import entropy, rate
-from slimcodec.codec.dependent import NEXT, odd
+from slimcodec.codec.dependent import NEXT, Code, odd
 from slimcodec.codec.models import Model
 from slimcodec.codec.rounding import OF_RESIDUALS, OFFSET_UNIT, is_dependent
 from slimcodec.codec.units import GAIN_UNIT, SCALE_COUNT
@@ -35,10 +35,7 @@ CODES = {
 
 def next_states(states: int) -> Tensor:
     """The states that an even and an odd integer lead to, uint8 [states, 2]. There must be a code of so many."""
-    of_parities, of_quantisers = (check >> 1 for check in CODES[states])
-    state = np.arange(states)
-    even = state >> 1 ^ np.where(state & 1, of_quantisers, 0)
-    return torch.from_numpy(np.stack([even, even ^ of_parities], axis=1).astype(np.uint8))
+    return torch.from_numpy(Code(states, *(check >> 1 for check in CODES[states])).next_states)
 
 
 def with_second_quantiser(tables: dict[str, Tensor], states: int) -> dict[str, Tensor]:
