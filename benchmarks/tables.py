@@ -105,7 +105,7 @@ def encoders(name: str) -> str:
             arm["name"],
             f"{arm['encoder_macs_per_pixel']:,.0f}",
             _percent(bd_rate(first, Curve(**arm["curve"])).percent),
-            f"{arm['seconds']:.2f}",
+            f"{arm['seconds']:.2f}" if arm["seconds"] else "–",
         ]
         for arm in found
     ]
