@@ -10,6 +10,7 @@ of their own (training/corrections); the encoder finds the c_k of a picture in c
 
 import math
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,16 +56,21 @@ class Fit:
         self.outer = np.zeros((inputs, outputs))  # features by errors
         self.squared_error = 0.0  # of all colours of all pixels
 
-    def add(self, features: np.ndarray, target: np.ndarray, head: np.ndarray) -> None:
-        """features [I, n], with ones last; target [O, n], what the head [O, I] should make of them."""
-        inner = (features @ features.T).astype(np.float64)
-        head = head.astype(np.float64)
-        outer = (features @ target.T).astype(np.float64) - inner @ head.T
+    def add(self, features: np.ndarray, errors: np.ndarray, window: Window) -> None:
+        """features [I, h, w] of a window of blocks, with ones last; errors [O, h, w], what the head makes too little."""
+        inner, outer = self.sums(features, errors, window)
         self.inner += inner
         self.outer += outer
-        # Of target - head·features, from the same sums.
-        made = np.einsum("oi,io->", head, 2 * outer + inner @ head.T)
-        self.squared_error += float(np.square(target, dtype=np.float64).sum() - made)
+        self.squared_error += float(np.square(errors).sum(dtype=np.float64))
+
+    def sums(self, features: np.ndarray, errors: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        """Of what `add` is given: features by features [I, I], and by errors [I, O]."""
+        return products(features.reshape(len(features), -1), errors.reshape(len(errors), -1))
+
+
+def products(features: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of [I, n] and [O, n]."""
+    return features @ features.T, features @ errors.T
 
 
 class Corrections:
@@ -92,8 +98,9 @@ class Corrections:
             return self._applied_in_integers(correction, self.head.grid)
         change = np.zeros(self.basis.shape[1:], np.float32)
         # One after the other: a matrix product's order of summation depends on the number of threads.
-        for coefficient, rows in zip(correction.coefficients.astype(np.float32), self.basis, strict=True):
-            change += coefficient * rows
+        coefficients = correction.coefficients.astype(np.float32)
+        for k in np.flatnonzero(coefficients):
+            change += coefficients[k] * self.basis[k]
         weight, bias, _ = self.head
         return Head(weight + change[:, :-1].reshape(weight.shape[-4:]), bias + change[:, -1])
 
@@ -128,41 +135,76 @@ class Corrections:
 
     # The encoder's part.
 
-    def start(self) -> Fit:
-        return Fit(self.basis.shape[2], self.basis.shape[1])
+    @cached_property
+    def curvatures(self) -> np.ndarray:
+        """What makes the curvature of some blocks of their features by features, float32 [pairs of K, pairs of I].
+
+        `upper` says which pairs.
+        """
+        count, _, inputs = self.basis.shape
+        (rows, columns), made = upper(inputs), np.empty((len(upper(count)[0]), len(upper(inputs)[0])), np.float32)
+        begin = 0
+        for k, basis in enumerate(self.basis):
+            both = np.tensordot(basis, self.basis[k:], axes=(0, 1))  # [I, K - k, I]
+            twice = both[rows, :, columns] + both[columns, :, rows]
+            made[begin : begin + count - k] = twice.T
+            begin += count - k
+        made[:, rows == columns] /= 2
+        return made
 
     def add(
-        self, fit: Fit, features: np.ndarray, inner: Window, pixels: np.ndarray, whose: np.ndarray | None = None
+        self,
+        fit: Fit,
+        features: np.ndarray,
+        at: Window,
+        window: Window,
+        pixels: np.ndarray,
+        whose: np.ndarray | None = None,
     ) -> None:
-        """features [1, C, h, w] of g_s before its head; pixels of the window `inner` of them alone,
+        """features [1, C, h, w] of g_s before its head, of the window `at` of blocks; pixels of a window within,
         [1, 3, ratio·h', ratio·w'], less the middle grey. What is around is seen by the head.
 
-        whose  the specialists of these features, [h', w'], if there are several
+        whose  the specialists of the window's blocks, [h', w'], if there are several
         """
         kernel = self.head.weight.shape[-1]
-        seen = unfolded(features[0], kernel)[:, *inner.slices]
-        seen = seen.reshape(len(seen), -1)
+        seen = unfolded(features[0], kernel)[:, *window.seen_from(at).slices]
         _, colours, height, width = pixels.shape
         blocks = pixels.reshape(colours, height // self.ratio, self.ratio, width // self.ratio, self.ratio)
-        target = blocks.transpose(0, 2, 4, 1, 3).reshape(colours * self.ratio**2, -1)
+        errors = blocks.transpose(0, 2, 4, 1, 3).reshape(colours * self.ratio**2, *window.shape)
         seen = np.concatenate([seen, np.ones_like(seen[:1])])
         weight, bias, _ = self.fitted
         weights = np.concatenate([weight.reshape(*bias.shape, -1), bias[..., None]], axis=-1)
         if whose is None:
-            fit.add(seen, target, weights)
-            return
-        for specialist in np.unique(whose):
-            own = whose.ravel() == specialist
-            fit.add(seen[:, own], target[:, own], weights[specialist])
+            errors = errors - np.tensordot(weights, seen, axes=1)
+        else:
+            for specialist in np.unique(whose):
+                own = whose == specialist
+                errors[:, own] -= weights[specialist] @ seen[:, own]
+        fit.add(seen, errors, window)
 
-    def best(self, fit: Fit, fixed_quality: int, error_bits: float) -> Correction | None:
-        """The correction that costs the fewest bits and errors together; None where none pays.
+    def best(self, fit: Fit, fixed_quality: int, error_bits: float) -> tuple[Correction | None, float]:
+        """The correction of all that costs the fewest bits and errors together, and the bits that it saves.
+
+        None where none pays.
 
         error_bits  what a squared error of 1, in one colour of one pixel, counts for in bits
         """
         flat = self.basis.astype(np.float64)
         curvature = error_bits * np.einsum("koi,loi->kl", flat, flat @ fit.inner, optimize=True)
         slope = error_bits * np.einsum("koi,io->k", flat, fit.outer)
+        best, saved = self._nearest(curvature, slope, fixed_quality)
+        pays = saved > OVERHEAD_BITS and self.can_write(best, fixed_quality)
+        return (best, saved - OVERHEAD_BITS) if pays else (None, 0.0)
+
+    def nearest(self, curvature: np.ndarray, slope: np.ndarray, fixed_quality: int) -> Correction:
+        """That with the best integers for some of the picture: curvature [K, K], slope [K] in bits."""
+        return self._nearest(curvature, slope, fixed_quality)[0]
+
+    def can_write(self, correction: Correction, fixed_quality: int) -> bool:
+        """It cannot with scales that no training gives, or where a decoder of integers has no room for it."""
+        return len(self.write(correction, fixed_quality)) <= MAX_CORRECTION_BYTES and self._can_apply(correction)
+
+    def _nearest(self, curvature: np.ndarray, slope: np.ndarray, fixed_quality: int) -> tuple[Correction, float]:
         step = math.sqrt(STEP_ERROR / max(float(curvature.diagonal().mean()), 1e-12))
         shift = min(max(0, round(-math.log(step) / INDEX_STEP)), MAX_SHIFT)
         best, most = self._at(shift, curvature, slope, fixed_quality)
@@ -173,8 +215,7 @@ class Corrections:
             if saved <= most:
                 break
             best, most = other, saved
-        fits = len(self.write(best, fixed_quality)) <= MAX_CORRECTION_BYTES  # but for scales that no training gives
-        return best if most > OVERHEAD_BITS and fits and self._can_apply(best) else None
+        return best, most
 
     def _can_apply(self, correction: Correction) -> bool:
         try:
@@ -192,6 +233,12 @@ class Corrections:
         return Correction(shift, q), saved
 
 
+def upper(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows and the columns of a symmetric matrix that say all of it."""
+    rows, columns = np.triu_indices(size)
+    return rows, columns
+
+
 def fixed_point(shift: int) -> tuple[int, int]:
     """(factor, exponent): the step of that shift is factor / 2^exponent, with 16 bits of factor."""
     mantissa, exponent = math.frexp(math.exp(-INDEX_STEP * shift))
@@ -203,17 +250,22 @@ def integers(curvature: np.ndarray, slope: np.ndarray, bits: np.ndarray) -> tupl
 
     curvature [K, K], slope [K], bits [K, LARGEST + 1] of every magnitude. One after the other is chosen anew.
     """
-    values = np.arange(-LARGEST, LARGEST + 1)
-    q, costs = np.zeros(len(slope), np.int64), bits[:, np.abs(values)]
+    q, costs, own = np.zeros(len(slope), np.int64), bits.tolist(), curvature.diagonal().tolist()
     for _ in range(SWEEPS):
         before = q.copy()
-        for k in range(len(q)):
-            rest = slope[k] - curvature[k] @ q + curvature[k, k] * q[k]
-            q[k] = values[np.argmin(curvature[k, k] * values**2 - 2 * rest * values + costs[k])]
+        for k, (square, cost) in enumerate(zip(own, costs, strict=True)):
+            rest = float(slope[k] - curvature[k] @ q + square * q[k])
+            q[k] = math.copysign(_magnitude(square, abs(rest), cost), rest)
         if (q == before).all():
             break
     cost = q @ curvature @ q - 2 * slope @ q + bits[np.arange(len(q)), np.abs(q)].sum()
     return q.astype(np.int16), -float(cost)
+
+
+def _magnitude(square: float, rest: float, bits: list[float]) -> int:
+    """The m that makes square·m² - 2·rest·m + bits[m] smallest: none beyond that which errors alone would have."""
+    most = LARGEST if rest >= LARGEST * square else math.ceil(rest / square)
+    return min(range(most + 1), key=lambda m: (square * m - 2 * rest) * m + bits[m])
 
 
 def check_tables(tables: Mapping[str, Any], architecture: Architecture) -> None:

@@ -12,8 +12,8 @@ from slimcodec import InvalidFile, InvalidInput
 from slimcodec.codec.grid import QUARTERS, Window, cells_of, whole
 
 MAGIC = b"SLIM"
-# A file with a correction is of version 3, one of a model with specialists of version 4, one whose picture is coded
-# smaller than it is shown of version 5, whatever else it has; all others are of version 2.
+# A file with a correction is of version 3, one of a model with specialists of version 4, one with several corrections or
+# whose picture is coded smaller than it is shown of version 5, whatever else it has; all others are of version 2.
 VERSION, CORRECTED, MAPPED, FEATURED = 2, 3, 4, 5
 EXTENSION = ".slim"
 HASH_BYTES = 8  # of the SHA-256 of a model's weights: so files name it
@@ -21,7 +21,8 @@ QUALITY_ONE = 256  # quality is 8.8 fixed point
 MAX_PIXELS = 200_000_000  # what a decoder accepts unless told otherwise
 MAX_MEMORY = 1536 << 20  # bytes that decoding may take unless told otherwise: enough for so many pixels in tiles
 MAX_CORRECTIONS = 64  # of a basis
-MAX_CORRECTION_BYTES = 255
+MAX_CORRECTION_BYTES = 255  # of one
+MAX_SEVERAL = 8  # corrections of a picture
 MAX_PROFILE_BYTES = 8 << 20  # of ICC, EXIF or XMP before compression
 
 # A .slim file, little endian throughout:
@@ -30,7 +31,8 @@ MAX_PROFILE_BYTES = 8 << 20  # of ICC, EXIF or XMP before compression
 #   version     u8        2; 3 where the first tile's stream begins with a correction: u8, its bytes, and they; 4 where
 #                         it begins so (perhaps with no bytes), and a map of the specialists follows: as many bytes as
 #                         a number of 7 bits a byte says, the lowest first, bit 7 set where more follow, and they;
-#                         5 where features say what there is of all this
+#                         5 where features say what there is of all this, and of several corrections: their size as
+#                         that of a map, each with a u8 in front of it, the size of a map of them, and it
 #   flags       u8        bit 0: the picture was greyscale; bits 1, 2, 3: ICC, EXIF, alpha are there; bits 4 to 7:
 #                         an ancillary chunk each, which a decoder may skip; bit 4 is XMP, the others mean nothing yet
 #   model hash  8 bytes   the first 8 of the SHA-256 of the model's weights.safetensors
@@ -40,7 +42,8 @@ MAX_PROFILE_BYTES = 8 << 20  # of ICC, EXIF or XMP before compression
 #   tile        u8        side of an independently coded tile in cells of 64 x 64 pixels; 0: the whole picture is one
 #   checksum    u32       CRC-32 (zlib's) of every other byte of the file, in order
 #   features    u8        in version 5 alone; bit 0: there is a correction; bit 1: there is a map; bits 2 and 3: how
-#                         many quarters of its width and height the picture is coded with, 0: all four; else 0
+#                         many quarters of its width and height the picture is coded with, 0: all four; bit 4: there are
+#                         several corrections, and bit 0 is 0; else 0
 #   sizes       u32 each  bytes of the chunks that are there, in the order of their bits, then of every tile's stream
 #   chunks                each compressed by zlib; alpha is one byte a pixel, rows from the top
 #   streams               of the tiles in raster order: codec/entropy, z and then the residuals r stage by stage
@@ -51,8 +54,8 @@ _CHECKSUM = struct.Struct("<I")
 _GREY = 1
 # In the order of the chunks. Those without a meaning are there so that a later format can add some to version 2.
 _CHUNK_FLAGS = {"icc": 2, "exif": 4, "alpha": 8, "xmp": 16, "bit 5": 32, "bit 6": 64, "bit 7": 128}
-_HAS_CORRECTION, _HAS_MAP, _QUARTERS_AT = 1, 2, 2  # in the features
-_FEATURES = 15  # those that there are
+_HAS_CORRECTION, _HAS_MAP, _QUARTERS_AT, _HAS_SEVERAL = 1, 2, 2, 16  # in the features
+_FEATURES = 31  # those that there are
 _IMPLIED = {VERSION: 0, CORRECTED: _HAS_CORRECTION, MAPPED: _HAS_CORRECTION | _HAS_MAP}
 _SIZE_BYTES = 4
 _PIECE_BYTES = 1 << 20  # what is decompressed at a time
@@ -104,8 +107,9 @@ class Contents(NamedTuple):
     streams: list[bytes]  # of the tiles in raster order; in a partial file the last ones are shorter or empty
     chunks: dict[str, bytes]  # those that are there of "icc", "exif", "alpha", "xmp", "bit 5" to "bit 7"; compressed
     complete: bool  # False: the file ends early, its checksum could not be tested
-    correction: bytes = b""  # of the model for this picture: codec/adapt
+    correction: bytes = b""  # of the model for this picture: codec/adapt; of several, each with its size in front
     cell_map: bytes | None = None  # which specialist every cell has: codec/maps
+    correction_map: bytes | None = None  # which correction every cell has, if there are several: codec/maps
 
     def chunk(self, name: str) -> bytes | None:
         """A chunk's bytes; None if there is none. Raises `InvalidFile` if it is damaged or larger than it may be."""
@@ -131,6 +135,7 @@ def pack(
     streams: Sequence[bytes],
     correction: bytes = b"",
     cell_map: bytes | None = None,
+    correction_map: bytes | None = None,
     **chunks: bytes | Iterable[bytes] | None,
 ) -> bytes:
     """The bytes of a whole file; chunks as for `compress_chunks`.
@@ -139,7 +144,7 @@ def pack(
     """
     _check_header(header, len(streams))
     packed = compress_chunks(pixels=header.width * header.height, **chunks)  # type: ignore[arg-type]  # only alpha may be pieces
-    return join(header, streams, packed, correction, cell_map)
+    return join(header, streams, packed, correction, cell_map, correction_map)
 
 
 def compress_chunks(
@@ -163,12 +168,14 @@ def join(
     chunks: dict[str, bytes],
     correction: bytes = b"",
     cell_map: bytes | None = None,
+    correction_map: bytes | None = None,
 ) -> bytes:
     """As `pack`, of chunks that are compressed already."""
     _check_header(header, len(streams))
-    if len(correction) > MAX_CORRECTION_BYTES:
-        raise InvalidInput(f".slim file: a correction of {len(correction)} bytes, {MAX_CORRECTION_BYTES} are possible")
-    version, features, adapted = _adaptation(header, correction, cell_map)
+    most = MAX_CORRECTION_BYTES if correction_map is None else MAX_SEVERAL * (1 + MAX_CORRECTION_BYTES)
+    if len(correction) > most:
+        raise InvalidInput(f".slim file: a correction of {len(correction)} bytes, {most} are possible")
+    version, features, adapted = _adaptation(header, correction, cell_map, correction_map)
     parts = [*chunks.values(), adapted + streams[0] if adapted else streams[0], *streams[1:]]
     if max(map(len, parts)) >= 1 << 32:
         raise InvalidInput(".slim file: a stream or a chunk has 4 GiB or more")
@@ -181,14 +188,18 @@ def join(
     return b"".join([fields, _CHECKSUM.pack(checksum), *parts])
 
 
-def _adaptation(header: Header, correction: bytes, cell_map: bytes | None) -> tuple[int, bytes, bytes]:
+def _adaptation(
+    header: Header, correction: bytes, cell_map: bytes | None, correction_map: bytes | None
+) -> tuple[int, bytes, bytes]:
     """A file's version, its features, and what its first stream begins with."""
-    corrected = bytes([len(correction)]) + correction
-    mapped = b"" if cell_map is None else _written(len(cell_map)) + cell_map
-    if header.quarters < QUARTERS:
-        there = (_HAS_CORRECTION if correction else 0) | (0 if cell_map is None else _HAS_MAP)
-        features = bytes([there | header.quarters << _QUARTERS_AT])
-        return FEATURED, features, (corrected if correction else b"") + mapped
+    corrected = bytes([len(correction)]) + correction if correction_map is None else _sized(correction)
+    several = b"" if correction_map is None else _sized(correction_map)
+    mapped = b"" if cell_map is None else _sized(cell_map)
+    if header.quarters < QUARTERS or several:
+        there = _HAS_SEVERAL if several else _HAS_CORRECTION if correction else 0
+        there |= 0 if cell_map is None else _HAS_MAP
+        quarters = header.quarters % QUARTERS << _QUARTERS_AT
+        return FEATURED, bytes([there | quarters]), (corrected if correction else b"") + several + mapped
     if cell_map is not None:
         return MAPPED, b"", corrected + mapped
     return (CORRECTED, b"", corrected) if correction else (VERSION, b"", b"")
@@ -211,12 +222,15 @@ def unpack(data: bytes, *, max_pixels: int = MAX_PIXELS, allow_partial: bool = F
         _check_checksum(view)
     parts = list(_split(view, begin, sizes))
     chunks, streams = dict(zip(names, parts, strict=False)), parts[len(names) :]
-    correction, cell_map = b"", None
+    correction, cell_map, correction_map = b"", None, None
     if features & _HAS_CORRECTION:
         correction, streams[0] = _take_correction(streams[0], least=0 if version == MAPPED else 1)
+    if features & _HAS_SEVERAL:
+        correction, streams[0] = _take_sized(streams[0], "its corrections do")
+        correction_map, streams[0] = _take_sized(streams[0], "its map of corrections does")
     if features & _HAS_MAP:
-        cell_map, streams[0] = _take_map(streams[0])
-    return Contents(header, streams, chunks, complete, correction, cell_map)
+        cell_map, streams[0] = _take_sized(streams[0], "its map of specialists does")
+    return Contents(header, streams, chunks, complete, correction, cell_map, correction_map)
 
 
 def _check_header(header: Header, streams: int) -> None:
@@ -244,16 +258,19 @@ def _read_fields(data: memoryview) -> tuple[Header, int, int, int]:
         read = f"{VERSION} to {FEATURED}"
         raise InvalidFile(f"the file has format version {version}, this slimcodec reads versions {read}")
     features = _read_features(data) if version == FEATURED else _IMPLIED[version]
-    quarters = features >> _QUARTERS_AT or QUARTERS
+    quarters = (features >> _QUARTERS_AT) % QUARTERS or QUARTERS
     return Header(model_hash, width, height, quality, tile, bool(flags & _GREY), quarters), flags, version, features
 
 
 def _read_features(data: memoryview) -> int:
     if len(data) == HEADER_BYTES:
         raise InvalidFile(f"the file is truncated: {HEADER_BYTES} bytes, the header alone has {HEADER_BYTES + 1}")
-    if unknown := data[HEADER_BYTES] & ~_FEATURES:
+    features = data[HEADER_BYTES]
+    if unknown := features & ~_FEATURES:
         raise InvalidFile(f"the file has features that this slimcodec does not know ({unknown:#04x}); update slimcodec")
-    return data[HEADER_BYTES]
+    if features & _HAS_CORRECTION and features & _HAS_SEVERAL:
+        raise InvalidFile("the file says that it has one correction, and that it has several; it is damaged")
+    return features
 
 
 def _check_size(header: Header, max_pixels: int) -> None:
@@ -307,22 +324,26 @@ def _take_correction(stream: bytes, least: int) -> tuple[bytes, bytes]:
     return stream[1:end], stream[end:]
 
 
-def _take_map(stream: bytes) -> tuple[bytes, bytes]:
-    """The map that a stream begins with, and the stream without it."""
+def _take_sized(stream: bytes, what: str) -> tuple[bytes, bytes]:
+    """What a stream begins with, whose size is in front of it, and the rest. what: "its map of … does"."""
     size = place = 0
     for place, byte in enumerate(stream[:_MOST_SIZE_BYTES], start=1):
         size |= (byte & 127) << 7 * (place - 1)
         if byte < 128:
             break
     if not place or stream[place - 1] > 127 or place + size > len(stream):
-        raise InvalidFile("the file is truncated or damaged: it ends before its map of specialists does")
+        raise InvalidFile(f"the file is truncated or damaged: it ends before {what}")
     return stream[place : place + size], stream[place + size :]
 
 
-def _written(size: int) -> bytes:
-    """A number in 7 bits a byte, the lowest first."""
-    low, high = size & 127, size >> 7
-    return bytes([low | 128]) + _written(high) if high else bytes([low])
+def _sized(data: bytes) -> bytes:
+    """With its size in front, in 7 bits a byte, the lowest first."""
+    return _size(len(data)) + data
+
+
+def _size(length: int) -> bytes:
+    low, high = length & 127, length >> 7
+    return bytes([low | 128]) + _size(high) if high else bytes([low])
 
 
 def _limit(name: str, pixels: int) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from slimcodec import InvalidFile, InvalidInput
-from slimcodec.codec import bitstream, heap, pictures, resizing, workers
+from slimcodec.codec import bitstream, heads, heap, pictures, resizing, workers
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.grid import (
     CELL,
@@ -81,7 +81,7 @@ class _Decoding:
         self.transforms, self.header, self.wanted = transforms.for_file(contents), contents.header, wanted
         self.area = resizing.seen(wanted, self.header.shown, self.header.quarters)
         self.grid = whole(self.header.cells)
-        self.head = transforms.head(transforms.read_correction(contents.correction, self.header.quality))
+        self.heads = transforms.heads(heads.read(contents, transforms.corrections))
         _, self.latent_margin, self.pixel_margin = transforms.margins
         self.reach = self.latent_margin + -(-self.pixel_margin // LATENTS)  # cells that a pixel depends on
 
@@ -136,7 +136,7 @@ class _Decoding:
         if y_hat is None:
             return self._flat(window)
         cells = self.cells_seen(window)
-        return self.transforms.synthesise_area(y_hat, cells, window, self.grid, self.head, report, helpers)
+        return self.transforms.synthesise_area(y_hat, cells, window, self.grid, self.heads, report, helpers)
 
     @cached_property
     def _cells(self) -> list[Window]:
@@ -173,7 +173,7 @@ class _Decoding:
         for values in symbols:
             values.fill(0)
         y_hat = self.transforms.latents(symbols, self.header.quality)
-        return self.transforms.synthesise_area(y_hat, cells, cells.finer(CELL), cells, self.head)
+        return self.transforms.synthesise_area(y_hat, cells, cells.finer(CELL), cells, self.heads)
 
     def bytes_needed(self, contents: bitstream.Contents, threads: int) -> int:
         """What decoding takes beyond the library, the model and the file's own bytes, at most."""

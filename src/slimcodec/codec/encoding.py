@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 
 from slimcodec.codec import bitstream, decoding, heap, pictures, resizing
-from slimcodec.codec.adapt import Correction, Fit
 from slimcodec.codec.arrays import array_namespace
 from slimcodec.codec.choice import choice_of
 from slimcodec.codec.costs import STEPS, error_bits
@@ -30,7 +29,9 @@ from slimcodec.codec.grid import (
     is_big,
     whole,
 )
+from slimcodec.codec.heads import Corrected
 from slimcodec.codec.isolation import isolated
+from slimcodec.codec.partition import GroupFit
 from slimcodec.codec.progress import Progress, part_of, tell
 from slimcodec.codec.rounding import Array
 from slimcodec.codec.symbols import SCALE_MARGIN, Symbols, copy_symbols, tile_number
@@ -122,7 +123,7 @@ class Encoding:
         assert group.y_hat is not None  # it is kept, as the picture is not big
         transforms = self.choice.transforms(fixed_quality)
         height, width, _ = self.pixels.shape
-        coded = transforms.synthesise(group.y_hat, width, height, correction=self._best(fit, fixed_quality))
+        coded = transforms.synthesise(group.y_hat, width, height, corrected=self._best(fit, fixed_quality))
         shown = whole(self.picture.pixels.shape[:2])
         return resizing.assembled(resizing.larger(coded, whole((height, width)), shown, shown, self.quarters), shown)
 
@@ -136,17 +137,16 @@ class Encoding:
         """Of a file of the picture, coded at whatever size."""
         return psnr_db(self.picture.pixels, decoding.colours(self.transforms, data))
 
-    def _start_fit(self) -> Fit | None:
-        """What the picture's correction follows from; None where the model knows none."""
-        return self.transforms.corrections.start() if self.transforms.corrections else None
+    def _start_fit(self) -> GroupFit | None:
+        """What the picture's corrections follow from; None where the model knows none."""
+        corrections = self.transforms.corrections
+        return GroupFit(corrections, self.grid, CELL // corrections.ratio) if corrections else None
 
-    def _best(self, fit: Fit | None, fixed_quality: int) -> Correction | None:
-        if fit is None or self.transforms.corrections is None:
-            return None
+    def _best(self, fit: GroupFit | None, fixed_quality: int) -> Corrected | None:
         ladder = self.transforms.architecture.quality_ladder
-        return self.transforms.corrections.best(fit, fixed_quality, error_bits(ladder, fixed_quality))
+        return fit.best(fixed_quality, error_bits(ladder, fixed_quality)) if fit else None
 
-    def _groups(self, fixed_quality: int, effort: int | None, fit: Fit | None = None) -> Iterator["_Group"]:
+    def _groups(self, fixed_quality: int, effort: int | None, fit: GroupFit | None = None) -> Iterator["_Group"]:
         """The picture in groups of tiles, coded one after the other; that of a small picture is kept.
 
         All of the picture has its say in `fit`, if there is one.
@@ -166,7 +166,7 @@ class Encoding:
             transforms.add_to_fit(fit, group.y_hat, self.grid, self.grid, self.pixels)
         yield group
 
-    def _encode(self, fixed_quality: int, effort: int, fit: Fit | None) -> Iterator["_Group"]:
+    def _encode(self, fixed_quality: int, effort: int, fit: GroupFit | None) -> Iterator["_Group"]:
         along, at_16 = self.grid.long_axis, self.grid.finer(LATENTS)
         keep_all = effort or "y" in self.__dict__ or not is_big(self.grid)
         analysed = self._kept_y if keep_all else self._new_y
@@ -181,7 +181,7 @@ class Encoding:
             y.forget((line[0][along + 2] - self.transforms.margins[1]) * LATENTS)
 
     def _encode_group(
-        self, y: "Band", z: "_HyperLatents", window: Window, fixed_quality: int, fit: Fit | None, *, refined: bool
+        self, y: "Band", z: "_HyperLatents", window: Window, fixed_quality: int, fit: GroupFit | None, *, refined: bool
     ) -> "_Group":
         symbols, big = self.transforms.coder.empty(window.shape), is_big(self.grid)
         for piece in coding_pieces(window, self.grid):
@@ -229,12 +229,13 @@ class Encoding:
             self._refined = (fixed_quality, effort), refined
         return self._refined[1]
 
-    def _pack(self, streams: list[bytes], fixed_quality: int, correction: Correction | None = None) -> bytes:
-        written = b""
-        if correction and self.transforms.corrections:
-            written = self.transforms.corrections.write(correction, fixed_quality)
+    def _pack(self, streams: list[bytes], fixed_quality: int, corrected: Corrected | None = None) -> bytes:
+        correction, correction_map = b"", None
+        if corrected and self.transforms.corrections:
+            correction, correction_map = corrected.written(self.transforms.corrections, fixed_quality)
         cell_map = self.choice.written(fixed_quality)
-        return bitstream.join(self._header(fixed_quality), streams, self.chunks, written, cell_map)
+        header = self._header(fixed_quality)
+        return bitstream.join(header, streams, self.chunks, correction, cell_map, correction_map)
 
     def _header(self, fixed_quality: int) -> bitstream.Header:
         height, width, _ = self.picture.pixels.shape

@@ -1,4 +1,4 @@
-"""Which specialist every cell has, as bytes: a range coder whose probabilities are counted as it goes.
+"""Which specialist, or which correction, every cell has, as bytes: a range coder whose probabilities are counted as it goes.
 
 Cells follow each other in raster order. Up to three questions are asked of a cell, until one says whose it is:
 
@@ -28,11 +28,11 @@ def encode(who: np.ndarray, specialists: int) -> bytes:
     return encoder.finish()
 
 
-def decode(data: bytes, shape: tuple[int, int], specialists: int) -> np.ndarray:
-    """The inverse. Raises InvalidFile for bytes that `encode` did not make."""
+def decode(data: bytes, shape: tuple[int, int], specialists: int, what: str = "specialists") -> np.ndarray:
+    """The inverse. Raises InvalidFile, which says a map of what it is, for bytes that `encode` did not make."""
     found = np.array(_code(_Decoder(data), shape, specialists, None), np.uint8).reshape(shape)
     if encode(found, specialists) != data:
-        raise InvalidFile("the file's map of specialists is damaged: it does not end where it should")
+        raise InvalidFile(f"the file's map of {what} is damaged: it does not end where it should")
     return found
 
 

@@ -15,14 +15,14 @@ from typing import NamedTuple
 import numpy as np
 
 from slimcodec.codec.architecture import Architecture
-from slimcodec.codec.arrays import array_namespace, device_of, rows_of
+from slimcodec.codec.arrays import array_namespace, rows_of
 from slimcodec.codec.blocks import widths
 from slimcodec.codec.grid import LATENT_SCALE, LATENTS, Window, whole
+from slimcodec.codec.heads import of_elements, of_specialist, rendered
 from slimcodec.codec.networks import Head, Networks, Synthesis, Weights
 from slimcodec.codec.rounding import Array
 from slimcodec.codec.rows import Rows
 from slimcodec.codec.tiling import level_margins
-from slimcodec.codec.units import MID_GREY
 
 ENTER, FIRST, MIDDLE, LAST = "enter", "first", "middle", "last"  # a layer enters a level, or is one of a block's
 
@@ -145,19 +145,14 @@ class Regions:
         heads = head or self.networks.head
         if alone := self._only(seen):
             who, g_s = alone
-            return g_s.g_s(y_hat, seen, piece, grid, _of(heads, who))
+            return g_s.g_s(y_hat, seen, piece, grid, of_specialist(heads, who))
         found, rows = self._run(y_hat, seen, piece, grid)
-        kernel, scale = self.architecture.head_kernel, self.architecture.g_s[-1].scale
-        last = {who: native(_last_layer(_of(heads, who)), self.networks) for who in rows.specialists}
-        sees = self._sees(found, rows, kernel)
-        blocks = rows.room(found, 3 * scale**2)
-        for who, part in rows.parts(self.networks.rows_at_once):
-            self.networks.linear(sees(part), last[who], out=blocks[part], exact=True)
-        return rows.on_grid(blocks, piece.finer(LATENT_SCALE // scale), scale)
+        scale = self.architecture.g_s[-1].scale
+        wanted = piece.finer(LATENT_SCALE // scale)
+        return rendered(self.networks, found, rows, wanted, lambda who: of_specialist(heads, who))
 
     def whose(self, window: Window, side: int) -> np.ndarray:
-        rows, columns = (np.arange(window[axis], window[axis + 2]) // side for axis in (0, 1))
-        return self.who[rows[:, None], columns]
+        return of_elements(self.who, window, side)
 
     def alone(self, window: Window) -> Callable[[Array], Array]:
         """y_hat → x_hat, of a window of cells as a picture of its own."""
@@ -186,7 +181,7 @@ class Regions:
     def _through(self, segment: Segment, seen: Array, carried: Array | None, rows: Rows) -> tuple[Array, Array | None]:
         """What a segment's first layer sees, and what the block that it begins in adds to → the same of the next."""
         first, networks, end = segment.layers[0], self.networks, len(segment.layers) - 1
-        sees = self._sees(seen, rows, 1 if first.depthwise else first.kernel)
+        sees = rows.seen(seen, 1 if first.depthwise else first.kernel)
         finer = rows.finer(first.ratio)  # after the first layer
         rooms = {
             place: (finer if place else rows).room(seen, segment.layers[place].outputs)
@@ -209,15 +204,6 @@ class Regions:
         kept = [_unshuffled(rooms[place], segment.layers[place]) for place in segment.kept]
         return _unshuffled(rooms[end], segment.layers[end]), kept[0] if kept else carried if segment.hands_on else None
 
-    def _sees(self, values: Array, rows: Rows, kernel: int) -> Callable[[slice], Array]:
-        """What a layer that is not depthwise sees of some rows, [n, kernel² · C]."""
-        if kernel == 1:
-            return lambda part: values[part]
-        xp, around = array_namespace(values), rows.around(kernel)
-        nothing = xp.zeros((1, values.shape[1]), dtype=values.dtype, device=device_of(values))
-        padded = xp.concat([values, nothing], axis=0)
-        return lambda part: xp.reshape(rows_of(padded, around[part].reshape(-1)), (part.stop - part.start, -1))
-
     def _trimmed(self, found: Array, rows: Rows, piece: Window, grid: Window, level: int) -> tuple[Array, Rows]:
         """Without the rows that nothing of the piece depends on any more."""
         factor = LATENT_SCALE // self.architecture.g_s[level].scale
@@ -231,14 +217,3 @@ class Regions:
 def _unshuffled(x: Array, layer: Layer) -> Array:
     """After a pixel shuffle each row has become several, without a value moving."""
     return x if layer.ratio == 1 else array_namespace(x).reshape(x, (-1, layer.outputs // layer.ratio**2))
-
-
-def _of(heads: Head, specialist: int) -> Head:
-    return Head(heads.weight[specialist], heads.bias[specialist])
-
-
-def _last_layer(head: Head) -> Weights:
-    """Its outputs in the order row, column, colour, with the middle grey that is added to them."""
-    colours = 3
-    order = np.arange(len(head.bias)).reshape(colours, -1).T.reshape(-1)
-    return _by_rows(head.weight[order], head.bias[order] + np.float32(MID_GREY))

@@ -58,6 +58,15 @@ class Rows:
         where = (self.where[:, None, :, None] * ratio**2 + within).reshape(height * ratio, width * ratio)
         return Rows(self.window.finer(ratio), where, self.specialists, [end * ratio**2 for end in self.ends])
 
+    def seen(self, values: Array, kernel: int) -> Callable[[slice], Array]:
+        """What a layer that is not depthwise sees of some rows of [rows, C]: [n, kernel² · C]."""
+        if kernel == 1:
+            return lambda part: values[part]
+        xp, around = array_namespace(values), self.around(kernel)
+        nothing = xp.zeros((1, values.shape[1]), dtype=values.dtype, device=device_of(values))
+        padded = xp.concat([values, nothing], axis=0)
+        return lambda part: xp.reshape(rows_of(padded, around[part].reshape(-1)), (part.stop - part.start, -1))
+
     def within(self, window: Window) -> tuple[np.ndarray, "Rows"]:
         """Which rows are those of a smaller window, and these alone."""
         where = self.where[window.seen_from(self.window).slices]

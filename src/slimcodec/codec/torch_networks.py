@@ -147,6 +147,9 @@ class TorchNetworks:
         added: Tensor | None = None,
         exact: bool = False,
     ) -> Tensor:
+        if exact and self.architecture.in_integers and not self.on_cpu:  # which may compute with fractions
+            found = torch.addmm(layer.bias.double(), x.double(), layer.weight.T.double()).float()
+            return found if out is None else out.copy_(found)
         if torch.is_grad_enabled() or (self.precision and not exact):
             return self._linear(x, layer, out, relu, added)
         found = torch.addmm(layer.bias, x, layer.weight.T, out=out)

@@ -16,11 +16,12 @@ import numpy as np
 
 from slimcodec import InvalidFile, InvalidModel
 from slimcodec.codec import dependent, heap, maps
-from slimcodec.codec.adapt import BASIS, Correction, Corrections, Fit
+from slimcodec.codec.adapt import BASIS, Corrections, Fit
 from slimcodec.codec.arrays import array_namespace
 from slimcodec.codec.bitstream import HASH_BYTES, Contents
 from slimcodec.codec.grid import CELL, LATENT_SCALE, LATENTS, PLANES, Window, cells_of, is_big, whole
-from slimcodec.codec.networks import Head, Networks, Synthesis
+from slimcodec.codec.heads import Corrected, Heads
+from slimcodec.codec.networks import Networks, Synthesis
 from slimcodec.codec.pictures import LazyPixels
 from slimcodec.codec.progress import Progress, tell
 from slimcodec.codec.regions import Regions
@@ -228,20 +229,12 @@ class Transforms:
         if not xp.all(xp.isfinite(values)):
             raise InvalidModel(f"{self.directory}: gives {what} that are not finite; its weights are broken")
 
-    def head(self, correction: Correction | None) -> Head | None:
-        """g_s's last layer that a picture has of its own; None if it has none."""
-        if correction is None:
+    def heads(self, corrected: Corrected | None) -> Heads | None:
+        """g_s's last layers that a picture has of its own; None if it has none. Raises InvalidFile."""
+        if corrected is None:
             return None
         assert self.corrections is not None  # whoever has a correction has it from there
-        return self.corrections.applied(correction)
-
-    def read_correction(self, data: bytes, fixed_quality: int) -> Correction | None:
-        """What a file holds; None if it holds none. Raises InvalidFile."""
-        if not data:
-            return None
-        if self.corrections is None:
-            raise InvalidFile("the file corrects its model, but this model knows no corrections; load the file's own")
-        return self.corrections.read(data, fixed_quality)
+        return Heads([self.corrections.applied(each) for each in corrected.corrections], corrected.who)
 
     @_inference
     def add_to_fit(self, fit: Fit, y_hat: Array, cells: Window, piece: Window, pixels: np.ndarray | LazyPixels) -> None:
@@ -260,12 +253,12 @@ class Transforms:
             if min(within.shape) > 0:
                 target = self.networks.numpy(self.padded(pixels, within.finer(block))) - np.float32(MID_GREY)
                 whose = self.synthesis.whose(within, CELL // block)
-                self.corrections.add(fit, self.networks.numpy(features), within.seen_from(at), target, whose)
+                self.corrections.add(fit, self.networks.numpy(features), at, within, target, whose)
 
-    def synthesise(self, y_hat: Array, width: int, height: int, *, correction: Correction | None = None) -> np.ndarray:
+    def synthesise(self, y_hat: Array, width: int, height: int, *, corrected: Corrected | None = None) -> np.ndarray:
         """The latents of a whole picture → uint8 [H, W, 3]."""
         cells = whole(tuple(side // LATENTS for side in y_hat.shape[2:]))
-        return self.synthesise_area(y_hat, cells, whole((height, width)), cells, self.head(correction))
+        return self.synthesise_area(y_hat, cells, whole((height, width)), cells, self.heads(corrected))
 
     def synthesise_area(
         self,
@@ -273,7 +266,7 @@ class Transforms:
         cells: Window,
         area: Window,
         grid: Window,
-        head: Head | None,
+        heads: Heads | None,
         progress: Progress | None = None,
         workers: Workers = ALONE,
     ) -> np.ndarray:
@@ -286,13 +279,18 @@ class Transforms:
             latents = y_hat[:, :, *seen.seen_from(cells.finer(LATENTS)).slices]
             wanted = piece.finer(LATENT_SCALE).grown(0, area)
             with self.networks.inference():  # which a worker's thread does not know of yet
-                x_hat = self.synthesis.g_s(latents, seen, piece, grid.finer(LATENTS), head)
+                x_hat = self._x_hat(latents, seen, piece, grid.finer(LATENTS), heads)
                 inner = x_hat[0, :, *wanted.seen_from(piece.finer(LATENT_SCALE)).slices]
                 self.networks.levels(inner, pixels[wanted.seen_from(area).slices])
 
         for done, _ in enumerate(workers.map(make, pieces), start=1):
             tell(progress, done, len(pieces))
         return pixels
+
+    def _x_hat(self, y_hat: Array, seen: Window, piece: Window, grid: Window, heads: Heads | None) -> Array:
+        if heads:
+            return heads.g_s(self.synthesis, self.networks, y_hat, seen, piece, grid)
+        return self.synthesis.g_s(y_hat, seen, piece, grid, None)
 
     def _whole_cells(self, latents: Window) -> Window:
         """A window grown to whole cells, if these have specialists."""

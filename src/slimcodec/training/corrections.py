@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slimcodec.codec.adapt import BASIS, EXPONENT, SCALES
+from slimcodec.codec.adapt import BASIS, EXPONENT, SCALES, Fit
 from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.grid import whole
 from slimcodec.codec.models import Model
@@ -58,7 +58,7 @@ def gathered(model: Model, photos: Iterable[np.ndarray]) -> Examples:
     for number, pixels in enumerate(photos):
         y = transforms.analyse(pixels)
         for rung in range(best - number % 2 * min(2, best - 1), 0, -4):
-            quality, fit = rung * QUALITY_ONE, transforms.corrections.start()
+            quality, fit = rung * QUALITY_ONE, Fit(*transforms.corrections.basis.shape[:0:-1])
             symbols, y_hat = transforms.code(y, transforms.hyper_latents(y, quality), quality)
             cells = whole(symbols.z.shape[1:])
             transforms.add_to_fit(fit, y_hat, cells, cells, pixels)
