@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from slimcodec import InvalidFile, InvalidModel
-from slimcodec.codec import handful
+from slimcodec.codec import handful, native
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.bitstream import MAX_CORRECTION_BYTES, MAX_CORRECTIONS, QUALITY_ONE
 from slimcodec.codec.entropy import Tables
@@ -250,22 +250,10 @@ def integers(curvature: np.ndarray, slope: np.ndarray, bits: np.ndarray) -> tupl
 
     curvature [K, K], slope [K], bits [K, LARGEST + 1] of every magnitude. One after the other is chosen anew.
     """
-    q, costs, own = np.zeros(len(slope), np.int64), bits.tolist(), curvature.diagonal().tolist()
-    for _ in range(SWEEPS):
-        before = q.copy()
-        for k, (square, cost) in enumerate(zip(own, costs, strict=True)):
-            rest = float(slope[k] - curvature[k] @ q + square * q[k])
-            q[k] = math.copysign(_magnitude(square, abs(rest), cost), rest)
-        if (q == before).all():
-            break
+    q, given = np.empty(len(slope), np.int64), (np.ascontiguousarray(values) for values in (curvature, slope, bits))
+    native.call("integers", *given, len(q), bits.shape[1] - 1, SWEEPS, q)
     cost = q @ curvature @ q - 2 * slope @ q + bits[np.arange(len(q)), np.abs(q)].sum()
     return q.astype(np.int16), -float(cost)
-
-
-def _magnitude(square: float, rest: float, bits: list[float]) -> int:
-    """The m that makes square·m² - 2·rest·m + bits[m] smallest: none beyond that which errors alone would have."""
-    most = LARGEST if rest >= LARGEST * square else math.ceil(rest / square)
-    return min(range(most + 1), key=lambda m: (square * m - 2 * rest) * m + bits[m])
 
 
 def check_tables(tables: Mapping[str, Any], architecture: Architecture) -> None:

@@ -22,7 +22,7 @@ MAX_PIXELS = 200_000_000  # what a decoder accepts unless told otherwise
 MAX_MEMORY = 1536 << 20  # bytes that decoding may take unless told otherwise: enough for so many pixels in tiles
 MAX_CORRECTIONS = 64  # of a basis
 MAX_CORRECTION_BYTES = 255  # of one
-MAX_SEVERAL = 8  # corrections of a picture
+MAX_SEVERAL = 16  # corrections of a picture
 MAX_PROFILE_BYTES = 8 << 20  # of ICC, EXIF or XMP before compression
 
 # A .slim file, little endian throughout:

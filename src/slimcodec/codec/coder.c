@@ -415,3 +415,32 @@ EXPORTED int64_t slimcodec_depthwise(const float *x, int64_t rows, int64_t chann
     }
     return 0;
 }
+
+/* --------------------------------------------------------------------------------------------------- corrections */
+
+/* The integers q [count] that make q·curvature·q - 2·slope·q + Σ bits[magnitude] small, curvature [count, count], bits
+   [count, largest + 1]: from 0 on, one after the other is chosen anew, at most so many times. */
+EXPORTED int64_t slimcodec_integers(const double *curvature, const double *slope, const double *bits, int64_t count,
+                                    int64_t largest, int64_t sweeps, int64_t *q) {
+    for (int64_t k = 0; k < count; k++)
+        q[k] = 0;
+    for (int changed = 1; sweeps > 0 && changed; sweeps--) {
+        changed = 0;
+        for (int64_t k = 0; k < count; k++) {
+            double rest = slope[k], own = curvature[k * count + k], least = 0;
+            for (int64_t l = 0; l < count; l++)
+                rest -= l == k ? 0 : curvature[k * count + l] * q[l];
+            int64_t best = -largest - 1;
+            for (int64_t value = -largest; value <= largest; value++) {
+                double cost = (own * value - 2 * rest) * value + bits[k * (largest + 1) + (value < 0 ? -value : value)];
+                if (best < -largest || cost < least) {
+                    best = value;
+                    least = cost;
+                }
+            }
+            changed |= best != q[k];
+            q[k] = best;
+        }
+    }
+    return 0;
+}

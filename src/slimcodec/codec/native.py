@@ -42,6 +42,7 @@ FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "decode_dependent": (*STREAM, *CELLS, *TABLES, COUNT, _read(np.uint8, 2), *STATES, _written(np.int16)),
     "search": (*RESIDUALS, *CODE, *STATES, _written(np.int16), _written(np.uint8), _written(np.int16)),
     "depthwise": (_read(np.float32, 2), COUNT, COUNT, _read(np.int32, 2), COUNT, *LAYER, _written(np.float32, 2)),
+    "integers": (*(_read(np.float64, n) for n in (2, 1, 2)), COUNT, COUNT, COUNT, _written(np.int64)),
     "decode_banks": (*STREAM, *RULE, *TABLES, COUNT, COUNT, COUNT, _written(np.int16, 3)),
 }
 

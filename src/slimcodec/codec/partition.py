@@ -16,7 +16,7 @@ from slimcodec.codec.bitstream import MAX_SEVERAL
 from slimcodec.codec.grid import Window
 from slimcodec.codec.heads import Corrected
 
-CELLS_EACH = 24  # at least so many cells for every correction: to merge one takes as long as 7 pixels of each of them
+CELLS_EACH = 12  # at least so many cells for every correction: to merge one takes 13 operations a pixel of theirs
 MOST_GROUPS = 4096  # of cells: those of larger pictures have more than one
 CANDIDATES = 64  # groups whose own corrections are tried as the start of one more
 TURNS = 3
