@@ -49,5 +49,5 @@ def _fed(codec: HyperpriorCodec, pixels: np.ndarray, fixed_quality: int) -> list
     inputs.append(from_planes(torch.stack(codec.in_order(y_hat), dim=1)))
     return [
         network._replace(inputs=network.inputs | {next(iter(network.inputs)): first.contiguous()})
-        for network, first in zip(networks(codec), inputs, strict=True)
+        for network, first in zip(networks(codec, features=False), inputs, strict=True)
     ]

@@ -14,7 +14,7 @@ from slimcodec import InvalidFile, InvalidInput, InvalidModel
 from slimcodec.codec import adapt, bitstream, entropy, handful, models
 from slimcodec.codec.adapt import BASIS, LARGEST, MAX_SHIFT, SCALES, Correction, Fit, integers
 from slimcodec.codec.bitstream import MAX_CORRECTION_BYTES, MAX_CORRECTIONS, QUALITY_ONE
-from slimcodec.codec.grid import whole
+from slimcodec.codec.grid import Window, whole
 from slimcodec.codec.rate import INDEX_STEP, SCALE_COUNT, SCALE_MIN
 from slimcodec.codec.symbols import CORRECTION_TABLES, SymbolCoder
 from slimcodec.training.prior import FactorizedPrior, export_tables
@@ -270,32 +270,34 @@ def sums(fit):
 
 def test_a_fit_holds_the_sums_of_errors_and_features():
     torch.manual_seed(0)
-    features = torch.cat([torch.randn(4, 50), torch.ones(1, 50)])
-    target, head = torch.randn(6, 50), torch.randn(6, 5)
+    features, errors = torch.randn(5, 5, 10), torch.randn(6, 5, 10)
     fit = Fit(5, 6)
-    fit.add(features.numpy(), target.numpy(), head.numpy())
-    error = target - head @ features
-    expected = features @ features.T, features @ error.T, error.square().sum()
+    fit.add(features.numpy(), errors.numpy(), whole((5, 10)))
+    flat, error = features.flatten(1), errors.flatten(1)
+    expected = flat @ flat.T, flat @ error.T, error.square().sum()
     for mine, others in zip(sums(fit), expected, strict=True):
         torch.testing.assert_close(mine, others.double(), rtol=1e-4, atol=1e-3)
 
 
 def test_pieces_add_up_to_the_whole():
     torch.manual_seed(0)
-    features, target, head = torch.randn(5, 60), torch.randn(6, 60), torch.randn(6, 5)
+    features, errors = torch.randn(5, 6, 10).numpy(), torch.randn(6, 6, 10).numpy()
     at_once, in_pieces = Fit(5, 6), Fit(5, 6)
-    features, target, head = (tensor.numpy() for tensor in (features, target, head))
-    at_once.add(features, target, head)
-    for part in (slice(0, 1), slice(1, 40), slice(40, 60)):
-        in_pieces.add(features[:, part], target[:, part], head)
+    at_once.add(features, errors, whole((6, 10)))
+    for part in (Window(0, 0, 1, 10), Window(1, 0, 6, 3), Window(1, 3, 6, 10)):
+        in_pieces.add(features[:, *part.slices], errors[:, *part.slices], part)
     for mine, others in zip(sums(in_pieces), sums(at_once), strict=True):
         torch.testing.assert_close(mine, others, rtol=1e-5, atol=1e-4)
+
+
+def start(corrections):
+    return Fit(*corrections.basis.shape[:0:-1])
 
 
 def fitted(transforms, pixels, y_hat, pieces=0):
     """The fit of a picture, in pieces of so many cells; each sees all of y_hat."""
     cells = whole(tuple(side // 4 for side in y_hat.shape[2:]))
-    fit = transforms.corrections.start()
+    fit = start(transforms.corrections)
     for piece in cells.tiles(pieces):
         transforms.add_to_fit(fit, y_hat, cells, piece, pixels)
     return fit
@@ -335,7 +337,7 @@ def test_the_fit_is_of_the_decoders_errors(transforms):
             return float((transforms.networks.with_head(head)(y_hat) - original).double().square().sum())
 
     assert fit.squared_error == pytest.approx(error(None), rel=1e-4)
-    correction = corrections.best(fit, QUALITY_ONE, 1000.0)
+    correction, _ = corrections.best(fit, QUALITY_ONE, 1000.0)
     foreseen = error_after(corrections, fit, correction)
     assert foreseen < fit.squared_error
     assert error(corrections.applied(correction)) == pytest.approx(foreseen, rel=1e-3)
@@ -346,15 +348,15 @@ def test_the_best_correction_follows_what_an_error_costs(transforms):
     pixels = np.random.default_rng(1).integers(150, 256, (64, 128, 3), dtype=np.uint8)
     y_hat = coded(transforms, pixels)
     fit, corrections = fitted(transforms, pixels, y_hat), transforms.corrections
-    found = [corrections.best(fit, QUALITY_ONE, error_bits) for error_bits in (0.03, 0.3, 3.0)]
+    found = [corrections.best(fit, QUALITY_ONE, error_bits)[0] for error_bits in (0.03, 0.3, 3.0)]
     assert all(correction.q.any() and np.abs(correction.q).max() <= LARGEST for correction in found)
     # A random modulated g_s hardly moves along two of the directions: their large integers make steps coarse.
     if transforms.architecture.upsampling != "modulated":
         assert found[0].shift < found[1].shift < found[2].shift
     removed = [fit.squared_error - error_after(corrections, fit, correction) for correction in found]
     assert 0 < removed[0] < removed[1] < removed[2]
-    assert corrections.best(fit, QUALITY_ONE, 1e-6) is None
-    assert corrections.best(corrections.start(), QUALITY_ONE, 100.0) is None
+    assert corrections.best(fit, QUALITY_ONE, 1e-6) == (None, 0)
+    assert corrections.best(start(corrections), QUALITY_ONE, 100.0) == (None, 0)
 
 
 @pytest.mark.parametrize("error_bits", [1e4, 1e8, 1e16, 1e30])
@@ -366,7 +368,7 @@ def test_where_the_step_is_small_for_what_is_wrong_it_is_made_coarser(transforms
     inner = np.einsum("koi,ij,loj->kl", flat, fit.inner, flat, optimize=True)
     slope = np.einsum("koi,io->k", flat, fit.outer)
     possible = float(slope @ np.linalg.solve(inner, slope))
-    correction = corrections.best(fit, QUALITY_ONE, error_bits)
+    correction, _ = corrections.best(fit, QUALITY_ONE, error_bits)
     assert np.abs(correction.q).max() <= LARGEST and correction.shift <= MAX_SHIFT
     assert fit.squared_error - error_after(corrections, fit, correction) > 0.9 * possible
 
@@ -377,7 +379,7 @@ def test_where_every_table_is_skipped_nothing_is_corrected(architectures):
     transforms = model_of(architecture, **skipping).transforms()
     pixels = np.full((64, 64, 3), 255, np.uint8)
     fit = fitted(transforms, pixels, torch.zeros(1, architecture.latents, 4, 4))
-    assert transforms.corrections.best(fit, QUALITY_ONE, 1000.0) is None
+    assert transforms.corrections.best(fit, QUALITY_ONE, 1000.0) == (None, 0)
 
 
 def test_a_correction_that_no_file_can_hold_is_not_made(architectures):
@@ -386,14 +388,14 @@ def test_a_correction_that_no_file_can_hold_is_not_made(architectures):
     tiny = torch.full((architecture.rungs, MAX_CORRECTIONS), -(2**15), dtype=torch.int16)
     many = correction_tables(architecture, count=MAX_CORRECTIONS) | {SCALES: tiny}
     corrections = model_of(architecture, **many).transforms().corrections
-    flat, fit = corrections.basis.astype(np.float64), corrections.start()
+    flat, fit = corrections.basis.astype(np.float64), start(corrections)
     fit.inner = np.eye(flat.shape[2])
     fit.outer = flat.sum(0).T  # all coefficients should be 1
     escapes = Correction(0, np.full(MAX_CORRECTIONS, 20, np.int16))
     assert len(corrections.write(escapes, QUALITY_ONE)) > MAX_CORRECTION_BYTES
-    assert corrections.best(fit, QUALITY_ONE, 1e9) is None
+    assert corrections.best(fit, QUALITY_ONE, 1e9) == (None, 0)
     right = many | {SCALES: torch.full_like(tiny, round(math.log(1 / SCALE_MIN) / INDEX_STEP))}
-    found = model_of(architecture, **right).transforms().corrections.best(fit, QUALITY_ONE, 1e9)
+    found, _ = model_of(architecture, **right).transforms().corrections.best(fit, QUALITY_ONE, 1e9)
     assert found.coefficients == pytest.approx(np.ones(MAX_CORRECTIONS), abs=0.3)
 
 
@@ -401,7 +403,7 @@ def test_a_picture_smaller_than_a_block_is_not_corrected(architectures):
     transforms = model_of(architectures["four stages"]).transforms()  # whose head makes blocks of 4 x 4 pixels
     pixels = np.full((3, 64, 3), 255, np.uint8)
     fit = fitted(transforms, pixels, coded(transforms, pixels))
-    assert fit.squared_error == 0 and transforms.corrections.best(fit, QUALITY_ONE, 1e4) is None
+    assert fit.squared_error == 0 and transforms.corrections.best(fit, QUALITY_ONE, 1e4) == (None, 0)
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------

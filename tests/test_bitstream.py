@@ -103,7 +103,7 @@ def test_a_smaller_picture_has_whatever_others_have(quarters, cell_map, correcti
     streams = [b"first", b"second", b"third", b"fourth"][: header.tiles[0]]
     data = pack(header, streams, correction, cell_map, icc=ICC, alpha=alpha)
     contents = unpack(data)
-    assert contents[:2] == (header, streams) and contents[3:] == (True, correction, cell_map)
+    assert contents[:2] == (header, streams) and contents[3:] == (True, correction, cell_map, None)
     assert data[4] == 5 and data[HEADER_BYTES] == bool(correction) + 2 * (cell_map is not None) + 4 * quarters
     assert contents.chunk("alpha") == alpha  # as many as are shown
 
@@ -114,10 +114,35 @@ def test_features_of_no_smaller_picture_are_read():
     assert unpack(data) == unpack(GOLDEN)
 
 
-@pytest.mark.parametrize("features", [0x10, 0x1B, 0x80, 0xFF])
+@pytest.mark.parametrize("features", [0x20, 0x3B, 0x80, 0xFF])
 def test_features_that_are_not_known_are_refused(features):
     with pytest.raises(InvalidFile, match=r"features that this slimcodec does not know \(0x.0\); update slimcodec$"):
         unpack(sealed(with_bytes(SMALLER, HEADER_BYTES, bytes([features]))))
+
+
+@pytest.mark.parametrize("cell_map", [None, b"", b"maps"])
+@pytest.mark.parametrize("quarters", [1, 3, 4])
+@pytest.mark.parametrize(("corrections", "correction_map"), [(b"\1a\1b", b""), (200 * b"\1a", 300 * b"m"), (b"", b"")])
+def test_several_corrections_and_their_map_are_in_front(quarters, cell_map, corrections, correction_map):
+    header = HEADER._replace(quarters=quarters)
+    data = pack(header, [PAYLOAD], corrections, cell_map, correction_map, icc=ICC)
+    contents = unpack(data)
+    assert contents[:2] == (header, [PAYLOAD]) and contents[3:] == (True, corrections, cell_map, correction_map)
+    assert data[4] == 5 and data[HEADER_BYTES] == 16 + 2 * (cell_map is not None) + 4 * (quarters % 4)
+    front = len(data) - len(PAYLOAD)
+    for length in range(front - len(correction_map) - 1, front - (0 if cell_map is None else 1 + len(cell_map))):
+        with pytest.raises(InvalidFile, match=r"it ends before its (map of corrections does|corrections do)$"):
+            unpack(data[:length], allow_partial=True)
+
+
+def test_one_correction_and_several_are_too_many():
+    with pytest.raises(InvalidFile, match="one correction, and that it has several"):
+        unpack(sealed(with_bytes(SMALLER, HEADER_BYTES, b"\x11")))
+
+
+def test_more_corrections_than_a_picture_has_are_refused():
+    with pytest.raises(InvalidInput, match="a correction of 4097 bytes, 4096 are possible"):
+        pack(HEADER, [PAYLOAD], bytes(4097), None, b"")
 
 
 @pytest.mark.parametrize("quarters", [0, 5, -1, 2.0, None])

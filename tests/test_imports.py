@@ -42,7 +42,7 @@ ALLOWED = {
     "codec/scales": {"numpy", "codec/architecture", "codec/bitstream", "codec/grid", "codec/units"},
     "codec/maps": {"numpy"},
     "codec/regions": {"numpy", "codec/arrays", "codec/architecture", "codec/blocks", "codec/grid"}
-    | {"codec/networks", "codec/rounding", "codec/rows", "codec/tiling", "codec/units"},
+    | {"codec/heads", "codec/networks", "codec/rounding", "codec/rows", "codec/tiling"},
     "codec/rows": {"numpy", "codec/arrays", "codec/grid", "codec/native", "codec/networks", "codec/rounding"},
     "codec/segments": {"torch", "codec/layers", "codec/network", "codec/regions"},
     "codec/choice": {"numpy", "codec/bitstream", "codec/costs", "codec/grid", "codec/maps", "codec/pictures"}
@@ -68,7 +68,10 @@ ALLOWED = {
     "codec/entropy": {"numpy", "codec/native"},
     "codec/handful": {"numpy", "codec/entropy"},
     "codec/adapt": {"numpy", "codec/architecture", "codec/bitstream", "codec/entropy", "codec/grid"}
-    | {"codec/handful", "codec/networks", "codec/scales", "codec/units"},
+    | {"codec/handful", "codec/native", "codec/networks", "codec/scales", "codec/units"},
+    "codec/heads": {"numpy", "codec/adapt", "codec/arrays", "codec/bitstream", "codec/grid", "codec/maps"}
+    | {"codec/networks", "codec/rounding", "codec/rows", "codec/units"},
+    "codec/partition": {"numpy", "codec/adapt", "codec/bitstream", "codec/grid", "codec/heads"},
     "codec/isolation": {"torch"},
     "codec/tiling": {"codec/architecture", "codec/blocks", "codec/grid"},
     "codec/torch_networks": {"numpy", "torch", "codec/architecture", "codec/fixed", "codec/grid", "codec/layers"}
@@ -82,7 +85,8 @@ ALLOWED = {
     "codec/symbols": {"numpy", "codec/adapt", "codec/bitstream", "codec/contexts", "codec/entropy", "codec/grid"}
     | {"codec/dependent", "codec/rounding", "codec/scales", "codec/units"},
     "codec/transforms": {"numpy", "codec/adapt", "codec/arrays", "codec/bitstream", "codec/dependent", "codec/grid"}
-    | {"codec/heap", "codec/maps", "codec/networks", "codec/pictures", "codec/progress", "codec/regions"}
+    | {"codec/heads", "codec/heap", "codec/maps", "codec/networks", "codec/pictures", "codec/progress"}
+    | {"codec/regions"}
     | {"codec/rounding", "codec/rows", "codec/scales", "codec/symbols", "codec/tiling", "codec/units"}
     | {"codec/workers", "codec/zoo"},
     "codec/refine": {"numpy", "torch", "codec/costs", "codec/grid", "codec/network", "codec/pictures"}
@@ -91,12 +95,14 @@ ALLOWED = {
     "codec/blas": {"threadpoolctl"},
     "codec/batch": {"codec/blas"},
     "codec/workers": {"codec/batch"},
-    "codec/encoding": {"numpy", "codec/adapt", "codec/arrays", "codec/bitstream", "codec/choice", "codec/costs"}
+    "codec/encoding": {"numpy", "codec/arrays", "codec/bitstream", "codec/choice", "codec/costs", "codec/heads"}
+    | {"codec/partition"}
     | {"codec/decoding", "codec/grid", "codec/heap", "codec/isolation", "codec/pictures", "codec/progress"}
     | {"codec/refine", "codec/resizing", "codec/rounding", "codec/symbols", "codec/tiling", "codec/transforms"},
     "codec/resizing": {"PIL", "numpy", "codec/grid", "codec/pictures"},
     "codec/decoding": {"PIL", "numpy", "codec/architecture", "codec/bitstream", "codec/grid", "codec/heap"}
     | {
+        "codec/heads",
         "codec/pictures",
         "codec/progress",
         "codec/resizing",
@@ -142,8 +148,8 @@ ALLOWED = {
     "training/parallel": {"torch", "lightning", "training/started"},
     "training/checkpoints": {"torch", "lightning", "training/parallel", "training/errors"},
     "training/onnx_export": {"numpy", "onnx", "onnxruntime", "safetensors", "torch", "codec/atomic", "codec/grid"}
-    | {"codec/architecture", "codec/fixed", "codec/layers", "codec/models", "codec/network", "codec/regions"}
-    | {"codec/segments", "codec/tiling", "codec/zoo"},
+    | {"codec/adapt", "codec/architecture", "codec/fixed", "codec/layers", "codec/models", "codec/network"}
+    | {"codec/regions", "codec/segments", "codec/tiling", "codec/zoo"},
     "training/shards": {"numpy", "codec/json_files", "codec/pictures", "evaluation/photos", "training/photos"},
     "pipeline/ranges": {"pydantic", "codec/bitstream", "codec/grid"},
     "pipeline/sections": {"pydantic", "codec/grid", "pipeline/ranges"}

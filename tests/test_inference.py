@@ -266,11 +266,11 @@ def test_golden_corrections_are_read_and_written_as_they_were(name):
     codec, stored = inference.load(CORRECTED_MODEL), np.load(GOLDEN / f"{name}.npz")
     contents = bitstream.unpack((GOLDEN / f"{name}.slim").read_bytes())
     quality = contents.header.quality
-    correction = codec.transforms.read_correction(contents.correction, quality)
+    correction = codec.transforms.corrections.read(contents.correction, quality)
     assert correction.shift == stored["shift"] and np.array_equal(correction.q, stored["q"])
     assert codec.transforms.corrections.write(correction, quality) == contents.correction
     assert correction.shift > 9 and (correction.q != 0).sum() > 3
-    head = codec.transforms.networks.with_head(codec.transforms.head(correction)).head.conv
+    head = codec.transforms.networks.with_head(codec.transforms.corrections.applied(correction)).head.conv
     np.testing.assert_allclose(head.weight.numpy(), stored["head_weight"], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(head.bias.numpy(), stored["head_bias"], rtol=1e-5, atol=1e-6)
 
@@ -373,8 +373,9 @@ def write_golden_file(name: str, codec: inference.Codec, data: bytes) -> None:
     (GOLDEN / f"{name}.slim").write_bytes(data)
     pixels = np.asarray(codec.decompress(data))[THINNED]
     contents, more = bitstream.unpack(data), {}
-    if correction := codec.transforms.read_correction(contents.correction, contents.header.quality):
-        head = codec.transforms.networks.with_head(codec.transforms.head(correction)).head.conv
+    if contents.correction and contents.correction_map is None:
+        correction = codec.transforms.corrections.read(contents.correction, contents.header.quality)
+        head = codec.transforms.networks.with_head(codec.transforms.corrections.applied(correction)).head.conv
         more = correction._asdict() | {"head_weight": head.weight.numpy(), "head_bias": head.bias.numpy()}
     np.savez_compressed(GOLDEN / f"{name}.npz", pixels=pixels, **more, **read(codec, data)._asdict())
 

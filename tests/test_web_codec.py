@@ -82,8 +82,8 @@ def test_a_decoder_in_integers_is_corrected_by_the_same_integers(exported, tmp_p
     file = INTEGER.with_name("integer.slim")
     found = node("integers.mjs", exported / INTEGER.name, file, tmp_path / "integers")
     transforms, contents = inference.load(INTEGER).transforms, bitstream.unpack(file.read_bytes())
-    correction = transforms.read_correction(contents.correction, contents.header.quality)
-    weight, bias, _ = transforms.head(correction)
+    correction = transforms.corrections.read(contents.correction, contents.header.quality)
+    weight, bias, _ = transforms.corrections.applied(correction)
     assert found["head"] == hashlib.sha256(weight.tobytes() + bias.tobytes()).hexdigest()
     assert found["rewritten"]
 
@@ -154,7 +154,7 @@ def test_a_file_of_version_5_holds_the_integers_of_the_smaller_picture(exported,
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize(("features", "word"), [(16, "features that this page does not know"), (None, "truncated")])
+@pytest.mark.parametrize(("features", "word"), [(32, "features that this page does not know"), (None, "truncated")])
 def test_unknown_features_are_refused(exported, smaller, features, word, tmp_path):
     data = smaller.read_bytes()
     (tmp_path / "bad").write_bytes(data[:25] + (b"" if features is None else bytes([features]) + data[26:]))

@@ -11,7 +11,7 @@ from PIL import Image
 from test_tiling import assert_same_pixels
 
 from slimcodec import InvalidFile, InvalidInput
-from slimcodec.codec import bitstream, encoding, grid, pictures
+from slimcodec.codec import bitstream, encoding, grid, heads, pictures
 from slimcodec.codec.grid import Window, whole
 from slimcodec.codec.symbols import SymbolReader
 
@@ -48,9 +48,11 @@ def test_windows_give_the_file_and_the_pixels_of_one_pass(codec, turned, monkeyp
     assert np.array_equal(one.z, other.z) and np.array_equal(one.index, other.index)
     assert (one.r != other.r).mean() < 1e-4
     contents = [bitstream.unpack(data) for data in (at_once, windowed)]
-    whole_one, in_pieces = (codec.transforms.read_correction(part.correction, 768) for part in contents)
-    assert whole_one.shift == in_pieces.shift and whole_one.q.any()
-    assert np.abs(whole_one.q - in_pieces.q).max() <= 1
+    whole_one, in_pieces = (heads.read(part, codec.transforms.corrections) for part in contents)
+    assert np.array_equal(whole_one.who, in_pieces.who) and whole_one.who.any()
+    for mine, others in zip(whole_one.corrections, in_pieces.corrections, strict=True):
+        assert mine.shift == others.shift and mine.q.any()
+        assert np.abs(mine.q - others.q).max() <= 1
     assert_same_pixels(codec.decompress(at_once), decoded)
 
 

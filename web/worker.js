@@ -44,7 +44,7 @@ function transferable(result) {
 async function decode({ bytes }, report) {
   const file = unpack(bytes, MAX_PIXELS);
   const model = await modelOf(file);
-  await sessionsFor(model, networksOf(model));
+  await sessionsFor(model, networksOf(model, file));
   const start = performance.now();
   const found = await pictureOf(runner(model), model, file, report);
   const seconds = (performance.now() - start) / 1000;

@@ -21,8 +21,11 @@ const rewritten =
   file.tiles.length === 1 &&
   Buffer.compare(Buffer.from(writeTile(model, { z, index, r }, whole, file.quality)), Buffer.from(file.streams[0])) ===
     0;
-const correction = file.correction ? readCorrection(model, file) : null;
-const [{ weight, bias }] = headsOf(model, file);
-const head = createHash("sha256").update(weight).update(bias).digest("hex");
+const read = file.corrections.map((bytes) => readCorrection(model, bytes, file.quality));
+const correction = read.length > 1 ? read : (read[0] ?? null);
+const layers = headsOf(model, file).map(({ weight, bias }) =>
+  createHash("sha256").update(weight).update(bias).digest("hex"),
+);
+const head = layers.length > 1 ? layers : layers[0];
 const { width, height } = file;
 console.log(JSON.stringify({ modelHash: model.modelHash, width, height, rewritten, correction, head }));

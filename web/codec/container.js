@@ -8,15 +8,17 @@ const VERSION = 2;
 const FEATURED = 5;
 const CORRECTION = 1; // bits of the features
 const MAP = 2;
+const SEVERAL = 16; // corrections
 const FEATURES = { 2: 0, 3: CORRECTION, 4: CORRECTION | MAP }; // of versions that do not say them
 const MAPPED = 4;
 const CELL = 64;
 export const QUARTERS = 4; // the side of a block of the shown picture
 const MOST_SIZE_BYTES = 4; // of a map
+const MOST_CORRECTIONS = 16;
 export const MAX_PROFILE_BYTES = 8 << 20;
 
 /** A whole file → {grey, modelHash, width, height, quarters, coded, quality, tile, rows, columns, chunks,
- * streams, correction, map}.
+ * streams, corrections, correctionMap, map}.
  *
  * coded: {width, height} of the picture in it, `quarters` of the shown one. rows and columns are those of its cells.
  * Raises BadFile, before anything large is allocated, for a file that is not complete and intact, and for a picture of
@@ -39,10 +41,16 @@ export function unpack(data, maxPixels) {
   const parts = split(data, begin + 4 * sizes.length, sizes);
   const chunks = Object.fromEntries(names.map((name, number) => [name, parts[number]]));
   const streams = parts.slice(names.length);
-  let [correction, map] = [null, null];
-  if (header.features & CORRECTION) [correction, streams[0]] = takeCorrection(streams[0], header.version === MAPPED);
-  if (header.features & MAP) [map, streams[0]] = takeMap(streams[0]);
-  return { ...header, tiles, chunks, streams, correction, map };
+  let [corrections, correctionMap, map] = [[], null, null];
+  if (header.features & CORRECTION) [corrections, streams[0]] = takeCorrection(streams[0], header.version === MAPPED);
+  if (header.features & SEVERAL) {
+    let all;
+    [all, streams[0]] = takeSized(streams[0], "its corrections do");
+    [correctionMap, streams[0]] = takeSized(streams[0], "its map of corrections does");
+    corrections = takeSeveral(all);
+  }
+  if (header.features & MAP) [map, streams[0]] = takeSized(streams[0], "its map of specialists does");
+  return { ...header, tiles, chunks, streams, corrections, correctionMap, map };
 }
 
 function readHeader(data, view) {
@@ -54,7 +62,7 @@ function readHeader(data, view) {
   const [width, height, quality] = [14, 16, 18].map((at) => view.getUint16(at, true));
   if (!width || !height) throw new BadFile(`The file says that its picture has ${width} × ${height} pixels.`);
   const features = FEATURES[version] ?? readFeatures(data);
-  const quarters = features >> 2 || QUARTERS;
+  const quarters = (features >> 2) % QUARTERS || QUARTERS;
   const coded = codedSize(width, height, quarters);
   return {
     version,
@@ -76,7 +84,9 @@ function readHeader(data, view) {
 function readFeatures(data) {
   if (data.length === HEADER_BYTES) throw new BadFile(`The file is truncated: it has ${data.length} bytes.`);
   const features = data[HEADER_BYTES];
-  if (features > 15) throw new BadFile("The file has features that this page does not know.");
+  if (features > 31) throw new BadFile("The file has features that this page does not know.");
+  if (features & CORRECTION && features & SEVERAL)
+    throw new BadFile("The file is damaged: it says that it has one correction, and that it has several.");
   return features;
 }
 
@@ -125,17 +135,31 @@ function takeCorrection(stream, mayBeEmpty) {
   const size = stream.length ? stream[0] : -1;
   if (size < (mayBeEmpty ? 0 : 1) || 1 + size > stream.length)
     throw new BadFile("The file is damaged: it ends before its correction does.");
-  return [size ? stream.subarray(1, 1 + size) : null, stream.subarray(1 + size)];
+  return [size ? [stream.subarray(1, 1 + size)] : [], stream.subarray(1 + size)];
 }
 
-function takeMap(stream) {
+/** Several corrections, each with its size in front of it. */
+function takeSeveral(bytes) {
+  const found = [];
+  for (let at = 0; at < bytes.length; at += 1 + bytes[at]) {
+    if (!bytes[at] || at + 1 + bytes[at] > bytes.length || found.length === MOST_CORRECTIONS)
+      throw new BadFile("The file's corrections are damaged: they do not end where they should.");
+    found.push(bytes.subarray(at + 1, at + 1 + bytes[at]));
+  }
+  if (found.length < 2)
+    throw new BadFile(`The file is damaged: it says that it has several corrections, but has ${found.length}.`);
+  return found;
+}
+
+/** What a stream begins with, whose size is in front of it, and the rest. what: "its map of … does". */
+function takeSized(stream, what) {
   let [size, at, more] = [0, 0, true];
   for (; more && at < Math.min(MOST_SIZE_BYTES, stream.length); at++) {
     size += (stream[at] & 127) * 128 ** at;
     more = stream[at] > 127;
   }
   if (more || at + size > stream.length)
-    throw new BadFile("The file is damaged: it ends before its map of specialists does.");
+    throw new BadFile(`The file is damaged: it ends before ${what}.`);
   return [stream.subarray(at, at + size), stream.subarray(at + size)];
 }
 

@@ -1,18 +1,22 @@
-// What a file of version 3 changes in g_s's last layer (docs/format.md, "Corrections").
+// What a file changes in g_s's last layer (docs/format.md, "Corrections").
 import { BadFile } from "./errors.js";
 import { addIntegers } from "./integers.js";
 import { INDEX_STEP, nearestRung } from "./model.js";
 
-/** The last layers' weights and biases for a file, Float32Arrays. Raises BadFile for a damaged correction. */
-export function headsOf(model, file) {
-  return model.heads.map((head) => headOf(model, head, file));
+/** The last layers' weights and biases for a file, Float32Arrays: those of all specialists for every correction.
+ *
+ * Raises BadFile for a damaged correction.
+ */
+export function headsOf(model, { corrections = [], quality }) {
+  const all = corrections.length ? corrections : [null];
+  return all.flatMap((correction) => model.heads.map((head) => headOf(model, head, correction, quality)));
 }
 
-function headOf(model, { weight, bias }, file) {
+function headOf(model, { weight, bias }, correction, quality) {
   const outputs = bias.data.length;
   const inputs = weight.data.length / outputs;
   const rows = rowsOf(weight.data, bias.data, inputs);
-  if (file.correction) correct(model, rows, file);
+  if (correction) correct(model, rows, correction, quality);
   const unit = (o) => (model.inIntegers ? 2 ** -model.headShift[o] : 1);
   return {
     weight: Float32Array.from(weight.data, (_, at) => {
@@ -33,9 +37,9 @@ function rowsOf(weight, bias, inputs) {
   return rows;
 }
 
-function correct(model, rows, file) {
+function correct(model, rows, correction, quality) {
   if (!model.basis) throw new BadFile("The file corrects its model, but this model knows no corrections.");
-  const { shift, q } = readCorrection(model, file);
+  const { shift, q } = readCorrection(model, correction, quality);
   const step = Math.exp(-INDEX_STEP * shift);
   const sums = new Float64Array(rows.length);
   q.forEach((integer, k) => {
@@ -47,7 +51,7 @@ function correct(model, rows, file) {
 }
 
 /** {shift, q}: the step, and the integers, one a correction of the basis. */
-export function readCorrection(model, { correction, quality }) {
+export function readCorrection(model, correction, quality) {
   const { cumulative, start, minima, skip } = model.rTables;
   const shift = correction[0];
   const [count] = model.basis.shape;

@@ -1,23 +1,24 @@
 // A file becomes a picture. `run` is that of networks.js.
 import { headsOf } from "./correction.js";
-import { specialistsOf } from "./maps.js";
+import { layersOf } from "./maps.js";
 import { latents, synthesise, wholeSynthesis } from "./networks.js";
 import { regionalSynthesis } from "./regions.js";
 import { enlarged } from "./resizing.js";
 import { readSymbols } from "./symbols.js";
 
-/** The names of the networks that this takes. */
-export function networksOf({ architecture, manifest }) {
+/** The names of the networks that a file takes. */
+export function networksOf({ architecture, manifest }, { correctionMap = null } = {}) {
   const { stages, specialists = 1 } = architecture;
   const segments = (k) => manifest.segments.map((_, number) => `g_s.${k}.${number}`);
-  const g_s = specialists === 1 ? ["g_s"] : [...Array(specialists).keys()].flatMap(segments).concat("last_layer");
+  const whole = correctionMap ? "features" : "g_s";
+  const g_s = specialists === 1 ? [whole] : [...Array(specialists).keys()].flatMap(segments).concat("last_layer");
   return ["h_mean", ...stages.map((_, stage) => `context.${stage}`), ...g_s];
 }
 
 /** The pixels of a file, Uint8ClampedArray [height, width, 4], opaque. report(share done). */
 export async function pictureOf(run, model, file, report) {
   const symbols = readSymbols(model, file);
-  const who = specialistsOf(model, file);
+  const who = layersOf(model, file);
   const heads = headsOf(model, file);
   const y_hat = await latents(run, model, symbols, file);
   const synthesis = who ? regionalSynthesis(run, model, heads, who, file) : wholeSynthesis(run, model, heads[0]);

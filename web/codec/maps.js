@@ -1,4 +1,4 @@
-// Which specialist every cell has (docs/format.md, "Specialists"): a range coder that counts answers as it goes.
+// Which specialist and which correction every cell has (docs/format.md, "Specialists"): a range coder that counts answers as it goes.
 import { BadFile } from "./errors.js";
 
 const WORD = 2 ** 32;
@@ -6,22 +6,31 @@ const LEAST_RANGE = 2 ** 24;
 const STEP = 2; // what a count rises by
 const MOST = 2 ** 15; // the sum at which counts are halved
 
-/** The specialist of every cell of a file, Uint8Array [rows, columns]; null where the model has but one.
+/** The last layer of every cell of a file among those of `headsOf`, Uint8Array [rows, columns]; null where it has one.
  *
  * Raises BadFile where file and model do not fit together, and for a damaged map.
  */
-export function specialistsOf({ architecture: { specialists = 1 } }, { map, rows, columns }) {
+export function layersOf(model, file) {
+  const specialists = specialistsOf(model, file);
+  const { corrections, correctionMap, rows, columns } = file;
+  if (!correctionMap) return specialists;
+  const found = readMap(correctionMap, rows, columns, corrections.length, "corrections");
+  const { specialists: count = 1 } = model.architecture;
+  return found.map((correction, cell) => correction * count + (specialists ? specialists[cell] : 0));
+}
+
+function specialistsOf({ architecture: { specialists = 1 } }, { map, rows, columns }) {
   if (!map && specialists === 1) return null;
   if (!map) throw new BadFile("The file has no map of specialists, but its model has some.");
   if (specialists === 1) throw new BadFile("The file has a map of specialists, but its model has none.");
-  return readMap(map, rows, columns, specialists);
+  return readMap(map, rows, columns, specialists, "specialists");
 }
 
-export function readMap(bytes, rows, columns, specialists) {
+export function readMap(bytes, rows, columns, specialists, what) {
   const who = code(new MapDecoder(bytes), rows * columns, columns, specialists, () => undefined);
   const again = writeMap(who, columns, specialists);
   if (again.length !== bytes.length || again.some((byte, i) => byte !== bytes[i]))
-    throw new BadFile("The file's map of specialists is damaged: it does not end where it should.");
+    throw new BadFile(`The file's map of ${what} is damaged: it does not end where it should.`);
   return who;
 }
 

@@ -57,7 +57,7 @@ class Fit:
         self.squared_error = 0.0  # of all colours of all pixels
 
     def add(self, features: np.ndarray, errors: np.ndarray, window: Window) -> None:
-        """features [I, h, w] of a window of blocks, with ones last; errors [O, h, w], what the head makes too little."""
+        """features [I, h, w] of a window of blocks, ones last; errors [O, h, w], what the head leaves of them."""
         inner, outer = self.sums(features, errors, window)
         self.inner += inner
         self.outer += outer

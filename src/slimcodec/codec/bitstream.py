@@ -12,8 +12,8 @@ from slimcodec import InvalidFile, InvalidInput
 from slimcodec.codec.grid import QUARTERS, Window, cells_of, whole
 
 MAGIC = b"SLIM"
-# A file with a correction is of version 3, one of a model with specialists of version 4, one with several corrections or
-# whose picture is coded smaller than it is shown of version 5, whatever else it has; all others are of version 2.
+# A file with a correction is of version 3, one of a model with specialists of version 4, one with several corrections,
+# or whose picture is coded smaller than it is shown, of version 5, whatever else it has; all others are of version 2.
 VERSION, CORRECTED, MAPPED, FEATURED = 2, 3, 4, 5
 EXTENSION = ".slim"
 HASH_BYTES = 8  # of the SHA-256 of a model's weights: so files name it
@@ -199,7 +199,7 @@ def _adaptation(
         there = _HAS_SEVERAL if several else _HAS_CORRECTION if correction else 0
         there |= 0 if cell_map is None else _HAS_MAP
         quarters = header.quarters % QUARTERS << _QUARTERS_AT
-        return FEATURED, bytes([there | quarters]), (corrected if correction else b"") + several + mapped
+        return FEATURED, bytes([there | quarters]), (corrected if correction or several else b"") + several + mapped
     if cell_map is not None:
         return MAPPED, b"", corrected + mapped
     return (CORRECTED, b"", corrected) if correction else (VERSION, b"", b"")

@@ -1,6 +1,6 @@
 """The last layers of g_s that a picture has of its own: one for all of it, or several that its cells choose from.
 
-    file ─► Corrected: the corrections, and which cell has which ─► Heads ─► x_hat, every cell by its own layer
+file ─► Corrected: the corrections, and which cell has which ─► Heads ─► x_hat, every cell by its own layer
 """
 
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def read(contents: Contents, corrections: Corrections | None) -> Corrected | Non
     quality, left = contents.header.quality, contents.correction
     if contents.correction_map is None:
         return Corrected((corrections.read(left, quality),))
-    found = []
+    found: list[Correction] = []
     while left:
         end = 1 + left[0]
         if not 1 < end <= len(left) or len(found) == MAX_SEVERAL:

@@ -1,4 +1,4 @@
-"""Which specialist, or which correction, every cell has, as bytes: a range coder whose probabilities are counted as it goes.
+"""Which specialist, or correction, every cell has, as bytes: a range coder whose probabilities are counted as it goes.
 
 Cells follow each other in raster order. Up to three questions are asked of a cell, until one says whose it is:
 

@@ -1,16 +1,15 @@
 """Which corrections a picture gets, and which of its cells has which: the encoder's part of codec/heads.
 
-    sums of every group of cells ─► one correction for all ─► one more, for those that it serves best ─► … ─► the cheapest
+    sums of every group of cells ─► one correction for all ─► one more, for those that it serves best ─► … ─► the best
 
-The gain of a correction in a group follows from its coefficients c in closed form: 2·slope·c - c·curvature·c. So a group
-takes the one that serves it best, and the best one for some groups follows from their sums, in turns (Lloyd, 1982).
+What a correction saves in a group follows from its coefficients c: 2·slope·c - c·curvature·c. So each group takes the
+one that serves it best, and the best one for some groups follows from their sums, in turns (Lloyd, 1982).
 """
 
 import math
 
 import numpy as np
 
-from slimcodec.codec import maps
 from slimcodec.codec.adapt import Correction, Corrections, Fit, products, upper
 from slimcodec.codec.bitstream import MAX_SEVERAL
 from slimcodec.codec.grid import Window
@@ -87,7 +86,7 @@ class _Search:
         tried = np.unique(np.linspace(0, len(self.slope) - 1, CANDIDATES).round().astype(int))
         own = np.linalg.solve(self.curvature[tried] + self.ridge, self.slope[tried][..., None])[..., 0]
         gains_of_own, best, most_saved = self._gains(own), chosen, self._gains(chosen).sum()
-        while len(chosen) < most:
+        for _ in range(most - 1):  # each time one more, unless no group takes it
             so_far = self._gains(chosen).max(axis=1, keepdims=True)
             chosen = np.concatenate([chosen, own[[np.maximum(so_far, gains_of_own).sum(axis=0).argmax()]]])
             chosen, saved = self._in_turns(chosen)
@@ -137,7 +136,8 @@ class _Search:
         who = who.repeat(self.fit.side, axis=0).repeat(self.fit.side, axis=1)[:rows, :columns]
         corrected = Corrected(tuple(found[number] for number in numbers), np.ascontiguousarray(who))
         gained = self._gains(coefficients[numbers])[np.arange(len(whose)), whose].sum()
-        return corrected, gained - 8 * sum(map(len, corrected.written(self.corrections, self.fixed_quality)))
+        correction, correction_map = corrected.written(self.corrections, self.fixed_quality)
+        return corrected, gained - 8 * (len(correction) + len(correction_map or b""))
 
 
 def _shares(whose: np.ndarray, count: int) -> np.ndarray:

@@ -43,6 +43,7 @@ from torch.nn import functional as F
 
 import slimcodec
 from slimcodec.codec import atomic, models
+from slimcodec.codec.adapt import BASIS
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.fixed import LEVEL, FixedConv2d
 from slimcodec.codec.grid import CELL, LATENTS
@@ -143,7 +144,8 @@ def export(model: Model, directory: Path, *, only: Collection[str] | None = None
     directory.mkdir(parents=True, exist_ok=True)
     architecture = model.codec.architecture
     files = {TENSORS: save(_tensors(model.directory / WEIGHTS))}
-    wanted = [network for network in networks(model.codec) if only is None or network.name in only]
+    every = networks(model.codec, features=BASIS in model.tables)
+    wanted = [network for network in every if only is None or network.name in only]
     files |= {f"{network.name}.onnx": with_weights(program) for network, program in programs(wanted)}
     manifest = {
         "format_version": FORMAT_VERSION if architecture.specialists == 1 else OF_SPECIALISTS,
@@ -169,8 +171,8 @@ def export(model: Model, directory: Path, *, only: Collection[str] | None = None
     return manifest
 
 
-def networks(codec: HyperpriorCodec) -> Iterator[Network]:
-    """Those of a codec, on inputs of zeros."""
+def networks(codec: HyperpriorCodec, *, features: bool) -> Iterator[Network]:
+    """Those of a codec, on inputs of zeros. features: with g_s without its last layer, for several corrections."""
     architecture, zeros = codec.architecture, _zeros
     codec = packed(codec, FixedConv2d)
     head = codec.g_s.head.conv
@@ -180,13 +182,15 @@ def networks(codec: HyperpriorCodec) -> Iterator[Network]:
     yield Network("h_a", codec.h_a, {"y": zeros(architecture.latents, 16)}, "z", "h_a.")
     yield Network("h_mean", codec.h_mean, {"z_hat": zeros(architecture.hypers, 64)}, "p", "h_mean.")
     for stage, _ in codec.stages():
-        name, features = f"context.{stage}", zeros(architecture.context_inputs(stage), 32)
-        yield Network(name, codec.context[stage], {"features": features}, "mu", f"{name}.")
+        name, seen = f"context.{stage}", zeros(architecture.context_inputs(stage), 32)
+        yield Network(name, codec.context[stage], {"features": seen}, "mu", f"{name}.")
     if architecture.specialists > 1:
         yield from _of_specialists(codec)
         return
     inputs = {"y_hat": zeros(architecture.latents, 16), "head_weight": head.weight, "head_bias": head.bias}
     yield Network("g_s", OpenSynthesis(codec.g_s), inputs, "x_hat")
+    if features:
+        yield Network("features", Features(codec.g_s), {"y_hat": inputs["y_hat"]}, "features")
 
 
 def _of_specialists(codec: HyperpriorCodec) -> Iterator[Network]:
@@ -321,13 +325,10 @@ def _halve(graph: onnx.GraphProto) -> None:
 def add_graphs(directory: Path) -> None:
     """Give a model directory what codec/stored runs: a graph a network, whose weights are those that are there."""
     codec = models.load(directory).codec
-    places, hashes, more = weight_places(directory / WEIGHTS), {}, list[Network]()
+    places, hashes = weight_places(directory / WEIGHTS), {}
     shifts = {name: t for name, t in load_file(directory / WEIGHTS).items() if name.endswith(".shift")}
-    if codec.architecture.specialists == 1:
-        inputs = {"y_hat": _zeros(codec.architecture.latents, 16)}
-        more.append(Network("features", Features(packed(codec, FixedConv2d).g_s), inputs, "features"))
-    wanted = [network for network in networks(codec) if not network.name.startswith(OF_CELLS)]
-    for network, found in programs([*wanted, *more]):
+    wanted = [network for network in networks(codec, features=True) if not network.name.startswith(OF_CELLS)]
+    for network, found in programs(wanted):
         refer_to_weights(found.graph, network.prefix, places, shifts)
         data = found.SerializeToString()
         atomic.write_bytes(directory / graph_file(network.name), data)
