@@ -49,11 +49,15 @@ class GroupFit(Fit):
             part = group.finer(self.blocks).grown(0, window).seen_from(window).slices
             seen, wrong = (values[:, *part].reshape(len(values), -1) for values in (features, errors))
             inner[number], outer[number] = products(seen, wrong)
+        self.keep(groups, inner, outer)
         pairs = inner[:, *upper(basis.shape[2])]
         self.curvature[groups.slices] += (pairs @ self.corrections.curvatures.T).reshape(*groups.shape, -1)
         by_outputs = basis.transpose(0, 2, 1).reshape(len(basis), -1)
         self.slope[groups.slices] += (outer.reshape(len(outer), -1) @ by_outputs.T).reshape(*groups.shape, -1)
         return inner.sum(axis=0), outer.sum(axis=0)
+
+    def keep(self, groups: Window, inner: np.ndarray, outer: np.ndarray) -> None:
+        """Told of the sums of each of some groups, [n, I, I] and [n, I, O]."""
 
     def best(self, fixed_quality: int, error_bits: float) -> Corrected | None:
         """The corrections that cost the fewest bits and errors together, with their map; None where none pays.

@@ -2,19 +2,24 @@
 
 Least squares gives every photo its own best correction of g_s.head. Their principal components are the first basis.
 Then, in turn, every photo's coefficients are fitted to the basis, and the basis to the coefficients.
+
+A photo has several corrections, which its cells choose from (codec/partition). So with that basis photos are divided
+as they are when they are encoded, and the basis is fitted once more, to what each part would have of its own.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from slimcodec.codec.adapt import BASIS, EXPONENT, SCALES, Fit
+from slimcodec.codec.adapt import BASIS, EXPONENT, SCALES, Corrections
 from slimcodec.codec.bitstream import QUALITY_ONE
-from slimcodec.codec.grid import whole
+from slimcodec.codec.costs import error_bits
+from slimcodec.codec.grid import CELL, Window, whole
 from slimcodec.codec.models import Model
+from slimcodec.codec.partition import GroupFit
 from slimcodec.codec.units import INDEX_STEP, LEVELS, SCALE_MIN
 
 TURNS = 3
@@ -23,21 +28,39 @@ COEFFICIENT_RIDGE = 0.005  # of a coefficient's own curvature: what is as good a
 
 
 class Examples(NamedTuple):
-    """Photos at qualities, N of them. What each gains counts as a share of its own error."""
+    """Photos at qualities, or parts of them, N in all. What each gains counts as a share of its photo's error."""
 
     inner: Tensor  # float32 [N, I, I]: `Fit.inner` over the squared error
     outer: Tensor  # float32 [N, I, O]: `Fit.outer` over the squared error
     rung: Tensor  # int64 [N], from 0
-    errors: Tensor  # float64 [N]: squared error a block
+    errors: Tensor  # float64 [N]: the photo's squared error a block
+
+    @property
+    def mean(self) -> Tensor:
+        """Their features by features, a block of photos that are as good as each other, [I, I]."""
+        return (self.inner.double() * self.errors[:, None, None]).mean(0)
 
 
-def learned(model: Model, photos: Iterable[np.ndarray], count: int) -> dict[str, Tensor]:
-    """The model's tables with a basis of `count` corrections, or of twice as many as photos [H, W, 3], uint8."""
-    examples = gathered(model, photos)
-    mean = (examples.inner.double() * examples.errors[:, None, None]).mean(0)
-    basis = orthonormal(examples, in_turns(examples, first_basis(examples, mean, count)), mean)
-    in_integers = model.codec.architecture.in_integers
-    return model.tables | stored(basis.transpose(1, 2), in_integers) | {SCALES: scales(model, examples, basis)}
+def learned(model: Model, photos: Iterable[np.ndarray], again: Iterable[np.ndarray], count: int) -> dict[str, Tensor]:
+    """The model's tables with a basis of `count` corrections, or of twice as many as photos [H, W, 3], uint8.
+
+    again: the photos that are divided
+    """
+    first = gathered(_with_empty_basis(model), photos, _all)
+    model = _with_basis(model, first, in_turns(first, first_basis(first, first.mean, count)))
+    return learned_again(model, again)
+
+
+def learned_again(model: Model, photos: Iterable[np.ndarray]) -> dict[str, Tensor]:
+    """The model's tables with a basis for parts of photos, from the one that it has on."""
+    examples, basis = gathered(model, photos, _parts), model.tables[BASIS].double().transpose(1, 2)
+    return _with_basis(model, examples, in_turns(examples, basis)).tables
+
+
+def _with_basis(model: Model, examples: Examples, basis: Tensor) -> Model:
+    basis, in_integers = orthonormal(examples, basis, examples.mean), model.codec.architecture.in_integers
+    more = stored(basis.transpose(1, 2), in_integers) | {SCALES: scales(model, examples, basis)}
+    return model._replace(tables=model.tables | more)
 
 
 def stored(basis: Tensor, in_integers: bool) -> dict[str, Tensor]:
@@ -50,25 +73,59 @@ def stored(basis: Tensor, in_integers: bool) -> dict[str, Tensor]:
     return {BASIS: whole, EXPONENT: exponent.to(torch.int16)[None]}
 
 
-def gathered(model: Model, photos: Iterable[np.ndarray]) -> Examples:
+class _KeptFit(GroupFit):
+    """With the sums of every group."""
+
+    def keep(self, groups: Window, inner: np.ndarray, outer: np.ndarray) -> None:
+        self.inner_of[groups.slices] += inner.reshape(*groups.shape, *inner.shape[1:])
+        self.outer_of[groups.slices] += outer.reshape(*groups.shape, *outer.shape[1:])
+
+    def __init__(self, corrections: Corrections, grid: Window, cell: int):
+        super().__init__(corrections, grid, cell)
+        self.inner_of = np.zeros((*self.groups.shape, *self.inner.shape), np.float32)
+        self.outer_of = np.zeros((*self.groups.shape, *self.outer.shape), np.float32)
+
+
+Sums = tuple[np.ndarray, np.ndarray]  # features by features and by errors
+
+
+def _all(fit: _KeptFit, fixed_quality: int, price: float) -> Iterator[Sums]:
+    yield fit.inner, fit.outer
+
+
+def _parts(fit: _KeptFit, fixed_quality: int, price: float) -> Iterator[Sums]:
+    """Of the groups that share a correction."""
+    corrected = fit.best(fixed_quality, price)
+    if corrected is None or corrected.who is None:
+        yield fit.inner, fit.outer
+        return
+    who = corrected.who[:: fit.side, :: fit.side]
+    for number in range(len(corrected.corrections)):
+        yield fit.inner_of[who == number].sum(axis=0), fit.outer_of[who == number].sum(axis=0)
+
+
+def gathered(
+    model: Model, photos: Iterable[np.ndarray], divided: Callable[[_KeptFit, int, float], Iterator[Sums]]
+) -> Examples:
     """Photos at every fourth rung from the best one down, or the second best: one photo so, the next one otherwise."""
-    transforms, fits, rungs = _with_empty_basis(model).transforms(), [], []
+    transforms, found = model.transforms(), list[tuple[np.ndarray, np.ndarray, int, float]]()
     assert transforms.corrections is not None
-    best = model.codec.architecture.rungs
+    best, cell = model.codec.architecture.rungs, CELL // transforms.corrections.ratio
     for number, pixels in enumerate(photos):
         y = transforms.analyse(pixels)
         for rung in range(best - number % 2 * min(2, best - 1), 0, -4):
-            quality, fit = rung * QUALITY_ONE, Fit(*transforms.corrections.basis.shape[:0:-1])
+            quality = rung * QUALITY_ONE
             symbols, y_hat = transforms.code(y, transforms.hyper_latents(y, quality), quality)
             cells = whole(symbols.z.shape[1:])
+            fit = _KeptFit(transforms.corrections, cells, cell)
             transforms.add_to_fit(fit, y_hat, cells, cells, pixels)
-            fits.append(fit)
-            rungs.append(rung - 1)
-    errors = torch.tensor([fit.squared_error for fit in fits], dtype=torch.float64)
-    blocks = torch.tensor([fit.inner[-1, -1] for fit in fits], dtype=torch.float64)
-    inner, outer = (torch.from_numpy(np.stack([getattr(fit, name) / fit.squared_error for fit in fits])).float()
-                    for name in ("inner", "outer"))  # fmt: skip
-    return Examples(inner, outer, torch.tensor(rungs), errors / blocks)
+            price = error_bits(model.codec.architecture.quality_ladder, quality)
+            for sums in divided(fit, quality, price):
+                inner, outer = (each / fit.squared_error for each in sums)
+                found.append((inner, outer, rung - 1, fit.squared_error / fit.inner[-1, -1]))
+    inners, outers, rungs, errors = zip(*found, strict=True)
+    inner, outer = (torch.from_numpy(np.stack(each)).float() for each in (inners, outers))
+    return Examples(inner, outer, torch.tensor(rungs), torch.tensor(errors, dtype=torch.float64))
 
 
 def first_basis(examples: Examples, mean: Tensor, count: int) -> Tensor:

@@ -21,6 +21,7 @@ from slimcodec.training.calibrate import calibrated
 from slimcodec.training.corrections import learned
 from slimcodec.training.photos import Photo, centre_crops
 
+CORRECTED = "corrections", "corrections of parts"  # what is learned in turn
 Tell = Callable[[str, int, int], None]
 
 
@@ -34,7 +35,7 @@ def with_everything(model: Model, crops: Tensor, photos: Sequence[np.ndarray], c
     """
     model = model._replace(tables=calibrated(model.codec, model.tables, crops))
     model = model._replace(tables=with_banks(model.tables, hyper_latents(model.codec, _tensors(photos, tell))))
-    return model._replace(tables=learned(model, _told("corrections", photos, tell), count))
+    return model._replace(tables=learned(model, *(_told(what, photos, tell) for what in CORRECTED), count))
 
 
 def crops_to_learn_from(photos: Sequence[Photo], side: int, limit: int | None) -> list[np.ndarray]:
