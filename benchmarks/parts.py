@@ -125,8 +125,9 @@ def _coded(codec: Codec, picture: Image.Image) -> Coded:
         data = encoding.file(quality * QUALITY_ONE)
         error = psnr_db(pixels, np.asarray(codec.decompress(data)))
         curve.append((8 * len(data) / (picture.width * picture.height), error))
-        correction = bitstream.unpack(data).correction
-        bits.append(8 * (1 + len(correction)) if correction else 0)
+        contents = bitstream.unpack(data)
+        written = len(contents.correction) + len(contents.correction_map or b"")
+        bits.append(8 * (1 + written) if written else 0)
     return Coded(curve, statistics.mean(bits), encoded - began, decoded - encoded)
 
 

@@ -13,7 +13,7 @@ from slimcodec.codec.adapt import BASIS, SCALES
 from slimcodec.codec.rate import INDEX_STEP, SCALE_MIN
 from slimcodec.codec.symbols import CORRECTION_TABLES, SymbolCoder
 from slimcodec.training import corrections
-from slimcodec.training.corrections import Examples, gathered, learned
+from slimcodec.training.corrections import Examples, gathered, learned, learned_again
 from slimcodec.training.prior import FactorizedPrior, export_tables
 
 COUNT = 4
@@ -44,7 +44,7 @@ def model(architecture, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tables(model, photos):
-    return learned(model, photos, COUNT)
+    return learned(model, photos, photos, COUNT)
 
 
 def squared_error(codec, data, pixels):
@@ -94,7 +94,7 @@ def test_learning_leaves_the_model_as_it_was_and_is_the_same_again(architectures
     first, second = [], []
     for found in (first, second):
         torch.manual_seed(1)
-        found.append(learned(model, photos, COUNT))
+        found.append(learned(model, photos, photos, COUNT))
     assert all(torch.equal(table, second[0][name]) for name, table in first[0].items())
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.codec.state_dict().items())
     assert set(model.tables) == names
@@ -104,18 +104,48 @@ def test_learning_leaves_the_model_as_it_was_and_is_the_same_again(architectures
 def test_fewer_photos_than_corrections_give_twice_as_many_as_photos(architectures, photos, tmp_path, count):
     """A photo is looked at at two of eight rungs."""
     model = plain_model(architectures["four stages"], tmp_path)
-    tables = learned(model, photos[:count], 50)
+    tables = learned(model, photos[:count], photos[:count], 50)
     assert len(tables[BASIS]) == 2 * count and tables[SCALES].shape == (8, 2 * count)
     assert tables[BASIS].isfinite().all()
     SymbolCoder(model.codec.scales(), tables)
 
 
 def test_photos_are_looked_at_at_other_rungs_in_turn(architectures, photos, tmp_path):
-    found = gathered(plain_model(architectures["four stages"], tmp_path), photos[:3])
+    found = all_of(plain_model(architectures["four stages"], tmp_path), photos[:3])
     assert found.rung.tolist() == [7, 3, 5, 1, 7, 3]
     assert found.inner.shape[0] == found.outer.shape[0] == len(found.errors) == 6
-    one = gathered(plain_model(architectures["one stage"], tmp_path), photos[:2])
+    one = all_of(plain_model(architectures["one stage"], tmp_path), photos[:2])
     assert one.rung.tolist() == [0, 0]
+
+
+def all_of(model, photos):
+    return gathered(corrections._with_empty_basis(model), photos, corrections._all)
+
+
+def large_photos():
+    """Two whose left and right halves are of different photos, uint8 [320, 640, 3]."""
+    left, right = skimage.data.astronaut()[:320, :320], skimage.data.coffee()[:320, :320]
+    return [np.concatenate([left, 255 - right], axis=1), np.concatenate([255 - left, right], axis=1)]
+
+
+def test_photos_are_divided_as_their_cells_choose(model, tables):
+    """The parts of a photo are all of it, and a basis for parts leaves less of their errors than one for photos."""
+    photos, corrected = large_photos(), model._replace(tables=tables)
+    parts = gathered(corrected, photos, corrections._parts)
+    whole = gathered(corrected, photos, corrections._all)
+    assert len(parts.rung) > len(whole.rung)
+    torch.testing.assert_close(parts.inner.sum(0), whole.inner.sum(0), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(parts.outer.sum(0), whole.outer.sum(0), rtol=1e-3, atol=1e-4)
+    again = learned_again(corrected, photos)
+    assert left_by(parts, again) < left_by(parts, tables)
+
+
+def left_by(examples, tables):
+    """Their errors with the best coefficients, less those without."""
+    basis = tables[BASIS].double().transpose(1, 2)
+    changes = torch.tensordot(corrections.coefficients(examples, basis), basis, dims=1)
+    inner, outer = examples.inner.double(), examples.outer.double()
+    return float((changes * (inner @ changes - 2 * outer)).sum())
 
 
 def examples_of(coefficients, rung, direction):

@@ -9,7 +9,7 @@ from slimcodec.codec import inference, models
 from slimcodec.codec.adapt import BASIS
 from slimcodec.codec.symbols import BANK_TABLES, CORRECTION_TABLES, TABLES
 from slimcodec.training.photos import Photo
-from slimcodec.training.tables import crops_to_learn_from, with_everything
+from slimcodec.training.tables import CORRECTED, crops_to_learn_from, with_everything
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def test_a_model_with_everything_writes_smaller_better_files(architectures, phot
     assert found.tables.keys() == {*TABLES, *BANK_TABLES, *CORRECTION_TABLES, "r_error_bits"}
     assert found.tables[BASIS].shape[0] == 3
     assert all(torch.equal(tensor, before[name]) for name, tensor in found.codec.state_dict().items())
-    counted = [(what, done, 6) for what in ("banks", "corrections") for done in range(1, 7)]
+    counted = [(what, done, 6) for what in ("banks", *CORRECTED) for done in range(1, 7)]
     assert told == counted
     results = []
     for codec in (inference.Codec(model), inference.Codec(found)):
