@@ -444,3 +444,113 @@ EXPORTED int64_t slimcodec_integers(const double *curvature, const double *slope
     }
     return 0;
 }
+
+/* ---------------------------------------------------------------------------------------------------------- maps */
+
+enum { MAP_MOST_KINDS = 256, MAP_STEP = 2, MAP_MOST = 1 << 15, MAP_LEAST_RANGE = 1 << 24 };
+
+typedef struct {
+    uint64_t low; /* of what is written, with its carry in bit 32 */
+    uint32_t range, value;
+    uint8_t *bytes;
+    int64_t size, at;
+    int writes;
+} Map;
+
+static void map_shift(Map *map) {
+    if (map->writes) {
+        if (map->low >> 32) {
+            int64_t place = map->at - 1;
+            while (map->bytes[place] == 255)
+                map->bytes[place--] = 0;
+            map->bytes[place]++;
+        }
+        if (map->at < map->size)
+            map->bytes[map->at++] = (uint8_t)(map->low >> 24);
+        map->low = map->low << 8 & UINT32_MAX;
+    } else {
+        map->value = map->value << 8 | (map->at < map->size ? map->bytes[map->at] : 0);
+        map->at++;
+    }
+    map->range <<= 8;
+}
+
+/* The answer to a question, which a reader is not given; answers come as often as their counts say. */
+static int map_code(Map *map, const int32_t *counts, int kinds, int answer) {
+    uint32_t sum = 0, before = 0;
+    for (int k = 0; k < kinds; k++)
+        sum += counts[k];
+    map->range /= sum;
+    if (map->writes) {
+        for (int k = 0; k < answer; k++)
+            before += counts[k];
+        map->low += (uint64_t)map->range * before;
+    } else {
+        uint32_t place = map->value / map->range;
+        place = place < sum ? place : sum - 1;
+        for (answer = 0; before + counts[answer] <= place; answer++)
+            before += counts[answer];
+        map->value -= map->range * before;
+    }
+    map->range *= counts[answer];
+    while (map->range < MAP_LEAST_RANGE)
+        map_shift(map);
+    return answer;
+}
+
+static void map_count(int32_t *counts, int kinds, int answer) {
+    int32_t sum = 0;
+    counts[answer] += MAP_STEP;
+    for (int k = 0; k < kinds; k++)
+        sum += counts[k];
+    for (int k = 0; sum >= MAP_MOST && k < kinds; k++)
+        counts[k] = (counts[k] + 1) / 2;
+}
+
+static int map_asked(Map *map, int32_t *counts, int answer) {
+    answer = map_code(map, counts, 2, answer);
+    map_count(counts, 2, answer);
+    return answer;
+}
+
+/* codec/maps: who [rows, columns], 2 to 256 kinds of it. Writes up to `size` bytes of it, or reads it from them.
+   Returns how many were written, with zeros at the end. */
+EXPORTED int64_t slimcodec_map(uint8_t *who, int64_t rows, int64_t columns, int64_t kinds, uint8_t *bytes, int64_t size,
+                               int64_t writes) {
+    Map map = {0, UINT32_MAX, 0, bytes, size, 0, writes != 0};
+    int32_t as_left[2][2] = {{1, 1}, {1, 1}}, as_above[2] = {1, 1}, often[MAP_MOST_KINDS], others[MAP_MOST_KINDS];
+    if (kinds < 2 || kinds > MAP_MOST_KINDS)
+        return -1;
+    for (int k = 0; k < kinds; k++)
+        often[k] = 1;
+    for (; !writes && map.at < 4; map.at++)
+        map.value = map.value << 8 | (map.at < size ? bytes[map.at] : 0);
+    for (int64_t cell = 0; cell < rows * columns; cell++) {
+        int above = cell < columns ? (cell ? who[cell - 1] : 0) : who[cell - columns];
+        int left = cell % columns ? who[cell - 1] : above, own = writes ? who[cell] : 0;
+        if (map_asked(&map, as_left[left == above], own == left))
+            own = left;
+        else if (above != left && (kinds == 2 || map_asked(&map, as_above, own == above)))
+            own = above;
+        else {
+            for (int k = 0; k < kinds; k++)
+                others[k] = k == left || k == above ? 0 : often[k];
+            own = map_code(&map, others, (int)kinds, own);
+        }
+        map_count(often, (int)kinds, own);
+        who[cell] = (uint8_t)own;
+    }
+    if (!writes)
+        return 0;
+    uint64_t end = map.low + map.range;
+    for (int bits = 32; bits >= 0; bits -= 8) { /* the shortest number that stands for what was written */
+        uint64_t rounded = (map.low + ((uint64_t)1 << bits) - 1) >> bits << bits;
+        if (rounded < end) {
+            map.low = rounded;
+            break;
+        }
+    }
+    for (int i = 0; i < 4; i++)
+        map_shift(&map);
+    return map.at;
+}
