@@ -12,7 +12,7 @@ from test_regions import WHO, codec, directory  # noqa: F401  fixtures
 
 from slimcodec import InvalidFile
 from slimcodec.codec import bitstream, heads, inference, partition
-from slimcodec.codec.adapt import Correction
+from slimcodec.codec.adapt import BASIS, Correction
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.bitstream import MAX_SEVERAL, QUALITY_ONE
 from slimcodec.codec.grid import CELL, LATENTS, Window, cells_of, whole
@@ -206,6 +206,15 @@ def test_where_all_cells_are_alike_there_is_one_at_most(transforms, level):
     best = found.best(QUALITY_ONE, ERROR_BITS)
     assert best is None or best.who is None or len(best.corrections) < found.most
     assert found.best(QUALITY_ONE, 1e-9) is None
+
+
+def test_a_direction_that_does_nothing_is_no_hindrance(architectures):
+    architecture = architectures["four stages"]
+    tables = correction_tables(architecture)
+    tables[BASIS][2] = 0
+    transforms, pixels = model_of(architecture, **tables).transforms(), halves()
+    found = fit_of(transforms, pixels, torch.zeros(1, architecture.latents, 20, 40)).best(QUALITY_ONE, ERROR_BITS)
+    assert len(found.corrections) > 1 and all(each.q[2] == 0 for each in found.corrections)
 
 
 def test_groups_of_large_pictures_have_several_cells(transforms, monkeypatch):

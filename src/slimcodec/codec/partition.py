@@ -81,7 +81,8 @@ class _Search:
         self.curvature = np.empty((len(self.slope), count, count))
         self.curvature[:, rows, columns] = error_bits * fit.curvature.reshape(len(self.slope), -1)
         self.curvature[:, columns, rows] = self.curvature[:, rows, columns]
-        self.ridge = RIDGE * self.curvature.mean(axis=0)
+        mean = self.curvature.mean(axis=0)
+        self.ridge = RIDGE * mean + max(1e-6 * float(np.trace(mean)), 1e-12) * np.eye(count)  # one may do nothing
 
     def best(self, one: Correction | None, most: int) -> tuple[Corrected | None, float]:
         """Several, and the bits that they save."""
