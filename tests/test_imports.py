@@ -40,7 +40,7 @@ ALLOWED = {
     "codec/dependent": {"numpy", "codec/entropy", "codec/grid", "codec/native", "codec/units"},
     "codec/rounding": {"numpy", "codec/arrays", "codec/dependent", "codec/units"},
     "codec/scales": {"numpy", "codec/architecture", "codec/bitstream", "codec/grid", "codec/units"},
-    "codec/maps": {"numpy"},
+    "codec/maps": {"numpy", "codec/native"},
     "codec/regions": {"numpy", "codec/arrays", "codec/architecture", "codec/blocks", "codec/grid"}
     | {"codec/heads", "codec/networks", "codec/rounding", "codec/rows", "codec/tiling"},
     "codec/rows": {"numpy", "codec/arrays", "codec/grid", "codec/native", "codec/networks", "codec/rounding"},

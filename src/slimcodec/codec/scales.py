@@ -2,8 +2,8 @@
 
     z_hat ─► four layers of integers ─► index at gain 1, in 1/16 steps ─► + the gain's shift, rounded ─► table index
 
-float64 holds every sum exactly, so no order of summation and no library can change a value. PyTorch's version, which
-trains, is in codec/network.
+Floats hold every sum exactly, so no order of summation and no library can change a value: float32 where the weights
+leave no sum that is larger, float64 elsewhere. PyTorch's version, which trains, is in codec/network.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ import numpy as np
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.grid import PLANES
-from slimcodec.codec.units import GAIN_UNIT, INDEX_STEP, SCALE_COUNT, STEP_UNIT
+from slimcodec.codec.units import GAIN_UNIT, INDEX_STEP, SCALE_COUNT, STEP_UNIT, SUM_LIMIT
 
 ACTIVATION_BITS = 4  # activations come in units of 1/16
 RATIOS = 1, 2, 1, 1  # of the pixel shuffles after the layers
@@ -34,16 +34,16 @@ def unfolded(x: np.ndarray, kernel: int) -> np.ndarray:
 
 class Layer(NamedTuple):
     """A convolution of integers, its sum divided by 2^shift and rounded down. The division is in weight and bias: they
-    are multiples of 2^-shift, as is every sum of theirs, and float64 holds those as exactly as integers.
+    are multiples of 2^-shift, as is every sum of theirs, and floats hold those as exactly as integers.
     """
 
-    weight: np.ndarray  # float64 [O, C·k²]
-    bias: np.ndarray  # float64 [O, 1]
+    weight: np.ndarray  # float32 or float64 [O, C·k²]
+    bias: np.ndarray  # of the same type, [O, 1]
     kernel: int
     ratio: int  # of the pixel shuffle that follows
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """float64 [C, h, w] of integers → uint8 values in float64, [O / ratio², ratio·h, ratio·w]."""
+        """Integers as floats [C, h, w] → uint8 values as floats of the layer's type, [O / ratio², ratio·h, ratio·w]."""
         _, height, width = x.shape
         out = self.weight @ self.seen(x)
         out += self.bias
@@ -53,7 +53,7 @@ class Layer(NamedTuple):
 
     def seen(self, x: np.ndarray) -> np.ndarray:
         """[C, h, w] → [C·k², h·w]."""
-        return unfolded(x, self.kernel).reshape(self.weight.shape[1], -1)
+        return unfolded(x.astype(self.weight.dtype, copy=False), self.kernel).reshape(self.weight.shape[1], -1)
 
 
 class Scales:
@@ -72,10 +72,12 @@ class Scales:
         self.architecture = architecture
         self.log_gain = np.asarray(log_gain, np.int64)
         self.limits = None if limits is None else np.asarray(limits, np.float64)
-        bits = [0] + [ACTIVATION_BITS] * (len(layers) - 1)
+        last = len(layers) - 1
+        moves = int(np.abs(self.log_gain).max(initial=0)) + GAIN_UNIT  # what is added to the last layer's sums
+        inputs = [(0, 128, 0)] + [(ACTIVATION_BITS, 255, 0)] * (last - 1) + [(ACTIVATION_BITS, 255, moves)]
         self.layers = [
-            _layer(weight, bias, int(exponent) + input_bits - ACTIVATION_BITS, ratio)
-            for (weight, bias, exponent), input_bits, ratio in zip(layers, bits, RATIOS, strict=True)
+            _layer(weight, bias, int(exponent) + bits - ACTIVATION_BITS, ratio, largest, added)
+            for (weight, bias, exponent), (bits, largest, added), ratio in zip(layers, inputs, RATIOS, strict=True)
         ]
 
     def shift(self, fixed_quality: int) -> np.ndarray:
@@ -101,28 +103,27 @@ class Scales:
     def index(self, z: np.ndarray, fixed_quality: int) -> np.ndarray:
         """z int8 [N, rows, columns] → the scale-table entry of every residual, uint8 [4, M, 2·rows, 2·columns]."""
         *hidden, last = self.layers
-        x = z.astype(np.float64)
+        x = z
         for layer in hidden:
             x = layer(x)
         seen, shift = last.seen(x), np.tile(self.shift(fixed_quality), PLANES)[:, None]
+        added = last.bias + (shift + GAIN_UNIT // 2).astype(last.bias.dtype)
         index = np.empty((len(shift), seen.shape[1]), np.uint8)
         # A few outputs at a time, which stay in the cache. The sums need not be rounded down before the shift is added:
         # floor((floor(a) + n) / 16) is floor((a + n) / 16), and a cast to uint8 rounds down.
         for rows in (slice(first, first + OUTPUTS) for first in range(0, len(index), OUTPUTS)):
             out = last.weight[rows] @ seen
-            out += last.bias[rows] + (shift[rows] + GAIN_UNIT // 2)
+            out += added[rows]
             out /= GAIN_UNIT
             index[rows] = np.clip(out, 0, SCALE_COUNT - 1, out=out)
         return index.reshape(PLANES, -1, *x.shape[1:])
 
 
-def _layer(weight: np.ndarray, bias: np.ndarray, shift: int, ratio: int) -> Layer:
-    """Of int8 weights [O, C, k, k] and int32 biases [O]."""
+def _layer(weight: np.ndarray, bias: np.ndarray, shift: int, ratio: int, largest: int, added: int) -> Layer:
+    """Of int8 weights [O, C, k, k] and int32 biases [O]. largest: of what it sees; added: to its results, at most."""
     outputs, _, kernel, _ = weight.shape
+    rows, column = np.asarray(weight, np.float64).reshape(outputs, -1), np.asarray(bias, np.float64)[:, None]
     unit = 2.0**-shift
-    return Layer(
-        np.asarray(weight, np.float64).reshape(outputs, -1) * unit,
-        np.asarray(bias, np.float64)[:, None] * unit,
-        kernel,
-        ratio,
-    )
+    most = (np.abs(rows).sum(axis=1) * largest + np.abs(column[:, 0])).max() + added / unit
+    dtype = np.float32 if most < SUM_LIMIT else np.float64
+    return Layer((rows * unit).astype(dtype), (column * unit).astype(dtype), kernel, ratio)
