@@ -96,11 +96,11 @@ class Corrections:
         """The head, corrected. Raises InvalidFile for a correction that a decoder of integers cannot have."""
         if self.head.grid is not None:
             return self._applied_in_integers(correction, self.head.grid)
-        change = np.zeros(self.basis.shape[1:], np.float32)
         # One after the other: a matrix product's order of summation depends on the number of threads.
-        coefficients = correction.coefficients.astype(np.float32)
-        for k in np.flatnonzero(coefficients):
-            change += coefficients[k] * self.basis[k]
+        change = np.zeros(self.basis[0].size, np.float32)
+        rows, coefficients = self.basis.reshape(len(self.basis), -1), correction.coefficients.astype(np.float32)
+        native.call("add_rows", change, rows, coefficients, *rows.shape)
+        change = change.reshape(self.basis.shape[1:])
         weight, bias, _ = self.head
         return Head(weight + change[:, :-1].reshape(weight.shape[-4:]), bias + change[:, -1])
 

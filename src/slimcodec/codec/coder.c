@@ -554,3 +554,21 @@ EXPORTED int64_t slimcodec_map(uint8_t *who, int64_t rows, int64_t columns, int6
         map_shift(&map);
     return map.at;
 }
+
+/* Adds to sums [size] each row of basis [count, size] times its coefficient, one row after the other: the same floats
+   wherever it is compiled, as no product is rounded together with its sum. */
+EXPORTED int64_t slimcodec_add_rows(float *restrict sums, const float *basis, const float *coefficients, int64_t count,
+                                    int64_t size) {
+    enum { AT_ONCE = 1024 }; /* which stay in the cache */
+    for (int64_t begin = 0; begin < size; begin += AT_ONCE) {
+        int64_t end = begin + AT_ONCE < size ? begin + AT_ONCE : size;
+        for (int64_t k = 0; k < count; k++) {
+            const float *row = basis + k * size, coefficient = coefficients[k];
+            for (int64_t i = begin; coefficient != 0 && i < end; i++) {
+                float product = coefficient * row[i];
+                sums[i] += product;
+            }
+        }
+    }
+    return 0;
+}

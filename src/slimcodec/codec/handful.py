@@ -4,6 +4,8 @@ The state of the coder is a number of any size, and the bytes are that number, l
 back at 0 when all symbols are taken out. Tables, escapes and skipped tables are as in codec/entropy.
 """
 
+from bisect import bisect_right
+
 import numpy as np
 
 from slimcodec import InvalidFile
@@ -36,8 +38,9 @@ def decode(data: bytes, table_index: np.ndarray, tables: Tables) -> np.ndarray:
 def _taken(state: int, table: int, tables: Tables) -> tuple[int, int]:
     """The next symbol, and the state without it."""
     slot, begin, end = state & _MASK, int(tables.start[table]), int(tables.start[table + 1])
-    place = int(np.searchsorted(tables.cumulative[begin:end], slot, side="right")) - 1
-    first, after = tables.cumulative[begin + place : begin + place + 2].tolist()
+    cumulative = tables.cumulative[begin:end].tolist()
+    place = bisect_right(cumulative, slot) - 1
+    first, after = cumulative[place : place + 2]
     state = (after - first) * (state >> PRECISION) + slot - first
     if tables.escape and begin + place == end - 2:
         value = state & _MASK
