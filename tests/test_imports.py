@@ -76,7 +76,7 @@ ALLOWED = {
     "codec/tiling": {"codec/architecture", "codec/blocks", "codec/grid"},
     "codec/torch_networks": {"numpy", "torch", "codec/architecture", "codec/fixed", "codec/grid", "codec/layers"}
     | {"codec/network", "codec/networks", "codec/quantise", "codec/regions", "codec/rows", "codec/tiling"},
-    "codec/onnx_networks": {"numpy", "onnxruntime", "codec/architecture", "codec/batch", "codec/grid"}
+    "codec/onnx_networks": {"numpy", "onnxruntime", "codec/architecture", "codec/batch", "codec/grid", "codec/native"}
     | {"codec/networks", "codec/rounding", "codec/rows", "codec/zoo"},
     "codec/stored": {"numpy", "safetensors", "codec/architecture", "codec/networks", "codec/onnx_networks"}
     | {"codec/regions", "codec/scales", "codec/transforms", "codec/zoo"},

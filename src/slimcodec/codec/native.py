@@ -43,6 +43,7 @@ FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "search": (*RESIDUALS, *CODE, *STATES, _written(np.int16), _written(np.uint8), _written(np.int16)),
     "depthwise": (_read(np.float32, 2), COUNT, COUNT, _read(np.int32, 2), COUNT, *LAYER, _written(np.float32, 2)),
     "integers": (*(_read(np.float64, n) for n in (2, 1, 2)), COUNT, COUNT, COUNT, _written(np.int64)),
+    "finish": (_written(np.float32, 2), COUNT, COUNT, _read(np.float32), _read(np.float32, 2), COUNT, COUNT),
     "add_rows": (_written(np.float32), _read(np.float32, 2), _read(np.float32), COUNT, COUNT),
     "map": (_written(np.uint8, 2), COUNT, COUNT, COUNT, _written(np.uint8), COUNT, COUNT),
     "decode_banks": (*STREAM, *RULE, *TABLES, COUNT, COUNT, COUNT, _written(np.int16, 3)),

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from slimcodec import InvalidModel
-from slimcodec.codec import batch
+from slimcodec.codec import batch, native
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.grid import LATENT_SCALE, Window, whole
 from slimcodec.codec.networks import Head, Weights
@@ -117,10 +117,10 @@ class OnnxNetworks:
         exact: bool = False,
     ) -> np.ndarray:
         found: np.ndarray = np.matmul(x, layer.weight.T, out=out)
-        found += layer.bias
-        if added is not None:
-            found += added
-        return np.maximum(found, 0, out=found) if relu else found
+        nothing = np.empty((0, 0), np.float32)
+        adds = nothing if added is None else added
+        native.call("finish", found, *found.shape, layer.bias, adds, added is not None, relu)
+        return found
 
     def depthwise(
         self, x: np.ndarray, around: np.ndarray, layer: Weights, *, out: np.ndarray | None = None
