@@ -231,11 +231,15 @@ def test_groups_of_large_pictures_have_several_cells(transforms, monkeypatch):
 def test_files_have_several_and_are_better_for_it(transforms, photo, monkeypatch):
     mine = inference.Codec(model_of(transforms.architecture))
     data = mine.compress(photo, 1)
+    estimate, encoding = mine.estimate(photo, 1), mine.encoding(photo)
     contents = bitstream.unpack(data)
     assert data[4] == bitstream.FEATURED and contents.correction_map is not None
+    written = 8 * (len(contents.correction) + len(contents.correction_map))
+    assert encoding.correction_bits(QUALITY_ONE) == written == estimate.bits - encoding.bits(QUALITY_ONE)
     monkeypatch.setattr(partition, "MAX_SEVERAL", 1)
     single = mine.compress(photo, 1)
     assert single[4] == bitstream.CORRECTED and len(data) - len(single) < 60
+    assert mine.estimate(photo, 1).bits / 8 == pytest.approx(len(single), rel=0.02)
     errors = [np.square(np.asarray(mine.decompress(file)).astype(float) - photo).sum() for file in (data, single)]
     assert errors[0] < errors[1]
     region = np.asarray(mine.decompress(data, region=(50, 60, 101, 99))).astype(int)

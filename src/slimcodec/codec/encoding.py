@@ -64,6 +64,7 @@ class Encoding:
         self.choice = choice_of(transforms, self.pixels)
         self.chunks = bitstream.compress_chunks(pixels=self.pixel_count, alpha=alpha, **profiles)
         self._refined: tuple[tuple[int, int], Array] | None = None
+        self._corrected: tuple[tuple[int, int], Corrected | None] | None = None
         self._latest: tuple[tuple[int, int], _Group] | None = None
 
     @property
@@ -113,6 +114,18 @@ class Encoding:
         return of_symbols + 8 * len(self.choice.written(fixed_quality) or b"")
 
     @isolated
+    def correction_bits(self, fixed_quality: int, *, effort: int | None = None) -> int:
+        """What the picture's corrections and their map take."""
+        key = fixed_quality, self.effort if effort is None else effort
+        if self._corrected is None or self._corrected[0] != key:
+            fit = self._start_fit()
+            for _ in self._groups(fixed_quality, effort, fit):
+                pass
+            self._corrected = key, self._best(fit, fixed_quality)
+        correction, correction_map = self._written(self._corrected[1], fixed_quality)
+        return 8 * (len(correction) + len(correction_map or b""))
+
+    @isolated
     def decoded(self, fixed_quality: int, *, effort: int | None = None) -> np.ndarray:
         """The colours that decoding will give, uint8 [H, W, 3]."""
         _ = self.y
@@ -121,9 +134,10 @@ class Encoding:
         fit = self._start_fit()
         (group,) = self._groups(fixed_quality, effort, fit)
         assert group.y_hat is not None  # it is kept, as the picture is not big
-        transforms = self.choice.transforms(fixed_quality)
+        transforms, corrected = self.choice.transforms(fixed_quality), self._best(fit, fixed_quality)
+        self._corrected = (fixed_quality, self.effort if effort is None else effort), corrected
         height, width, _ = self.pixels.shape
-        coded = transforms.synthesise(group.y_hat, width, height, corrected=self._best(fit, fixed_quality))
+        coded = transforms.synthesise(group.y_hat, width, height, corrected=corrected)
         shown = whole(self.picture.pixels.shape[:2])
         return resizing.assembled(resizing.larger(coded, whole((height, width)), shown, shown, self.quarters), shown)
 
@@ -230,12 +244,16 @@ class Encoding:
         return self._refined[1]
 
     def _pack(self, streams: list[bytes], fixed_quality: int, corrected: Corrected | None = None) -> bytes:
-        correction, correction_map = b"", None
-        if corrected and self.transforms.corrections:
-            correction, correction_map = corrected.written(self.transforms.corrections, fixed_quality)
+        correction, correction_map = self._written(corrected, fixed_quality)
         cell_map = self.choice.written(fixed_quality)
         header = self._header(fixed_quality)
         return bitstream.join(header, streams, self.chunks, correction, cell_map, correction_map)
+
+    def _written(self, corrected: Corrected | None, fixed_quality: int) -> tuple[bytes, bytes | None]:
+        """As `bitstream.join` takes them."""
+        if corrected is None or self.transforms.corrections is None:
+            return b"", None
+        return corrected.written(self.transforms.corrections, fixed_quality)
 
     def _header(self, fixed_quality: int) -> bitstream.Header:
         height, width, _ = self.picture.pixels.shape
