@@ -77,7 +77,7 @@ ALLOWED = {
     "codec/torch_networks": {"numpy", "torch", "codec/architecture", "codec/fixed", "codec/grid", "codec/layers"}
     | {"codec/network", "codec/networks", "codec/quantise", "codec/regions", "codec/rows", "codec/tiling"},
     "codec/onnx_networks": {"numpy", "onnxruntime", "codec/architecture", "codec/batch", "codec/grid", "codec/native"}
-    | {"codec/networks", "codec/rounding", "codec/rows", "codec/zoo"},
+    | {"codec/networks", "codec/rounding", "codec/rows", "codec/tiling", "codec/zoo"},
     "codec/stored": {"numpy", "safetensors", "codec/architecture", "codec/networks", "codec/onnx_networks"}
     | {"codec/regions", "codec/scales", "codec/transforms", "codec/zoo"},
     "codec/quantise": {"numpy", "torch", "codec/rate", "codec/rounding"},

@@ -11,7 +11,7 @@ import numpy as np
 from slimcodec import InvalidFile
 from slimcodec.codec import maps
 from slimcodec.codec.adapt import Correction, Corrections
-from slimcodec.codec.arrays import array_namespace
+from slimcodec.codec.arrays import array_namespace, rows_of
 from slimcodec.codec.bitstream import MAX_SEVERAL, Contents
 from slimcodec.codec.grid import CELL, LATENT_SCALE, Window
 from slimcodec.codec.networks import Head, Networks, Synthesis, Weights
@@ -69,17 +69,14 @@ class Heads:
         self, synthesis: Synthesis, networks: Networks, y_hat: Array, seen: Window, piece: Window, grid: Window
     ) -> Array:
         """As `Synthesis.g_s`."""
-        architecture = networks.architecture
-        scale, reach = architecture.g_s[-1].scale, architecture.head_kernel // 2
+        scale = networks.architecture.g_s[-1].scale
         wanted = piece.finer(LATENT_SCALE // scale)
         numbers = [0] if self.who is None else np.unique(of_elements(self.who, wanted, CELL // scale)).tolist()
         if len(numbers) == 1:
             return synthesis.g_s(y_hat, seen, piece, grid, self.layers[numbers[0]])
-        features, at = synthesis.features(y_hat, seen, piece, grid)
-        around = wanted.grown(reach, at)
-        numbers_of, count = self._numbers(synthesis, around, CELL // scale), networks.architecture.specialists
-        rows = Rows.of(around, numbers_of)
-        found = rows.taken_from(features[:, :, *around.seen_from(at).slices])
+        found, rows = synthesis.rows(y_hat, seen, piece, grid)
+        order, rows = rows.sorted_by(self._numbers(synthesis, rows.window, CELL // scale))
+        found, count = rows_of(found, order), networks.architecture.specialists
 
         def head(number: int) -> Head:
             layer = self.layers[number // count]

@@ -45,6 +45,9 @@ class Synthesis(Protocol):
     def features(self, y_hat: Array, seen: Window, piece: Window, grid: Window) -> tuple[Array, Window]:
         """What g_s's head sees of a piece, and which window of its own grid that is. `grid`: the whole picture's."""
 
+    def rows(self, y_hat: Array, seen: Window, piece: Window, grid: Window) -> tuple[Array, Any]:
+        """What it sees as rows [n, C], and which these are: codec/rows.Rows."""
+
     def g_s(self, y_hat: Array, seen: Window, piece: Window, grid: Window, head: Head | None) -> Array:
         """y_hat → x_hat [1, 3, 16·h', 16·w'] of the piece within. `head`: in place of its own."""
 

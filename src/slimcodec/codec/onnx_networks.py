@@ -14,7 +14,8 @@ from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.grid import LATENT_SCALE, Window, whole
 from slimcodec.codec.networks import Head, Weights
 from slimcodec.codec.rounding import Rounding
-from slimcodec.codec.rows import ROWS_AT_ONCE, depthwise
+from slimcodec.codec.rows import ROWS_AT_ONCE, Rows, depthwise, in_raster_order
+from slimcodec.codec.tiling import seen_by_head
 from slimcodec.codec.zoo import graph_file
 
 Layers: TypeAlias = Sequence[Mapping[str, Weights]]  # as Networks has them
@@ -88,6 +89,10 @@ class OnnxNetworks:
     def features(self, y_hat: np.ndarray, seen: Window, piece: Window, grid: Window) -> tuple[np.ndarray, Window]:
         scale = LATENT_SCALE // self.architecture.g_s[-1].scale
         return self._run("features", "features", y_hat=y_hat), seen.finer(scale)
+
+    def rows(self, y_hat: np.ndarray, seen: Window, piece: Window, grid: Window) -> tuple[np.ndarray, Rows]:
+        features, at = self.features(y_hat, seen, piece, grid)
+        return in_raster_order(features, at, seen_by_head(self.architecture, piece, at))
 
     def whose(self, window: Window, side: int) -> None:
         return None

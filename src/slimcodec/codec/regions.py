@@ -151,6 +151,12 @@ class Regions:
         wanted = piece.finer(LATENT_SCALE // scale)
         return rendered(self.networks, found, rows, wanted, lambda who: of_specialist(heads, who))
 
+    def rows(self, y_hat: Array, seen: Window, piece: Window, grid: Window) -> tuple[Array, Rows]:
+        """As `Networks.rows`."""
+        if alone := self._only(seen):
+            return alone[1].rows(y_hat, seen, piece, grid)
+        return self._run(y_hat, seen, piece, grid)
+
     def whose(self, window: Window, side: int) -> np.ndarray:
         return of_elements(self.who, window, side)
 

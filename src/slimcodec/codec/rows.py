@@ -83,6 +83,11 @@ class Rows:
         xp = array_namespace(like)
         return xp.empty((self.where.size, channels), dtype=xp.float32, device=device_of(like))
 
+    def sorted_by(self, numbers: np.ndarray) -> tuple[np.ndarray, "Rows"]:
+        """Which rows follow each other where those of a number do, numbers [h, w], and these."""
+        found = Rows.of(self.window, numbers)
+        return self.where.reshape(-1)[found.order], found
+
     def taken_from(self, values: Array) -> Array:
         """[1, C, h, w] → [rows, C]."""
         xp = array_namespace(values)
@@ -95,6 +100,13 @@ class Rows:
         found = rows_of(xp.reshape(values, (len(values) * ratio, -1)), where.reshape(-1))
         height, width = window.shape
         return xp.permute_dims(xp.reshape(found, (1, height * ratio, width * ratio, -1)), (0, 3, 1, 2))
+
+
+def in_raster_order(values: Array, at: Window, window: Window) -> tuple[Array, Rows]:
+    """[1, C, h, w] of the window `at` → [n, C] of a window within, and its rows."""
+    xp, channels = array_namespace(values), values.shape[1]
+    found = xp.permute_dims(values[0, :, *window.seen_from(at).slices], (1, 2, 0))
+    return xp.reshape(found, (-1, channels)), Rows.of(window, np.zeros(window.shape, np.uint8))
 
 
 def _inverse(order: np.ndarray) -> np.ndarray:

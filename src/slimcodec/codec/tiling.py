@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from slimcodec.codec import blocks
 from slimcodec.codec.architecture import Architecture, Level
-from slimcodec.codec.grid import LATENT_SCALE, LATENTS, PLANE_CELLS
+from slimcodec.codec.grid import LATENT_SCALE, LATENTS, PLANE_CELLS, Window
 
 
 def hyper_margin(architecture: Architecture) -> int:
@@ -39,6 +39,12 @@ def level_margins(architecture: Architecture) -> list[int]:
     for coarse, fine in list(pairwise(architecture.g_s))[::-1]:
         margins.append(-(-(margins[-1] + _blocks_reach(fine)) // (coarse.scale // fine.scale)) + enter)
     return margins[::-1]
+
+
+def seen_by_head(architecture: Architecture, piece: Window, at: Window) -> Window:
+    """What g_s's last layer sees of a piece of latents, on its own grid, of which there is the window `at`."""
+    factor = LATENT_SCALE // architecture.g_s[-1].scale
+    return piece.finer(factor).grown(architecture.head_kernel // 2, at)
 
 
 def latent_margin(architecture: Architecture) -> int:

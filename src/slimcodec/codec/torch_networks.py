@@ -18,8 +18,8 @@ from slimcodec.codec.network import HyperpriorCodec, Synthesis
 from slimcodec.codec.networks import Grid, Head, Weights
 from slimcodec.codec.quantise import Quantiser
 from slimcodec.codec.regions import layer_weights, native
-from slimcodec.codec.rows import ROWS_AT_ONCE, depthwise
-from slimcodec.codec.tiling import level_margins
+from slimcodec.codec.rows import ROWS_AT_ONCE, Rows, depthwise, in_raster_order
+from slimcodec.codec.tiling import level_margins, seen_by_head
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
@@ -115,6 +115,10 @@ class TorchNetworks:
         with self.autocast():
             features, at = self._trimmed(self.codec.g_s, grid).features(_contiguous(y_hat), seen, piece)
         return features.float(), at
+
+    def rows(self, y_hat: Tensor, seen: Window, piece: Window, grid: Window) -> tuple[Tensor, Rows]:
+        features, at = self.features(y_hat, seen, piece, grid)
+        return in_raster_order(features, at, seen_by_head(self.architecture, piece, at))
 
     def whose(self, window: Window, side: int) -> None:
         return None
