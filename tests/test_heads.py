@@ -1,5 +1,6 @@
 """Several corrections of a picture: which cell has which, what a file says of it, and what a decoder makes of it."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -256,6 +257,17 @@ def test_both_backends_of_a_decoder_of_integers_give_the_same_pixels(photo):
     found = [np.asarray(each.decompress(file)) for each in (torch_one, onnx)]
     assert np.array_equal(*found)
     assert not np.array_equal(found[0], np.asarray(torch_one.decompress(data)))
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
+def test_the_golden_file_of_several_decodes_to_the_same_pixels(backend):
+    """Of a decoder in integers, in tiles: three corrections, and cells of each."""
+    found = np.asarray(
+        inference.load(INTEGER, backend=backend).decompress(INTEGER.with_name("several.slim").read_bytes())
+    )
+    assert hashlib.sha256(found.tobytes()).hexdigest() == (
+        "f136554af3fed19c6311597e41837927976c456587daac9aa14108a0277dd863"
+    )
 
 
 def test_a_file_of_specialists_has_several_corrections_too(codec, photo):  # noqa: F811

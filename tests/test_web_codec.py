@@ -12,11 +12,9 @@ import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
-from test_heads import some, with_several
 from test_regions import directory as several  # noqa: F401 - a fixture
 
 from slimcodec.codec import bitstream, heads, inference, maps, models
-from slimcodec.codec.heads import Corrected
 from slimcodec.training import onnx_export
 from slimcodec.training.dependent import with_second_quantiser
 
@@ -90,31 +88,23 @@ def test_a_decoder_in_integers_is_corrected_by_the_same_integers(exported, tmp_p
     assert found["rewritten"]
 
 
-@pytest.fixture(scope="module")
-def corrected_twice(tmp_path_factory):
-    """A file of a decoder in integers that has three corrections, and its picture."""
-    codec, path = inference.load(INTEGER), tmp_path_factory.mktemp("several") / "several.slim"
-    data = codec.compress(skimage.data.astronaut()[:150, :210], 2)
-    who = np.array([[0, 1, 2, 0], [2, 1, 0, 2], [1, 1, 2, 0]], np.uint8)
-    path.write_bytes(with_several(codec, data, Corrected(some(3, codec.transforms.corrections), who)))
-    return path
+SEVERAL = GOLDEN / "several.slim"  # of the decoder in integers, with three corrections
 
 
-def test_several_corrections_are_read_as_they_were_written(exported, corrected_twice, tmp_path):
-    found = node("integers.mjs", exported / INTEGER.name, corrected_twice, tmp_path / "integers")
+def test_several_corrections_are_read_as_they_were_written(exported, tmp_path):
+    found = node("integers.mjs", exported / INTEGER.name, SEVERAL, tmp_path / "integers")
     transforms = inference.load(INTEGER).transforms
-    corrected = heads.read(bitstream.unpack(corrected_twice.read_bytes()), transforms.corrections)
+    corrected = heads.read(bitstream.unpack(SEVERAL.read_bytes()), transforms.corrections)
     assert found["correction"] == [{"shift": each.shift, "q": each.q.tolist()} for each in corrected.corrections]
     layers = [transforms.corrections.applied(each) for each in corrected.corrections]
     assert found["head"] == [hashlib.sha256(w.tobytes() + b.tobytes()).hexdigest() for w, b, _ in layers]
-    assert found["rewritten"]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not RUNTIME.is_dir(), reason="needs npm ci --prefix web")
-def test_cells_of_a_decoder_in_integers_are_made_by_their_own_last_layers(corrected_twice, exported, tmp_path):
-    expected = np.asarray(inference.load(INTEGER).decompress(corrected_twice.read_bytes()))
-    found = node("pixels.mjs", exported / INTEGER.name, INTEGER, corrected_twice, tmp_path / "pixels")
+def test_cells_of_a_decoder_in_integers_are_made_by_their_own_last_layers(exported, tmp_path):
+    expected = np.asarray(inference.load(INTEGER).decompress(SEVERAL.read_bytes()))
+    found = node("pixels.mjs", exported / INTEGER.name, INTEGER, SEVERAL, tmp_path / "pixels")
     pixels = np.fromfile(tmp_path / "pixels", np.uint8).reshape(found["height"], found["width"], 4)
     assert np.array_equal(pixels[:, :, :3], expected)
 
@@ -209,9 +199,9 @@ def test_a_decoder_in_integers_makes_the_same_pixels(exported, enlarge, tmp_path
 
 
 @pytest.mark.parametrize("name", ["corrected", "corrected-tiled", "smaller", "several"])
-def test_damaged_files_are_refused_in_one_line(exported, smaller, corrected_twice, name):
+def test_damaged_files_are_refused_in_one_line(exported, smaller, name):
     """Every truncation, every byte flipped with and without the right checksum: integers come out, or one line."""
-    file = {"smaller": smaller, "several": corrected_twice}.get(name, GOLDEN / f"{name}.slim")
+    file = {"smaller": smaller, "several": SEVERAL}.get(name, GOLDEN / f"{name}.slim")
     found = node("damage.mjs", exported / (INTEGER.name if name == "several" else "corrected-model"), file)
     assert found["others"] == []
     assert found["refused"] > 1000 and found["decoded"] < found["refused"]
