@@ -447,10 +447,11 @@ EXPORTED int64_t slimcodec_integers(const double *curvature, const double *slope
         for (int64_t k = 0; k < count; k++) {
             double rest = slope[k], own = curvature[k * count + k], least = 0;
             for (int64_t l = 0; l < count; l++)
-                rest -= l == k ? 0 : curvature[k * count + l] * q[l];
+                rest -= l == k ? 0 : curvature[k * count + l] * (double)q[l];
             int64_t best = -largest - 1;
             for (int64_t value = -largest; value <= largest; value++) {
-                double cost = (own * value - 2 * rest) * value + bits[k * (largest + 1) + (value < 0 ? -value : value)];
+                double m = (double)value, cost = (own * m - 2 * rest) * m;
+                cost += bits[k * (largest + 1) + (value < 0 ? -value : value)];
                 if (best < -largest || cost < least) {
                     best = value;
                     least = cost;
