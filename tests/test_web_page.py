@@ -157,11 +157,12 @@ def test_pictures_in_pieces_have_no_seams(page, model, size, settings):
 
 @pytest.mark.parametrize(("model", "quality"), [("integer-model", 6.25), ("slim-2k-exact", 1), ("slim-2k-exact", 5.5)])
 def test_a_decoder_in_integers_makes_the_same_pixels(page, model, quality):
-    """In several pieces, and with a correction."""
-    codec, picture = inference.load(MODELS[model]), np.tile(skimage.data.astronaut(), (1, 4, 1))[:90, :1600]
-    data = codec.compress(picture, quality)
-    assert data[4] == 3
-    assert np.array_equal(decoded(page, data)[:, :, :3], np.asarray(codec.decompress(data)))
+    """In one piece with a correction, and in several with several."""
+    codec, picture = inference.load(MODELS[model]), np.tile(skimage.data.astronaut(), (1, 4, 1))
+    for width, version in ((500, 3), (1600, 5)):
+        data = codec.compress(picture[:90, :width], quality)
+        assert data[4] == version
+        assert np.array_equal(decoded(page, data)[:, :, :3], np.asarray(codec.decompress(data)))
 
 
 @pytest.mark.parametrize("grey", [False, True])
