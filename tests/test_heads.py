@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
-from conftest import VARIANTS, correction_tables
+from conftest import correction_tables
 from test_adapt import coded, error_after, model_of
 from test_regions import WHO, codec, directory  # noqa: F401  fixtures
 
 from slimcodec import InvalidFile
 from slimcodec.codec import bitstream, heads, inference, partition
 from slimcodec.codec.adapt import BASIS, Correction
-from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.bitstream import MAX_SEVERAL, QUALITY_ONE
 from slimcodec.codec.grid import CELL, LATENTS, Window, cells_of, whole
 from slimcodec.codec.heads import Corrected
@@ -277,9 +276,3 @@ def test_a_file_of_specialists_has_several_corrections_too(codec, photo):  # noq
     assert heads.read(contents, codec.transforms.corrections).who.any()
     encoding = codec.encoding(photo)
     assert np.abs(encoding.decoded(1024).astype(int) - np.asarray(codec.decompress(data))).max() <= 1
-
-
-def test_the_tables_of_variants_have_a_basis():
-    """So that the cases above are of all of them."""
-    for name in VARIANTS:
-        assert correction_tables(Architecture.from_dict(VARIANTS[name]))

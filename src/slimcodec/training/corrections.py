@@ -76,14 +76,14 @@ def stored(basis: Tensor, in_integers: bool) -> dict[str, Tensor]:
 class _KeptFit(GroupFit):
     """With the sums of every group."""
 
-    def keep(self, groups: Window, inner: np.ndarray, outer: np.ndarray) -> None:
-        self.inner_of[groups.slices] += inner.reshape(*groups.shape, *inner.shape[1:])
-        self.outer_of[groups.slices] += outer.reshape(*groups.shape, *outer.shape[1:])
-
     def __init__(self, corrections: Corrections, grid: Window, cell: int):
         super().__init__(corrections, grid, cell)
         self.inner_of = np.zeros((*self.groups.shape, *self.inner.shape), np.float32)
         self.outer_of = np.zeros((*self.groups.shape, *self.outer.shape), np.float32)
+
+    def keep(self, groups: Window, inner: np.ndarray, outer: np.ndarray) -> None:
+        self.inner_of[groups.slices] += inner.reshape(*groups.shape, *inner.shape[1:])
+        self.outer_of[groups.slices] += outer.reshape(*groups.shape, *outer.shape[1:])
 
 
 Sums = tuple[np.ndarray, np.ndarray]  # features by features and by errors
