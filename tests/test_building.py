@@ -91,7 +91,8 @@ def test_where_it_cannot_be_kept_it_is_made_for_one_process(place):
 
 @needs_another_user
 def test_one_that_is_there_needs_nothing_that_can_be_written(place):
-    shutil.copy(building.library_path(), place / "slimcodec/codec")
+    with building.library() as path:
+        shutil.copy(path, place / "slimcodec/codec")
     for path in (place / "slimcodec", place / "slimcodec/codec", place / "temporary"):
         path.chmod(0o555)
     process = start(place, user=NOBODY, CC="/nonexistent")

@@ -1,7 +1,9 @@
 """The size of functions and files, and that only one file knows the names in a configuration or in a summary."""
 
 import ast
+import shutil
 import statistics
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,14 @@ def test_functions_are_short():
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_a_file_is_no_longer_than_one_reads(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES_OF_A_FILE
+
+
+def test_no_tool_left_its_cache_in_the_repository():
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("this is no checkout")
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    hidden = {name.split("/")[0] for name in listed.splitlines() if name.startswith(".")}
+    assert hidden == {".ci", ".dockerignore", ".gitignore"}
 
 
 def test_hydras_file_is_short():

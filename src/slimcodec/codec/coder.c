@@ -12,6 +12,14 @@
 #define EXPORTED __attribute__((visibility("default")))
 #endif
 
+/* Of loops over floats, one after the other, a version for eight at a time as well. Which one runs is decided when the
+   library is loaded. Both give the same numbers. */
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__)
+#define WIDE __attribute__((target_clones("avx2", "default")))
+#else
+#define WIDE
+#endif
+
 #define SLOT_BITS 16
 #define SLOT_MASK 0xFFFFu
 #define BUCKET_BITS 8 /* a table's look-up has 2^8 entries, one for each run of 2^8 slots */
@@ -327,7 +335,7 @@ static inline int64_t before(const Code code, int64_t state, int parity) {
    `skip`, they stay, and so does r. `bits` [2 count, REACH] and `offsets` [2 count] are of both quantisers' tables.
    `cells` [rows, columns]: in which states they begin, and on return end. Room: `levels` [16 * channels],
    `parities` [4 * channels, states]. */
-EXPORTED int64_t slimcodec_search(const float *exact, uint8_t *table, int64_t channels, int64_t rows, int64_t columns,
+EXPORTED WIDE int64_t slimcodec_search(const float *exact, uint8_t *table, int64_t channels, int64_t rows, int64_t columns,
                                   const float *bits, const float *offsets, int64_t count, double error_bits,
                                   int64_t skip, int64_t states, int64_t of_parities, int64_t of_quantisers,
                                   uint8_t *cells, int16_t *levels, uint8_t *parities, int16_t *r) {
@@ -393,7 +401,7 @@ EXPORTED int64_t slimcodec_decode_dependent(uint64_t *states, const uint32_t *wo
 /* A depthwise convolution of 3x3 with a ReLU after it, x [rows, channels] → found [count, channels]: `around`
    [count, 9] says which rows are seen, a number that is none stands for `nothing`, zeros [channels]. weight
    [9, channels], bias [channels]. One pass for all nine: sums stay in registers. */
-EXPORTED int64_t slimcodec_depthwise(const float *x, int64_t rows, int64_t channels, const int32_t *around,
+EXPORTED WIDE int64_t slimcodec_depthwise(const float *x, int64_t rows, int64_t channels, const int32_t *around,
                                      int64_t count, const float *w, const float *bias, const float *nothing,
                                      float *restrict found) {
     const int64_t n = channels;
@@ -418,18 +426,15 @@ EXPORTED int64_t slimcodec_depthwise(const float *x, int64_t rows, int64_t chann
 
 /* Adds bias [channels] to found [rows, channels], and `added` [rows, channels] if there is any, and makes what is below
    0 that if it is asked to: one pass for what NumPy takes three for. */
-EXPORTED int64_t slimcodec_finish(float *restrict found, int64_t rows, int64_t channels, const float *bias,
+EXPORTED WIDE int64_t slimcodec_finish(float *restrict found, int64_t rows, int64_t channels, const float *bias,
                                   const float *added, int64_t adds, int64_t relu) {
     for (int64_t row = 0; row < rows; row++, found += channels, added += channels) {
-        if (adds)
-            for (int64_t j = 0; j < channels; j++)
-                found[j] = found[j] + bias[j] + added[j];
-        else
-            for (int64_t j = 0; j < channels; j++)
-                found[j] += bias[j];
-        if (relu)
-            for (int64_t j = 0; j < channels; j++)
-                found[j] = found[j] > 0 ? found[j] : 0;
+        for (int64_t j = 0; j < channels; j++) {
+            float sum = found[j] + bias[j];
+            if (adds)
+                sum += added[j];
+            found[j] = sum > 0 || !relu ? sum : 0;
+        }
     }
     return 0;
 }
@@ -438,7 +443,7 @@ EXPORTED int64_t slimcodec_finish(float *restrict found, int64_t rows, int64_t c
 
 /* The integers q [count] that make q·curvature·q - 2·slope·q + Σ bits[magnitude] small, curvature [count, count], bits
    [count, largest + 1]: from 0 on, one after the other is chosen anew, at most so many times. */
-EXPORTED int64_t slimcodec_integers(const double *curvature, const double *slope, const double *bits, int64_t count,
+EXPORTED WIDE int64_t slimcodec_integers(const double *curvature, const double *slope, const double *bits, int64_t count,
                                     int64_t largest, int64_t sweeps, int64_t *q) {
     for (int64_t k = 0; k < count; k++)
         q[k] = 0;
@@ -576,7 +581,7 @@ EXPORTED int64_t slimcodec_map(uint8_t *who, int64_t rows, int64_t columns, int6
 
 /* Adds to sums [size] each row of basis [count, size] times its coefficient, one row after the other: the same floats
    wherever it is compiled, as no product is rounded together with its sum. */
-EXPORTED int64_t slimcodec_add_rows(float *restrict sums, const float *basis, const float *coefficients, int64_t count,
+EXPORTED WIDE int64_t slimcodec_add_rows(float *restrict sums, const float *basis, const float *coefficients, int64_t count,
                                     int64_t size) {
     enum { AT_ONCE = 1024 }; /* which stay in the cache */
     for (int64_t begin = 0; begin < size; begin += AT_ONCE) {

@@ -11,7 +11,7 @@ from slimcodec.codec.grid import Window, whole
 from slimcodec.codec.networks import Weights
 from slimcodec.codec.rounding import Array
 
-ROWS_AT_ONCE = 1024  # that pass several layers on the CPU, so that what is between them stays in its cache
+ROWS_AT_ONCE = 2048  # that pass several layers on the CPU, so that what is between them stays in its cache
 
 
 class Rows:
