@@ -13,8 +13,8 @@
 #endif
 
 /* Of loops over floats, one after the other, a version for eight at a time as well. Which one runs is decided when the
-   library is loaded. Both give the same numbers. */
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__)
+   library is loaded. Both give the same numbers. Clang cannot export such functions. */
+#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__)
 #define WIDE __attribute__((target_clones("avx2", "default")))
 #else
 #define WIDE
