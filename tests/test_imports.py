@@ -45,6 +45,9 @@ ALLOWED = {
     | {"codec/heads", "codec/networks", "codec/rounding", "codec/rows", "codec/tiling"},
     "codec/rows": {"numpy", "codec/arrays", "codec/grid", "codec/native", "codec/networks", "codec/rounding"},
     "codec/segments": {"torch", "codec/layers", "codec/network", "codec/regions"},
+    "codec/bands": {"codec/arrays", "codec/grid", "codec/rounding"},
+    "codec/analysis": {"codec/bands", "codec/grid", "codec/heap", "codec/networks", "codec/progress", "codec/rounding"}
+    | {"codec/tiling"},
     "codec/choice": {"numpy", "codec/bitstream", "codec/costs", "codec/grid", "codec/maps", "codec/pictures"}
     | {"codec/rounding", "codec/symbols", "codec/transforms"},
     "codec/networks": {"numpy", "codec/architecture", "codec/grid", "codec/rounding"},
@@ -84,8 +87,8 @@ ALLOWED = {
     "codec/contexts": {"numpy", "codec/entropy"},
     "codec/symbols": {"numpy", "codec/adapt", "codec/bitstream", "codec/contexts", "codec/entropy", "codec/grid"}
     | {"codec/dependent", "codec/rounding", "codec/scales", "codec/units"},
-    "codec/transforms": {"numpy", "codec/adapt", "codec/arrays", "codec/bitstream", "codec/dependent", "codec/grid"}
-    | {"codec/heads", "codec/heap", "codec/maps", "codec/networks", "codec/pictures", "codec/progress"}
+    "codec/transforms": {"numpy", "codec/adapt", "codec/analysis", "codec/arrays", "codec/bitstream", "codec/dependent"}
+    | {"codec/grid", "codec/heads", "codec/maps", "codec/networks", "codec/pictures", "codec/progress"}
     | {"codec/regions"}
     | {"codec/rounding", "codec/rows", "codec/scales", "codec/symbols", "codec/tiling", "codec/units"}
     | {"codec/workers", "codec/zoo"},
@@ -95,7 +98,7 @@ ALLOWED = {
     "codec/blas": {"threadpoolctl"},
     "codec/batch": {"codec/blas"},
     "codec/workers": {"codec/batch"},
-    "codec/encoding": {"numpy", "codec/arrays", "codec/bitstream", "codec/choice", "codec/costs", "codec/heads"}
+    "codec/encoding": {"numpy", "codec/bands", "codec/bitstream", "codec/choice", "codec/costs", "codec/heads"}
     | {"codec/partition"}
     | {"codec/decoding", "codec/grid", "codec/heap", "codec/isolation", "codec/pictures", "codec/progress"}
     | {"codec/refine", "codec/resizing", "codec/rounding", "codec/symbols", "codec/tiling", "codec/transforms"},

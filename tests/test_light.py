@@ -155,6 +155,16 @@ def test_a_model_without_graphs_is_for_pytorch():
         slimcodec.load(GOLDEN / "model", backend="onnx")
 
 
+def test_a_model_with_the_graphs_of_an_older_version_is_for_pytorch(copied):
+    info = json.loads((copied / "model.json").read_text())
+    info["graphs"] = {"g_a" if name == "g_a.0" else name: value for name, value in info["graphs"].items()}
+    (copied / "model.json").write_text(json.dumps(info))
+    with pytest.raises(InvalidModel, match=r"model.json: graphs.g_a.0 is missing; PyTorch can run the model"):
+        slimcodec.load(copied, backend="onnx")
+    if find_spec("torch"):
+        assert "ONNX" not in repr(slimcodec.load(copied))
+
+
 @pytest.fixture
 def copied(tmp_path):
     return Path(shutil.copytree(STUDENT, tmp_path / "model"))
@@ -196,11 +206,11 @@ def test_weights_that_fit_no_model_are_named(copied, change, said):
 
 
 def test_a_graph_that_is_none_is_named(copied):
-    (copied / "g_a.onnx").write_bytes(b"nothing")
+    (copied / "g_a.0.onnx").write_bytes(b"nothing")
     info = json.loads((copied / "model.json").read_text())
-    info["graphs"]["g_a"] = hashlib.sha256(b"nothing").hexdigest()
+    info["graphs"]["g_a.0"] = hashlib.sha256(b"nothing").hexdigest()
     (copied / "model.json").write_text(json.dumps(info))
-    assert refused(copied).startswith(f"{copied / 'g_a.onnx'}: ONNX Runtime cannot use it")
+    assert refused(copied).startswith(f"{copied / 'g_a.0.onnx'}: ONNX Runtime cannot use it")
 
 
 @needs_torch

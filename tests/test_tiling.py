@@ -9,10 +9,10 @@ from conftest import VARIANTS, bank_tables, correction_tables, decoded_planes, l
 from PIL import Image
 
 from slimcodec import InvalidFile, InvalidInput
-from slimcodec.codec import bitstream, grid, inference, models, transforms
+from slimcodec.codec import analysis, bitstream, grid, inference, models, transforms
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.grid import LATENT_SCALE, PLANE_CELLS, PLANES, Window, whole
-from slimcodec.codec.tiling import analysis_margin, latent_margin, synthesis_margin
+from slimcodec.codec.tiling import analysis_levels, analysis_margin, latent_margin, synthesis_margin
 from slimcodec.training.prior import FactorizedPrior, export_tables
 
 REGIONS = {  # of a picture of 300 x 200 pixels, 5 x 4 cells: x, y, width, height
@@ -185,26 +185,43 @@ def test_pieces_give_the_latents_and_pixels_of_the_whole(variant, photo, monkeyp
     y_hat = variant.transforms.code(y, variant.transforms.hyper_latents(y, quality), quality)[1]
     pixels = variant.transforms.synthesise(y_hat, 300, 200)
     assert pixels.std() > 20
-    monkeypatch.setattr(transforms, "TRANSFORM_TILE", side)
+    in_pieces_of(side, monkeypatch)
     torch.testing.assert_close(variant.transforms.analyse(photo), y, rtol=1e-4, atol=1e-4)
     assert_same_pixels(variant.transforms.synthesise(y_hat, 300, 200), pixels)
 
 
+def in_pieces_of(side, monkeypatch):
+    """Latents that g_s makes at once, or elements that a level of g_a does."""
+    monkeypatch.setattr(transforms, "TRANSFORM_TILE", side)
+    for name, value in (("PIECE", side), ("STRIP_AREA", 1), ("STRIP_EXTENT", side)):
+        monkeypatch.setattr(analysis, name, value)
+
+
 def test_pieces_have_a_bounded_size(codec, monkeypatch):
-    monkeypatch.setattr(transforms, "TRANSFORM_TILE", 7)
-    seen = {"g_a": [], "g_s": []}
-    for part, sizes in seen.items():
-        network = getattr(codec.network, part)
+    in_pieces_of(7, monkeypatch)
+    architecture, network = codec.network.architecture, codec.network
+    bounds = {
+        network.g_a.levels[number]: level.ratio * (7 + 2 * level.margin)
+        for number, level in enumerate(analysis_levels(architecture))
+    } | {network.g_s: 7 + 2 * codec.transforms.synthesis_margin}
+    seen = {module: [] for module in bounds}
+    for module, sizes in seen.items():
         monkeypatch.setattr(
-            network, "forward", lambda x, *more, f=network.forward, s=sizes: s.append(x.shape[2:]) or f(x, *more)
+            module, "forward", lambda x, *more, f=module.forward, s=sizes: s.append(x.shape[2:]) or f(x, *more)
         )
     codec.decompress(codec.compress(np.zeros((700, 500, 3), np.uint8)))
-    for part, margin, unit in (
-        ("g_a", codec.transforms.margins[0], LATENT_SCALE),
-        ("g_s", codec.transforms.margins[2], 1),
-    ):
-        assert len(seen[part]) >= 6 * 5
-        assert max(max(shape) for shape in seen[part]) <= unit * (7 + 2 * margin)
+    for module, bound in bounds.items():
+        assert len(seen[module]) >= 6 * 5
+        assert max(max(shape) for shape in seen[module]) <= bound
+
+
+def test_each_element_of_the_first_level_is_made_once(codec, monkeypatch):
+    """What is told counts them."""
+    in_pieces_of(7, monkeypatch)
+    for window in (None, Window(9, 0, 20, 32)):
+        shares = []
+        codec.transforms.analyse(np.zeros((704, 512, 3), np.uint8), window, shares.append)
+        assert shares == sorted(shares) and shares[-1] == 1 and len(shares) > 5
 
 
 # --- coded tiles ----------------------------------------------------------------------------------------------------
@@ -296,7 +313,7 @@ def test_what_comes_with_a_picture_comes_with_a_region(codec, photo):
 
 def test_only_the_tiles_that_a_region_needs_are_read(codec):
     """The others may be damaged. One cell for the pixel, and four around it for its context."""
-    assert codec.transforms.margins == (2, 4, 3)
+    assert (codec.transforms.latent_margin, codec.transforms.synthesis_margin) == (4, 3)
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 256, (40, 1100, 3), dtype=np.uint8)
     data = codec.compress(picture, 2, tile=2)

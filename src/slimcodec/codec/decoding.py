@@ -82,7 +82,7 @@ class _Decoding:
         self.area = resizing.seen(wanted, self.header.shown, self.header.quarters)
         self.grid = whole(self.header.cells)
         self.heads = transforms.heads(heads.read(contents, transforms.corrections))
-        _, self.latent_margin, self.pixel_margin = transforms.margins
+        self.latent_margin, self.pixel_margin = transforms.latent_margin, transforms.synthesis_margin
         self.reach = self.latent_margin + -(-self.pixel_margin // LATENTS)  # cells that a pixel depends on
 
     @property

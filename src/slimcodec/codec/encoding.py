@@ -6,14 +6,14 @@ What is live of a big picture is a strip of y as wide as the picture and one win
 Searches, which ask for many qualities, and effort keep all of y: 4·M / 256 bytes a pixel, twice that with effort.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
 from slimcodec.codec import bitstream, decoding, heap, pictures, resizing
-from slimcodec.codec.arrays import array_namespace
+from slimcodec.codec.bands import Band
 from slimcodec.codec.choice import choice_of
 from slimcodec.codec.costs import STEPS, error_bits
 from slimcodec.codec.grid import (
@@ -192,15 +192,15 @@ class Encoding:
         for line in in_lines(coding_groups(self.grid, self.tile), along):
             for window in line:
                 yield self._encode_group(y, z, window, fixed_quality, fit, refined=bool(effort))
-            y.forget((line[0][along + 2] - self.transforms.margins[1]) * LATENTS)
+            y.forget((line[0][along + 2] - self.transforms.latent_margin) * LATENTS)
 
     def _encode_group(
-        self, y: "Band", z: "_HyperLatents", window: Window, fixed_quality: int, fit: GroupFit | None, *, refined: bool
+        self, y: Band, z: "_HyperLatents", window: Window, fixed_quality: int, fit: GroupFit | None, *, refined: bool
     ) -> "_Group":
         symbols, big = self.transforms.coder.empty(window.shape), is_big(self.grid)
         for piece in coding_pieces(window, self.grid):
             # The means within depend on what is coded around: that is coded here as well, and left out.
-            seen = piece.grown(self.transforms.margins[1], self.grid)
+            seen = piece.grown(self.transforms.latent_margin, self.grid)
             z_hat, index = z.take(seen, self.tile)
             heap.trim(big)
             r, table, planes = self.transforms.residuals(
@@ -224,7 +224,7 @@ class Encoding:
         report = part_of(self.progress, begin, end)
         return self.transforms.analyse(self.pixels, strip, report)
 
-    def _refine(self, y: "Band", z: "_HyperLatents", fixed_quality: int, effort: int) -> Array:
+    def _refine(self, y: Band, z: "_HyperLatents", fixed_quality: int, effort: int) -> Array:
         """All of y, refined; that of the latest quality is kept."""
         from slimcodec.codec.refine import refine  # which needs PyTorch
 
@@ -269,48 +269,6 @@ class _Group(NamedTuple):
     y_hat: Array | None  # [1, M, h, w]; of a big picture it is not kept
 
 
-class Band:
-    """An array [1, C, h, w] over a picture's grid, made in strips as far as it is asked for, dropped when told to be.
-
-    make(strip) gives the next strip: all across, and along the axis (0: rows, 1: columns) what is missing.
-    """
-
-    def __init__(self, make: Callable[[Window], Array], grid: Window, along: int):
-        self.make, self.grid, self.along = make, grid, along
-        self.strips: list[tuple[int, Array]] = []  # where each begins, and what it holds
-        self.end = grid[along]
-
-    def take(self, window: Window) -> Array:
-        if self.end < window[self.along + 2]:
-            self.strips.append((self.end, self.make(self._strip(self.end, window[self.along + 2]))))
-            self.end = window[self.along + 2]
-        found = [strip[:, :, *part.slices] for strip, part in self._parts(window)]
-        return found[0] if len(found) == 1 else array_namespace(*found).concat(found, axis=2 + self.along)
-
-    def forget(self, before: int) -> None:
-        """Keep nothing that begins before this element of the axis."""
-        window = self._strip(before, self.end)
-        self.strips = [
-            (max(begin, before), strip if begin >= before else _copied(strip[:, :, *part.slices]))
-            for (begin, _), (strip, part) in zip(self._touched(window), self._parts(window), strict=True)
-        ]
-
-    def _parts(self, window: Window) -> Iterator[tuple[Array, Window]]:
-        """The strips that the window touches, and which part of each, in its own coordinates, is in the window."""
-        for begin, strip in self._touched(window):
-            covered = self._strip(begin, begin + strip.shape[2 + self.along])
-            yield strip, covered.grown(0, window).seen_from(covered)
-
-    def _touched(self, window: Window) -> list[tuple[int, Array]]:
-        low, high = window[self.along], window[self.along + 2]
-        return [(begin, strip) for begin, strip in self.strips
-                if begin < high and low < begin + strip.shape[2 + self.along]]  # fmt: skip
-
-    def _strip(self, begin: int, end: int) -> Window:
-        edges = {"top": begin, "bottom": end} if self.along == 0 else {"left": begin, "right": end}
-        return self.grid._replace(**edges)
-
-
 class _HyperLatents:
     """z_hat of a picture at a quality, made as far as it is asked for; all of it is kept, for it is small."""
 
@@ -333,10 +291,6 @@ class _HyperLatents:
         z_hat = z_hat[:, :, *strip.seen_from(seen).slices]
         self.integers[:, *strip.slices] = self.transforms.networks.numpy(z_hat)[0]
         return z_hat
-
-
-def _copied(values: Array) -> Array:
-    return array_namespace(values).asarray(values, copy=True)
 
 
 def psnr_db(pixels: np.ndarray | pictures.LazyPixels, decoded: np.ndarray) -> float:

@@ -63,6 +63,10 @@ class Window(NamedTuple):
         rows, columns = outer.top, outer.left
         return Window(self.top - rows, self.left - columns, self.bottom - rows, self.right - columns)
 
+    def between(self, axis: int, begin: int, end: int) -> "Window":
+        """All across, and from one row (axis 0) or column (1) to another."""
+        return self._replace(**({"top": begin, "bottom": end} if axis == 0 else {"left": begin, "right": end}))
+
     def meets(self, other: "Window") -> bool:
         return (
             self.top < other.bottom and other.top < self.bottom and self.left < other.right and other.left < self.right
@@ -89,6 +93,10 @@ class Window(NamedTuple):
             self._replace(top=top, bottom=min(top + height, self.bottom))
             for top in range(self.top, self.bottom, height)
         ]
+
+    def even_strips(self, axis: int, extent: int) -> list["Window"]:
+        """As few pieces along an axis as at most so many elements allow, all of about the same size."""
+        return [self.between(axis, *edges) for edges in _even(self[axis], self[axis + 2], extent)]
 
     def even_tiles(self, side: int) -> list["Window"]:
         """As few pieces as sides of at most `side` allow, all of about the same size."""

@@ -314,13 +314,10 @@ def load(
     plain = str(device) == "cpu" and precision == "float32"
     if backend == "onnx" and not plain:
         raise InvalidInput("backend onnx: runs on the CPU in float32; leave out device and precision, or take torch")
-    if backend == "onnx" or (backend is None and plain and _has_onnx(zoo.find(found))):
+    light = plain and find_spec("onnxruntime") is not None
+    if backend == "onnx" or (backend is None and light and stored.runs_without_pytorch(zoo.find(found))):
         return Codec(stored.load(found))
     return Codec(_in_pytorch(found), device, precision)
-
-
-def _has_onnx(directory: Path) -> bool:
-    return find_spec("onnxruntime") is not None and bool(zoo.graphs(directory))
 
 
 def _in_pytorch(name_or_directory: str | Path) -> "Model":

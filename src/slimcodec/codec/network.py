@@ -83,10 +83,14 @@ class Analysis(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """What the head sees: [B, C, H/16, W/16]."""
-        x = x - MID_GREY
-        for level in self.levels:
-            x = level(x)
+        for number in range(len(self.levels)):
+            x = self.level(number, x)
         return x
+
+    def level(self, number: int, x: Tensor) -> Tensor:
+        """What a level makes of what the one before gave; the first is given x."""
+        found: Tensor = self.levels[number](x if number else x - MID_GREY)
+        return found
 
 
 class Synthesis(nn.Module):

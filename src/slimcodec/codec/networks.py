@@ -104,7 +104,11 @@ class Networks(Synthesis, Protocol):
     def empty(self, channels: int, height: int, width: int) -> Array:
         """Room for [1, C, h, w], in the memory order that the networks like."""
 
-    def g_a(self, x: Array) -> Array: ...
+    def g_a(self, level: int, x: Array) -> Array:
+        """What a level makes of what the one before gave; the first is given the picture.
+
+        The last one gives y. With specialists it gives what `latents` is given: it is the same for all.
+        """
 
     def h_a(self, y: Array) -> Array: ...
 
@@ -115,11 +119,8 @@ class Networks(Synthesis, Protocol):
 
     # Of models with specialists.
 
-    def trunk(self, x: Array) -> Array:
-        """x → what the last layer of g_a sees, [1, C, H/16, W/16]: it is the same for all."""
-
     def latents(self, specialist: int, features: Array) -> Array:
-        """What the trunk gave → y, [1, M, h, w]."""
+        """What the last level of g_a gave → y, [1, M, h, w]."""
 
     def alone(self, specialist: int) -> Synthesis | None:
         """g_s of one specialist for whole pieces, if that is faster than segments."""

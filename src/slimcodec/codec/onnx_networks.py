@@ -74,8 +74,8 @@ class OnnxNetworks:
     def empty(self, channels: int, height: int, width: int) -> np.ndarray:
         return np.empty((1, channels, height, width), np.float32)
 
-    def g_a(self, x: np.ndarray) -> np.ndarray:
-        return self._run("g_a", "y", x=x)
+    def g_a(self, level: int, x: np.ndarray) -> np.ndarray:
+        return self._run(f"g_a.{level}", "found", x=x)
 
     def h_a(self, y: np.ndarray) -> np.ndarray:
         return self._run("h_a", "z", y=y)
@@ -101,9 +101,6 @@ class OnnxNetworks:
         weight, bias, _ = head or self.head
         x_hat = self._run("g_s", "x_hat", y_hat=y_hat, head_weight=weight, head_bias=bias)
         return x_hat[:, :, *piece.seen_from(seen).finer(LATENT_SCALE).slices]
-
-    def trunk(self, x: np.ndarray) -> np.ndarray:
-        return self._run("trunk", "features", x=x)
 
     def latents(self, specialist: int, features: np.ndarray) -> np.ndarray:
         return self._run(f"latents.{specialist}", "y", features=features)

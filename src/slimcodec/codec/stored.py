@@ -1,6 +1,6 @@
 """A model directory as plain arrays, for ONNX Runtime: no PyTorch is needed to read it or to run it.
 
-    g_a.onnx …  one graph a network, whose weights are those in weights.safetensors beside it: it says where in the file
+    h_a.onnx …  one graph a network, whose weights are those in weights.safetensors beside it: it says where in the file
 
 model.json has the SHA-256 of the weights and of every graph. A model without graphs needs PyTorch (codec/models).
 """
@@ -23,7 +23,16 @@ from slimcodec.codec.networks import Grid, Head, Weights
 from slimcodec.codec.regions import all_layers, layer_weights
 from slimcodec.codec.scales import RATIOS, Scales
 from slimcodec.codec.transforms import Transforms
-from slimcodec.codec.zoo import DESCRIPTION, GRAPHS, WEIGHTS, architecture_of, find, graph_file, read_description
+from slimcodec.codec.zoo import (
+    DESCRIPTION,
+    GRAPHS,
+    WEIGHTS,
+    architecture_of,
+    find,
+    graph_file,
+    graphs,
+    read_description,
+)
 
 TABLES, HEAD = "tables.", "g_s.head.conv"  # prefixes of tensor names
 Shapes: TypeAlias = dict[str, tuple[int, ...]]
@@ -76,11 +85,18 @@ def load(name_or_directory: str | Path) -> Stored:
     return Stored(architecture, tensors, tables | floats, info, directory)
 
 
+def runs_without_pytorch(directory: Path) -> bool:
+    """Whether a model directory has all graphs that this version runs."""
+    info = read_description(directory, count=False)
+    return set(graph_names(architecture_of(directory / DESCRIPTION, info))) <= set(graphs(directory))
+
+
 def graph_names(architecture: Architecture) -> list[str]:
-    shared = ["h_a", "h_mean", *(f"context.{stage}" for stage in range(len(architecture.stages)))]
+    levels = [f"g_a.{level}" for level in range(len(architecture.g_a))]
+    shared = [*levels, "h_a", "h_mean", *(f"context.{stage}" for stage in range(len(architecture.stages)))]
     if architecture.specialists == 1:
-        return ["g_a", *shared, "features", "g_s"]
-    return ["trunk", *shared, *(f"latents.{number}" for number in range(architecture.specialists))]
+        return [*shared, "features", "g_s"]
+    return [*shared, *(f"latents.{number}" for number in range(architecture.specialists))]
 
 
 def _prefixes(architecture: Architecture) -> list[str]:
@@ -140,7 +156,7 @@ def _check_graphs(directory: Path, info: dict[str, Any], architecture: Architect
         raise InvalidModel(f"{directory}: has no graphs for ONNX Runtime; PyTorch can run it")
     for name in graph_names(architecture):
         if not isinstance(hashes.get(name), str):
-            raise InvalidModel(f"{directory / DESCRIPTION}: {GRAPHS}.{name} is missing; the file was edited")
+            raise InvalidModel(f"{directory / DESCRIPTION}: {GRAPHS}.{name} is missing; PyTorch can run the model")
         _require_hash(directory / graph_file(name), hashes[name])
 
 

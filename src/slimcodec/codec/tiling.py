@@ -1,10 +1,12 @@
 """How far the networks see, and how pieces of big pictures pass them.
 
-Big pictures pass g_a and g_s piece by piece. A piece is run together with its surroundings as far as the network sees,
-the margin, and the margin is cut off again: where the picture ends, the network pads with zeros as it always does.
+Big pictures pass g_s, and each level of g_a, piece by piece. A piece is run together with its surroundings as far as
+the network sees, the margin, and the margin is cut off again: where the picture ends, the network pads with zeros as it
+always does.
 """
 
 from itertools import pairwise
+from typing import NamedTuple
 
 from slimcodec.codec import blocks
 from slimcodec.codec.architecture import Architecture, Level
@@ -20,11 +22,32 @@ def hyper_margin(architecture: Architecture) -> int:
 def analysis_margin(architecture: Architecture) -> int:
     """How many latents' worth of pixels (16 each) beyond its own an element of y depends on."""
     reach = 0
-    finer = [level.scale for level in architecture.g_a[:-1]]
-    for level, scale in zip(architecture.g_a[::-1], [*finer[::-1], 1], strict=True):
-        ratio = level.scale // scale
-        reach = ratio * (reach + _blocks_reach(level)) + architecture.downsampling_kernel(ratio) // 2
+    for level in analysis_levels(architecture)[::-1]:
+        reach = level.ratio * (reach + level.reach) + level.kernel // 2
     return -(-reach // LATENT_SCALE)
+
+
+class AnalysisLevel(NamedTuple):
+    """A level of g_a: a convolution of that kernel, which makes its input smaller by the ratio, and blocks."""
+
+    scale: int
+    ratio: int
+    kernel: int
+    reach: int  # of the blocks, in elements of the result
+
+    @property
+    def margin(self) -> int:
+        """How many elements of its result, each as much of its input as the ratio says, it sees around its own."""
+        return self.reach + -(-(self.kernel // 2) // self.ratio)
+
+
+def analysis_levels(architecture: Architecture) -> list[AnalysisLevel]:
+    scales = [1, *(level.scale for level in architecture.g_a)]
+    ratios = [coarse // fine for fine, coarse in pairwise(scales)]
+    return [
+        AnalysisLevel(level.scale, ratio, architecture.downsampling_kernel(ratio), _blocks_reach(level))
+        for level, ratio in zip(architecture.g_a, ratios, strict=True)
+    ]
 
 
 def synthesis_margin(architecture: Architecture) -> int:

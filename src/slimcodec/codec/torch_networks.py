@@ -87,13 +87,12 @@ class TorchNetworks:
         shape = 1, channels, height, width
         return torch.empty(shape, dtype=torch.float32, device=self.device, memory_format=torch.channels_last)
 
-    def g_a(self, x: Tensor) -> Tensor:
+    def g_a(self, level: int, x: Tensor) -> Tensor:
+        g_a = self.codec.g_a
+        ends = level == len(g_a.levels) - 1 and self.architecture.specialists == 1
         with self.autocast():
-            return self.codec.g_a(x)
-
-    def trunk(self, x: Tensor) -> Tensor:
-        with self.autocast():
-            return self.codec.g_a.features(x)
+            found = g_a.level(level, _contiguous(x))
+            return g_a.head(found) if ends else found
 
     def latents(self, specialist: int, features: Tensor) -> Tensor:
         with self.autocast():

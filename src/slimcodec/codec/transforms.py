@@ -8,18 +8,19 @@ Big pictures pass in pieces. The pixels and latents that come out are the same, 
 
 from collections.abc import Callable, Mapping
 from copy import copy
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from slimcodec import InvalidFile, InvalidModel
-from slimcodec.codec import dependent, heap, maps
+from slimcodec.codec import dependent, maps
 from slimcodec.codec.adapt import BASIS, Corrections, Fit
+from slimcodec.codec.analysis import Analysis
 from slimcodec.codec.arrays import array_namespace
 from slimcodec.codec.bitstream import HASH_BYTES, Contents
-from slimcodec.codec.grid import CELL, LATENT_SCALE, LATENTS, PLANES, Window, cells_of, is_big, whole
+from slimcodec.codec.grid import CELL, LATENT_SCALE, LATENTS, PLANES, Window, cells_of, whole
 from slimcodec.codec.heads import Corrected, Heads
 from slimcodec.codec.networks import Networks, Synthesis
 from slimcodec.codec.pictures import LazyPixels
@@ -29,13 +30,13 @@ from slimcodec.codec.rounding import Array
 from slimcodec.codec.rows import by_specialist
 from slimcodec.codec.scales import Scales
 from slimcodec.codec.symbols import SymbolCoder, Symbols
-from slimcodec.codec.tiling import analysis_margin, latent_margin, synthesis_margin
+from slimcodec.codec.tiling import latent_margin, synthesis_margin
 from slimcodec.codec.units import MID_GREY
 from slimcodec.codec.workers import ALONE, Workers
 from slimcodec.codec.zoo import WEIGHTS
 
 RESIDUAL_LIMIT = 2**15 - 1  # an escaped residual is an int16
-TRANSFORM_TILE = 64  # latents: g_a and g_s take pieces of at most 1024 x 1024 pixels and their margins
+TRANSFORM_TILE = 64  # latents: g_s takes pieces of at most 1024 x 1024 pixels and their margins
 
 Tables = Mapping[str, np.ndarray]
 
@@ -78,7 +79,7 @@ class Transforms:
         if BASIS in tables:
             bits = networks.numpy(self.rounding.magnitude_bits)
             self.corrections = Corrections(networks.head, architecture.g_s[-1].scale, tables, self.coder.r_tables, bits)
-        self.margins = analysis_margin(architecture), latent_margin(architecture), synthesis_margin(architecture)
+        self.latent_margin, self.synthesis_margin = latent_margin(architecture), synthesis_margin(architecture)
 
     @property
     def specialists(self) -> int:
@@ -107,21 +108,8 @@ class Transforms:
 
         With specialists: what the last layer of g_a, which is each one's own, sees.
         """
-        height, width, _ = pixels.shape
-        grid = cells_of(height, width).finer(LATENTS)
-        window = window or grid
-        run, channels = self.networks.g_a, self.architecture.latents
-        if self.specialists > 1:
-            run, channels = self.networks.trunk, self.architecture.g_a[-1].channels
-        y = self.networks.empty(channels, *window.shape)
-        pieces = window.even_tiles(TRANSFORM_TILE)
-        for done, piece in enumerate(pieces, start=1):
-            seen = piece.grown(self.margins[0], grid)
-            found = run(self.padded(pixels, seen.finer(LATENT_SCALE)))
-            y[:, :, *piece.seen_from(window).slices] = found[:, :, *piece.seen_from(seen).slices]
-            heap.trim(is_big(grid.coarser(LATENTS)))
-            tell(progress, done, len(pieces))
-        return y
+        grid = cells_of(*pixels.shape[:2]).finer(LATENTS)
+        return Analysis(self.networks, partial(self.padded, pixels), window or grid, grid, progress).y()
 
     @_inference
     def latents_of(self, specialist: int, features: Array) -> Array:
@@ -246,7 +234,7 @@ class Transforms:
         block = self.architecture.g_s[-1].scale
         blocks = whole((pixels.shape[0] // block, pixels.shape[1] // block))  # none that the picture's edge cuts
         for part in piece.finer(LATENTS).even_tiles(TRANSFORM_TILE):
-            seen = self._whole_cells(part.grown(self.margins[2], cells.finer(LATENTS)))
+            seen = self._whole_cells(part.grown(self.synthesis_margin, cells.finer(LATENTS)))
             latents = y_hat[:, :, *seen.seen_from(cells.finer(LATENTS)).slices]
             features, at = self.synthesis.features(latents, seen, part, cells.finer(LATENTS))
             within = part.finer(LATENT_SCALE // block).grown(0, blocks)
@@ -275,7 +263,7 @@ class Transforms:
         pieces = area.coarser(LATENT_SCALE).even_tiles(TRANSFORM_TILE)
 
         def make(piece: Window) -> None:
-            seen = self._whole_cells(piece.grown(self.margins[2], grid.finer(LATENTS)))
+            seen = self._whole_cells(piece.grown(self.synthesis_margin, grid.finer(LATENTS)))
             latents = y_hat[:, :, *seen.seen_from(cells.finer(LATENTS)).slices]
             wanted = piece.finer(LATENT_SCALE).grown(0, area)
             with self.networks.inference():  # which a worker's thread does not know of yet

@@ -60,7 +60,8 @@ FORMAT_VERSION, OF_SPECIALISTS = 1, 2  # of the manifest
 MANIFEST, TENSORS = "manifest.json", "tables.safetensors"
 KEPT = "log_gain", "h_scale.", "tables.", "g_s.head."  # prefixes of what no network file holds
 KEPT_PARTS = ".limit", ".g_s.head."  # limits of a decoder in integers, and specialists' last layers
-OF_CELLS = "g_s.", "last_layer"  # specialists' layers, which codec/regions runs without a graph
+# Model directories have no graph of these: g_a as a whole, and specialists' layers, which codec/regions runs itself.
+NOT_RUN = "g_a", "trunk", "g_s.", "last_layer"
 KINDS = {  # what weights are stored as
     "F16": onnx.TensorProto.FLOAT16,
     "F32": onnx.TensorProto.FLOAT,
@@ -84,14 +85,16 @@ class Network(NamedTuple):
 
 
 class Features(nn.Module):
-    """g_s without its last layer."""
+    """g_a or g_s, as it is named, without its last layer."""
 
-    def __init__(self, g_s: Synthesis):
+    def __init__(self, name: str, network: Analysis | Synthesis):
         super().__init__()
-        self.g_s = g_s
+        self.name = name
+        self.add_module(name, network)
 
-    def forward(self, y_hat: Tensor) -> Tensor:
-        return self.g_s.features(y_hat)
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = getattr(self, self.name).features(x)
+        return found
 
 
 class OpenSynthesis(nn.Module):
@@ -109,15 +112,16 @@ class OpenSynthesis(nn.Module):
         return self.g_s.colours(F.pixel_shuffle(x_hat, head.ratio))
 
 
-class Trunk(nn.Module):
-    """g_a without its last layer."""
+class LevelOfAnalysis(nn.Module):
+    """A level of g_a, with its last layer or without."""
 
-    def __init__(self, g_a: Analysis):
+    def __init__(self, g_a: Analysis, number: int, *, ends: bool):
         super().__init__()
-        self.g_a = g_a
+        self.g_a, self.number, self.ends = g_a, number, ends
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.g_a.features(x)
+        found = self.g_a.level(self.number, x)
+        return self.g_a.head(found) if self.ends else found
 
 
 class SegmentOf(nn.Module):
@@ -190,12 +194,22 @@ def networks(codec: HyperpriorCodec, *, features: bool) -> Iterator[Network]:
     inputs = {"y_hat": zeros(architecture.latents, 16), "head_weight": head.weight, "head_bias": head.bias}
     yield Network("g_s", OpenSynthesis(codec.g_s), inputs, "x_hat")
     if features:
-        yield Network("features", Features(codec.g_s), {"y_hat": inputs["y_hat"]}, "features")
+        yield Network("features", Features("g_s", codec.g_s), {"y_hat": inputs["y_hat"]}, "features")
+
+
+def levels_of_analysis(codec: HyperpriorCodec) -> Iterator[Network]:
+    """What runs where g_a passes big pictures level by level (codec/analysis)."""
+    architecture, channels, scale = codec.architecture, 3, 1
+    for number, level in enumerate(architecture.g_a):
+        ends = number == len(architecture.g_a) - 1 and architecture.specialists == 1
+        module = LevelOfAnalysis(codec.g_a, number, ends=ends)
+        yield Network(f"g_a.{number}", module, {"x": _zeros(channels, scale)}, "found")
+        channels, scale = level.channels, level.scale
 
 
 def _of_specialists(codec: HyperpriorCodec) -> Iterator[Network]:
     architecture, head = codec.architecture, codec.g_s.head.conv
-    yield Network("trunk", Trunk(codec.g_a), {"x": _zeros(3, 1)}, "features")
+    yield Network("trunk", Features("g_a", codec.g_a), {"x": _zeros(3, 1)}, "features")
     some = torch.export.Dim("cells")
     for number in range(architecture.specialists):
         own, prefix = codec.specialist(number), f"specialists.{number}." if number else ""
@@ -327,8 +341,8 @@ def add_graphs(directory: Path) -> None:
     codec = models.load(directory).codec
     places, hashes = weight_places(directory / WEIGHTS), {}
     shifts = {name: t for name, t in load_file(directory / WEIGHTS).items() if name.endswith(".shift")}
-    wanted = [network for network in networks(codec, features=True) if not network.name.startswith(OF_CELLS)]
-    for network, found in programs(wanted):
+    whole = [network for network in networks(codec, features=True) if not network.name.startswith(NOT_RUN)]
+    for network, found in programs([*levels_of_analysis(codec), *whole]):
         refer_to_weights(found.graph, network.prefix, places, shifts)
         data = found.SerializeToString()
         atomic.write_bytes(directory / graph_file(network.name), data)
