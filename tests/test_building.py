@@ -175,6 +175,15 @@ def test_an_array_of_another_kind_is_an_error_and_no_crash(words):
         native.call("decode", states, np.zeros(3, np.uint32), 3, 0, index, 1, 1, *TABLES, symbols)
 
 
+def test_levels_are_the_nearest_and_halves_go_to_the_even_one():
+    x = np.concatenate([np.linspace(-1, 2, 9001), np.arange(-3, 520) / 510, [np.nan, np.inf, -np.inf]])
+    x = x.astype(np.float32)[None, :, None].repeat(2, axis=2)
+    found = np.empty(x.shape, np.uint8)
+    native.call("levels", x, found, x.size)
+    wanted = np.nan_to_num(np.rint(x * np.float32(255)), nan=0).clip(0, 255)
+    assert np.array_equal(found, wanted)
+
+
 def test_a_wheel_has_it_and_serves_every_python(monkeypatch):
     """What hatchling is told for one; an editable install uses the checkout's."""
     pytest.importorskip("hatchling")

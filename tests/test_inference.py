@@ -20,7 +20,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from slimcodec import InvalidFile, InvalidInput, InvalidModel
-from slimcodec.codec import bitstream, inference, isolation, models, transforms
+from slimcodec.codec import analysis, bitstream, inference, isolation, models, transforms
 from slimcodec.codec.adapt import Correction
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.grid import CELL, PLANES, Window, whole
@@ -461,6 +461,7 @@ def test_other_settings_out_of_range_are_refused(codec, pictures, name, value):
 
 def test_progress_rises_to_1_and_changes_nothing(codec, pictures, monkeypatch):
     monkeypatch.setattr(transforms, "TRANSFORM_TILE", 3)
+    monkeypatch.setattr(analysis, "PIECE", 3)
     picture, compressing, decompressing = pictures["astronaut 100x130"], [], []
     data = codec.compress(picture, progress=compressing.append)
     assert data == codec.compress(picture)

@@ -17,7 +17,7 @@ from slimcodec import InvalidInput
 
 SOURCE = Path(__file__).with_name("coder.c")
 COMPILERS = "cc", "gcc", "clang"
-OPTIONS = ["-std=c99", "-O3", "-shared", "-fvisibility=hidden"]
+OPTIONS = ["-std=c99", "-O3", "-fno-trapping-math", "-shared", "-fvisibility=hidden"]
 NO_COMPILER = "there is no C compiler here: pip install ziglang brings one, and CC names another"
 
 

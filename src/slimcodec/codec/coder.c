@@ -596,3 +596,16 @@ EXPORTED WIDE int64_t slimcodec_add_rows(float *restrict sums, const float *basi
     }
     return 0;
 }
+
+/* Floats in [0, 1], or beyond, to the nearest of 256 levels; halves to the even one, by the rounding of a float that is
+   too large for fractions. */
+EXPORTED WIDE int64_t slimcodec_levels(const float *restrict x, uint8_t *restrict found, int64_t count) {
+    const float whole = 12582912.0f; /* 1.5 · 2^23 */
+    for (int64_t i = 0; i < count; i++) {
+        float level = x[i] * 255.0f;
+        level = level > 0.0f ? level : 0.0f;
+        level = level < 255.0f ? level : 255.0f;
+        found[i] = (uint8_t)((level + whole) - whole);
+    }
+    return 0;
+}
