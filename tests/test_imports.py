@@ -38,7 +38,7 @@ ALLOWED = {
     "codec/rate": {"torch", "codec/layers", "codec/units"},
     "codec/costs": {"numpy", "codec/bitstream"},
     "codec/dependent": {"numpy", "codec/entropy", "codec/grid", "codec/native", "codec/units"},
-    "codec/rounding": {"numpy", "codec/arrays", "codec/dependent", "codec/units"},
+    "codec/rounding": {"numpy", "codec/arrays", "codec/dependent", "codec/native", "codec/units"},
     "codec/scales": {"numpy", "codec/architecture", "codec/bitstream", "codec/grid", "codec/units"},
     "codec/maps": {"numpy", "codec/native"},
     "codec/regions": {"numpy", "codec/arrays", "codec/architecture", "codec/blocks", "codec/grid"}

@@ -609,3 +609,11 @@ EXPORTED WIDE int64_t slimcodec_levels(const float *restrict x, uint8_t *restric
     }
     return 0;
 }
+
+/* Residuals, nearer to zero by their table's offset. */
+EXPORTED int64_t slimcodec_reconstruct(const float *restrict r, const uint8_t *restrict index, const float *offsets,
+                                       float *restrict found, int64_t count) {
+    for (int64_t i = 0; i < count; i++)
+        found[i] = r[i] > 0 ? r[i] - offsets[index[i]] : r[i] < 0 ? r[i] + offsets[index[i]] : 0;
+    return 0;
+}

@@ -60,6 +60,7 @@ FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "finish": (_written(np.float32, 2), COUNT, COUNT, _read(np.float32), _read(np.float32, 2), COUNT, COUNT),
     "add_rows": (_written(np.float32), _read(np.float32, 2), _read(np.float32), COUNT, COUNT),
     "levels": (_read(np.float32, 3), _written(np.uint8, 3), COUNT),
+    "reconstruct": (_read(np.float32), _read(np.uint8), _read(np.float32), _written(np.float32), COUNT),
     "map": (_written(np.uint8, 2), COUNT, COUNT, COUNT, _written(np.uint8), COUNT, COUNT),
     "decode_banks": (*STREAM, *RULE, *TABLES, COUNT, COUNT, COUNT, _written(np.int16, 3)),
 }

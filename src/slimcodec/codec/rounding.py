@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from slimcodec import InvalidModel
-from slimcodec.codec import dependent
+from slimcodec.codec import dependent, native
 from slimcodec.codec.arrays import array_namespace
 from slimcodec.codec.units import SCALE_COUNT
 
@@ -84,6 +84,11 @@ class Rounding:
 
     def reconstruct(self, r: Array, index: Array) -> Array:
         """r and its tables → what the decoder adds to mu, in quantisation steps."""
+        if isinstance(r, np.ndarray) and index.dtype == np.uint8:
+            found = np.empty(r.size, np.float32)
+            flat = (np.ascontiguousarray(values).reshape(-1) for values in (r, index))
+            native.call("reconstruct", *flat, self.offsets, found, r.size)
+            return found.reshape(r.shape)
         xp = array_namespace(r)
         offsets = xp.take(self.offsets, xp.astype(xp.reshape(index, (-1,)), xp.int32), axis=0)
         return r - xp.sign(r) * xp.reshape(offsets, index.shape)
