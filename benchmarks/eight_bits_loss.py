@@ -148,8 +148,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
         torch.save(codec.state_dict(), kept(options.weights, "trained"))
         codec.train()
 
-    y = training_examples(exact, options).y
-    took = trained_on(codec, Differences(codec, exact, quantiser), y, options, watch)
+    took = trained_on(codec, Differences(codec, exact, quantiser), training_examples(exact, options), options, watch)
     return {"training": took | {"learning_rate": options.learning_rate, "batch": BATCH}, "steps": steps}
 
 
@@ -169,7 +168,7 @@ def training_examples(codec: HyperpriorCodec, options: argparse.Namespace) -> Ex
 def trained_on(
     codec: HyperpriorCodec,
     differences: "Differences",
-    y: Tensor,
+    examples: Examples,
     options: argparse.Namespace,
     watch: Callable[[int], None],
 ) -> dict[str, float]:
@@ -184,7 +183,7 @@ def trained_on(
     codec.train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
     began, wall = time.process_time(), time.monotonic()
-    for step, latents in enumerate(batches(y, torch.Generator().manual_seed(1))):
+    for step, batch in enumerate(batches(examples, torch.Generator().manual_seed(1))):
         done = max((time.process_time() - began) / options.seconds, (time.monotonic() - wall) / options.wall_seconds)
         if done >= 1:
             break
@@ -193,44 +192,52 @@ def trained_on(
         for group, rate in zip(optimizer.param_groups, rates.values(), strict=True):
             group["lr"] = rate * min(1, (step + 1) / WARM_UP, (1 - done) / (1 - FULL))
         optimizer.zero_grad()
-        differences(latents, step).backward()
+        differences(batch, step).backward()
         optimizer.step()
     watch(step)
     return {"steps": step, "cpu_seconds": round(time.process_time() - began)}
 
 
-def batches(y: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
-    """Latents of eight crops of CROP pixels, without end."""
-    side, unit = CROP // LATENT_SCALE, CELL // LATENT_SCALE
+def batches(examples: Examples, generator: torch.Generator) -> Iterator[Examples]:
+    """Crops [8, 3, 256, 256] in [0, 1] and their latents, without end."""
     places = PHOTO_SIDE // CELL - CROP // CELL + 1
     while True:
-        order = torch.randperm(len(y), generator=generator).tolist()
+        order = torch.randperm(len(examples.x), generator=generator).tolist()
         for first in range(0, len(order) - BATCH + 1, BATCH):
-            found = []
-            for number in order[first : first + BATCH]:
-                top, left = (unit * int(at) for at in torch.randint(places, (2,), generator=generator))
-                found.append(y[number, :, top : top + side, left : left + side])
-            yield torch.stack(found)
+            found = [
+                _part(examples, number, CELL * torch.randint(places, (2,), generator=generator))
+                for number in order[first : first + BATCH]
+            ]
+            yield Examples(*(torch.stack(values) for values in zip(*found, strict=True)))
+
+
+def _part(examples: Examples, number: int, corner: Tensor) -> tuple[Tensor, Tensor]:
+    (top, left), side = corner.tolist(), CROP
+    x = examples.x[number, :, top : top + side, left : left + side].float() / 255
+    top, left, side = (value // LATENT_SCALE for value in (top, left, side))
+    return x, examples.y[number, :, top : top + side, left : left + side]
 
 
 class Differences:
-    """How far g_s in 8 bits is from today's on the same y_hat: mean squared errors, balanced over the qualities."""
+    """How much worse g_s in 8 bits is than today's on the same y_hat: ln of the mean squared errors' ratio.
+
+    What the two differ by is added to today's own error of each crop. The sum of squares alone would be that of the few
+    crops of strong colours, which bytes clamp.
+    """
 
     def __init__(self, codec: HyperpriorCodec, exact: HyperpriorCodec, quantiser: Quantiser):
         self.codec, self.exact, self.quantiser = codec, exact, quantiser
         self.seen: list[Tensor] = []
         exact.g_s.register_forward_pre_hook(lambda _, inputs: self.seen.append(inputs[0].clone()))
-        self.means = torch.zeros(len(exact.architecture.quality_ladder))
+        self.rungs = len(exact.architecture.quality_ladder)
 
-    def __call__(self, y: Tensor, step: int) -> Tensor:
-        rung = (torch.arange(len(y)) + step) % len(self.means)
+    def __call__(self, examples: Examples, step: int) -> Tensor:
+        quality = ((torch.arange(len(examples.y)) + step) % self.rungs + 1) * QUALITY_ONE
         with torch.no_grad():
-            wanted = self.exact.coded(y, (rung + 1) * QUALITY_ONE, self.quantiser.straight_through).x_hat
-        error = losses.mse(self.codec.g_s(self.seen.pop()), wanted)
-        with torch.no_grad():
-            new = torch.zeros_like(self.means).index_add(0, rung, error) / rung.bincount(minlength=len(self.means))
-            self.means = torch.where(self.means > 0, 0.98 * self.means + 0.02 * new, new)
-        return (error / self.means[rung]).mean()
+            wanted = self.exact.coded(examples.y, quality, self.quantiser.straight_through).x_hat
+            own = losses.mse(wanted, examples.x)
+        more = losses.mse(self.codec.g_s(self.seen.pop()), wanted)
+        return (1 + more / own).log().mean()
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -321,9 +328,9 @@ def main() -> None:
         "--weights", type=Path, required=True, help="FILE.pt: what is fitted and trained goes beside it"
     )
     parser.add_argument("--nth", type=int, default=4, help="picture of the validation photos")
-    parser.add_argument("--seconds", type=float, default=3600, help="of the processor")
+    parser.add_argument("--seconds", type=float, default=1200, help="of the processor")
     parser.add_argument("--wall-seconds", type=float, default=1e9)
-    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--learning-rate", type=float, default=3e-5)
     parser.add_argument("--every", type=int, default=1000)
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()

@@ -5,7 +5,8 @@
 The specialists are copies of the model with a little noise in their weights, in a temporary folder; how good they are
 does not change how long they take. A picture is put together from the middles of photos. Each round decodes it without
 specialists, with a smooth map, and with a random one, by one backend after the other: CPU seconds of one thread, which
-other work on the machine hardly changes. A ratio is of the same round's seconds.
+other work on the machine hardly changes. A ratio is of the same round's seconds. Encoding, where all specialists are
+tried in every cell, is measured in the same way, but for the largest picture.
 """
 
 import argparse
@@ -37,6 +38,7 @@ PATCH = 512  # pixels of the middle of a photo
 NOISE = 0.03  # of a tensor's standard deviation
 QUALITY = 4
 WARM = 2  # rounds that do not count
+ENCODING_ROUNDS = 3
 
 
 def main() -> None:
@@ -48,7 +50,9 @@ def main() -> None:
         joined = several(options.model, options.count, Path(folder, "joined"))
         found = [result for shape in SIZES for result in _measured(options, joined, picture(photos, *shape))]
     for each in found:
-        print(f"{each['megapixels']:5.1f} Mpx {each['backend']:6}", each["ratios"], flush=True)
+        print(
+            f"{each['megapixels']:5.1f} Mpx {each['backend']:6}", each["ratios"], each.get("encoding_ratio"), flush=True
+        )
     result = {
         "command": "python benchmarks/specialists.py " + " ".join(sys.argv[1:]),
         "date": date.today().isoformat(),
@@ -121,12 +125,15 @@ def _measured(options: argparse.Namespace, joined: Path, pixels: np.ndarray) -> 
             | {name: _seconds(many[backend], file) for name, file in files.items()}
             for _ in range(WARM + options.rounds)
         ][WARM:]
+        encoding = [
+            _encoding(one[backend], many[backend], pixels) for _ in range(ENCODING_ROUNDS) if len(pixels) < 3000
+        ]
         yield {
             "megapixels": round(pixels.shape[0] * pixels.shape[1] / 1e6, 1),
             "backend": backend,
             "seconds": {name: _told([each[name] for each in rounds]) for name in rounds[0]},
             "ratios": {name: _told([each[name] / each["one"] for each in rounds]) for name in files},
-        }
+        } | ({"encoding_ratio": _told(encoding)} if encoding else {})
 
 
 def _with_map(contents: bitstream.Contents, codec: Codec, cell_map: np.ndarray) -> bytes:
@@ -134,6 +141,15 @@ def _with_map(contents: bitstream.Contents, codec: Codec, cell_map: np.ndarray) 
     written = maps.encode(cell_map, codec.transforms.specialists)
     adapted = contents.correction, written, contents.correction_map
     return bitstream.join(header, contents.streams, contents.chunks, *adapted)
+
+
+def _encoding(one: Codec, many: Codec, pixels: np.ndarray) -> float:
+    """How many times as long."""
+    edges = [time.process_time()]
+    for codec in (one, many):
+        codec.compress(pixels, quality=QUALITY)
+        edges.append(time.process_time())
+    return (edges[2] - edges[1]) / (edges[1] - edges[0])
 
 
 def _seconds(codec: Codec, data: bytes) -> float:
