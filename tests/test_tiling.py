@@ -193,7 +193,7 @@ def test_pieces_give_the_latents_and_pixels_of_the_whole(variant, photo, monkeyp
 def in_pieces_of(side, monkeypatch):
     """Latents that g_s makes at once, or elements that a level of g_a does."""
     monkeypatch.setattr(transforms, "TRANSFORM_TILE", side)
-    for name, value in (("PIECE", side), ("STRIP_AREA", 1), ("STRIP_EXTENT", side)):
+    for name, value in (("PIECE", side), ("PANEL", 2 * side), ("STRIP_AREA", 1), ("STRIP_EXTENT", side)):
         monkeypatch.setattr(analysis, name, value)
 
 

@@ -14,17 +14,37 @@ from slimcodec.codec import heap
 from slimcodec.codec.bands import Band
 from slimcodec.codec.grid import LATENT_SCALE, LATENTS, Window, is_big
 from slimcodec.codec.networks import Networks
-from slimcodec.codec.progress import Progress, tell
+from slimcodec.codec.progress import Progress, part_of, tell
 from slimcodec.codec.rounding import Array
 from slimcodec.codec.tiling import analysis_levels
 
 PIECE = 256  # elements of its result along both sides that a level makes at once
-# A strip is as wide as what is asked for, and has about so many latents, but so many along the other side at least.
-STRIP_AREA, STRIP_EXTENT = 12_288, 16
+PANEL = 256  # latents across of what passes all levels before what is beside it
+STRIP_AREA, STRIP_EXTENT = 8_192, 16  # about so many latents of a panel are made at once, but so many along it at least
 
 
-class Analysis:
-    """Of a window of the latents of a picture, which are `grid`; `picture(window of pixels)` → [1, 3, h, w]."""
+def analysed(
+    networks: Networks,
+    picture: Callable[[Window], Array],
+    window: Window,
+    grid: Window,
+    progress: Progress | None = None,
+) -> Array:
+    """y of a window of a picture's latents, which are `grid`, [1, M, h, w]: picture(window of pixels) → [1, 3, h, w].
+
+    With specialists: what `Networks.latents` is given.
+    """
+    architecture = networks.architecture
+    channels = architecture.latents if architecture.specialists == 1 else architecture.g_a[-1].channels
+    found, panels = networks.empty(channels, *window.shape), window.even_strips(1 - grid.long_axis, PANEL)
+    for number, panel in enumerate(panels):
+        report = part_of(progress, number / len(panels), (number + 1) / len(panels))
+        _Panel(networks, picture, panel, grid, report).fill(found[:, :, *panel.seen_from(window).slices])
+    return found
+
+
+class _Panel:
+    """All levels of a part of a picture."""
 
     def __init__(
         self,
@@ -35,23 +55,18 @@ class Analysis:
         progress: Progress | None,
     ):
         self.networks, self.picture, self.window, self.progress = networks, picture, window, progress
-        architecture, self.levels = networks.architecture, analysis_levels(networks.architecture)
-        self.last, self.along, self.big = len(self.levels) - 1, grid.long_axis, is_big(grid.coarser(LATENTS))
+        self.levels, self.along = analysis_levels(networks.architecture), grid.long_axis
+        self.last, self.big = len(self.levels) - 1, is_big(grid.coarser(LATENTS))
         self.grids = [grid.finer(LATENT_SCALE // level.scale) for level in self.levels]
-        self.channels = [level.channels for level in architecture.g_a]
-        if architecture.specialists == 1:
-            self.channels[-1] = architecture.latents
+        self.channels = [level.channels for level in networks.architecture.g_a]
         self.needed = self._needed()
-        self.bands = [Band(partial(self._make, number), self.needed[number], self.along) for number in range(self.last)]
+        self.bands = [Band(partial(self._made, number), self.needed[number], self.along) for number in range(self.last)]
         self.done = 0  # elements of level 0, which takes most of the time
 
-    def y(self) -> Array:
-        """[1, M, h, w]; with specialists what `Networks.latents` is given."""
-        found = self.networks.empty(self.channels[-1], *self.window.shape)
+    def fill(self, y: Array) -> None:
         across = self.window.shape[1 - self.along]
         for strip in self.window.even_strips(self.along, max(STRIP_EXTENT, STRIP_AREA // across)):
-            found[:, :, *strip.seen_from(self.window).slices] = self._make(self.last, strip)
-        return found
+            self._make(self.last, strip, y[:, :, *strip.seen_from(self.window).slices])
 
     def _needed(self) -> list[Window]:
         """Of every level's result."""
@@ -63,9 +78,13 @@ class Analysis:
     def _seen(self, number: int, piece: Window) -> Window:
         return piece.grown(self.levels[number].margin, self.grids[number])
 
-    def _make(self, number: int, strip: Window) -> Array:
-        level, found = self.levels[number], self.networks.empty(self.channels[number], *strip.shape)
-        given = self.bands[number - 1].take if number else self.picture
+    def _made(self, number: int, strip: Window) -> Array:
+        found = self.networks.empty(self.channels[number], *strip.shape)
+        self._make(number, strip, found)
+        return found
+
+    def _make(self, number: int, strip: Window, found: Array) -> None:
+        level, given = self.levels[number], self.bands[number - 1].take if number else self.picture
         for piece in strip.even_tiles(PIECE):
             seen = self._seen(number, piece)
             made = self.networks.g_a(number, given(seen.finer(level.ratio)))
@@ -76,4 +95,3 @@ class Analysis:
                 tell(self.progress, self.done, math.prod(self.needed[0].shape))
         if number:
             self.bands[number - 1].forget((strip[self.along + 2] - level.margin) * level.ratio)
-        return found

@@ -17,7 +17,7 @@ import numpy as np
 from slimcodec import InvalidFile, InvalidModel
 from slimcodec.codec import dependent, maps
 from slimcodec.codec.adapt import BASIS, Corrections, Fit
-from slimcodec.codec.analysis import Analysis
+from slimcodec.codec.analysis import analysed
 from slimcodec.codec.arrays import array_namespace
 from slimcodec.codec.bitstream import HASH_BYTES, Contents
 from slimcodec.codec.grid import CELL, LATENT_SCALE, LATENTS, PLANES, Window, cells_of, whole
@@ -109,7 +109,7 @@ class Transforms:
         With specialists: what the last layer of g_a, which is each one's own, sees.
         """
         grid = cells_of(*pixels.shape[:2]).finer(LATENTS)
-        return Analysis(self.networks, partial(self.padded, pixels), window or grid, grid, progress).y()
+        return analysed(self.networks, partial(self.padded, pixels), window or grid, grid, progress)
 
     @_inference
     def latents_of(self, specialist: int, features: Array) -> Array:
