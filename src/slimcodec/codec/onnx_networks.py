@@ -56,12 +56,18 @@ class OnnxNetworks:
         return values
 
     def levels(self, x: np.ndarray, pixels: np.ndarray) -> None:
-        """In strips, which stay in the cache."""
+        """In strips, which stay in the cache, and in the order that x has in memory."""
+        planar = x.strides[0] > x.strides[-1]
         for rows in whole(pixels.shape[:2]).strips(LEVEL_ROWS):
-            strip = np.ascontiguousarray(x[:, rows.top : rows.bottom].transpose(1, 2, 0))
+            strip = x[:, rows.top : rows.bottom]
+            strip = np.ascontiguousarray(strip if planar else strip.transpose(1, 2, 0))
             levels = np.empty(strip.shape, np.uint8)
             native.call("levels", strip, levels, strip.size)
-            pixels[rows.top : rows.bottom] = levels
+            if planar:
+                for colour, values in enumerate(levels):
+                    pixels[rows.top : rows.bottom, :, colour] = values
+            else:
+                pixels[rows.top : rows.bottom] = levels
 
     def picture(self, pixels: np.ndarray) -> np.ndarray:
         x = np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32)
