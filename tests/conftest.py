@@ -15,7 +15,7 @@ import skimage.data
 import torch
 from warm import count_on_few_crops
 
-from slimcodec.codec import adapt, entropy, inference, models
+from slimcodec.codec import adapt, bilateral, entropy, inference, models
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.network import HyperpriorCodec
@@ -194,6 +194,15 @@ def correction_tables(architecture: Architecture, *, count: int = 5, seed: int =
     return {adapt.BASIS: basis, adapt.SCALES: scales}
 
 
+def filter_tables(*, count: int = 3, seed: int = 0) -> dict[str, torch.Tensor]:
+    """A random basis of filters, of clipped differences: what is a level off before them is not much more after."""
+    random = np.random.default_rng(seed)
+    knots = np.array([2, 10, 40, 255])
+    steps = random.normal(0, 600 / knots, (count, bilateral.GROUPS, len(knots)))
+    basis = (steps[..., None] * np.minimum(np.arange(bilateral.STEPS), knots[:, None])).sum(axis=2)
+    return {bilateral.BASIS: torch.from_numpy(basis.round().astype(np.int16))}
+
+
 def bank_tables(architecture: Architecture, *, count: int = 40, seed: int = 0) -> dict[str, torch.Tensor]:
     """Random banks of z, narrow and wide, and random rules of which is taken: five sums by six activities."""
     random = np.random.default_rng(seed)
@@ -216,7 +225,7 @@ def save_lively(directory: Path, architecture: Architecture, *, seed: int = 0) -
         torch.manual_seed(seed)
         prior = FactorizedPrior(architecture.hypers, architecture.rungs)
     save_trained(directory, lively(architecture, seed=seed), prior, role="student")
-    more = correction_tables(architecture, seed=seed) | bank_tables(architecture, seed=seed)
+    more = correction_tables(architecture, seed=seed) | bank_tables(architecture, seed=seed) | filter_tables(seed=seed)
     more["r_error_bits"] = torch.tensor([200], dtype=torch.int16)
     models.copy_with_tables(directory, directory, models.load(directory).tables | more)
     return directory

@@ -72,9 +72,11 @@ ALLOWED = {
     "codec/handful": {"numpy", "codec/entropy"},
     "codec/adapt": {"numpy", "codec/architecture", "codec/bitstream", "codec/entropy", "codec/grid"}
     | {"codec/handful", "codec/native", "codec/networks", "codec/scales", "codec/units"},
+    "codec/bilateral": {"numpy", "codec/native", "codec/units"},
     "codec/heads": {"numpy", "codec/adapt", "codec/arrays", "codec/bitstream", "codec/grid", "codec/maps"}
     | {"codec/networks", "codec/rounding", "codec/rows", "codec/units"},
-    "codec/partition": {"numpy", "codec/adapt", "codec/bitstream", "codec/grid", "codec/heads"},
+    "codec/partition": {"numpy", "codec/adapt", "codec/bilateral", "codec/bitstream", "codec/grid", "codec/heads"}
+    | {"codec/units"},
     "codec/isolation": {"torch"},
     "codec/tiling": {"codec/architecture", "codec/blocks", "codec/grid"},
     "codec/torch_networks": {"numpy", "torch", "codec/architecture", "codec/fixed", "codec/grid", "codec/layers"}
@@ -85,9 +87,18 @@ ALLOWED = {
     | {"codec/regions", "codec/scales", "codec/transforms", "codec/zoo"},
     "codec/quantise": {"numpy", "torch", "codec/rate", "codec/rounding"},
     "codec/contexts": {"numpy", "codec/entropy"},
-    "codec/symbols": {"numpy", "codec/adapt", "codec/bitstream", "codec/contexts", "codec/entropy", "codec/grid"}
+    "codec/symbols": {
+        "numpy",
+        "codec/adapt",
+        "codec/bilateral",
+        "codec/bitstream",
+        "codec/contexts",
+        "codec/entropy",
+        "codec/grid",
+    }
     | {"codec/dependent", "codec/rounding", "codec/scales", "codec/units"},
     "codec/transforms": {"numpy", "codec/adapt", "codec/analysis", "codec/arrays", "codec/bitstream", "codec/dependent"}
+    | {"codec/bilateral"}
     | {"codec/grid", "codec/heads", "codec/maps", "codec/networks", "codec/pictures", "codec/progress"}
     | {"codec/regions"}
     | {"codec/rounding", "codec/rows", "codec/scales", "codec/symbols", "codec/tiling", "codec/units"}

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skimage.data
+from conftest import filter_tables
 from PIL import Image
 from test_regions import directory as several  # noqa: F401 - a fixture
 
-from slimcodec.codec import bitstream, heads, inference, maps, models
+from slimcodec.codec import bilateral, bitstream, heads, inference, maps, models
 from slimcodec.training import onnx_export
 from slimcodec.training.dependent import with_second_quantiser
 
@@ -175,7 +176,7 @@ def test_a_file_of_version_5_holds_the_integers_of_the_smaller_picture(exported,
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize(("features", "word"), [(32, "features that this page does not know"), (None, "truncated")])
+@pytest.mark.parametrize(("features", "word"), [(64, "features that this page does not know"), (None, "truncated")])
 def test_unknown_features_are_refused(exported, smaller, features, word, tmp_path):
     data = smaller.read_bytes()
     (tmp_path / "bad").write_bytes(data[:25] + (b"" if features is None else bytes([features]) + data[26:]))
@@ -198,11 +199,56 @@ def test_a_decoder_in_integers_makes_the_same_pixels(exported, enlarge, tmp_path
     assert np.array_equal(pixels[:, :, :3], np.asarray(expected))
 
 
-@pytest.mark.parametrize("name", ["corrected", "corrected-tiled", "smaller", "several"])
-def test_damaged_files_are_refused_in_one_line(exported, smaller, name):
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (3, 2), (41, 70)])
+def test_pixels_are_filtered_as_python_does_it(shape, tmp_path):
+    """Half of them from black to white, half of them nearly the same."""
+    random, (height, width) = np.random.default_rng(0), shape
+    pixels = random.integers(0, 256, (height, width, 4), np.uint8)
+    pixels[:, ::2] = 200 + pixels[:, ::2] // 32
+    basis, q = filter_tables()[bilateral.BASIS].numpy(), np.array([100, -128, 77], np.int8)
+    (tmp_path / "in").write_bytes(pixels.tobytes())
+    (tmp_path / "basis").write_bytes(basis.tobytes() + q.tobytes())
+    said = node("filter.mjs", tmp_path / "in", tmp_path / "out", tmp_path / "basis", width)
+    table = bilateral.Bilateral({bilateral.BASIS: basis}).table(q)
+    expected = bilateral.filtered(np.ascontiguousarray(pixels[:, :, :3]), table)
+    assert np.array_equal(expected, pixels[:, :, :3]) == (shape == (1, 1))
+    assert (tmp_path / "out").read_bytes() == np.dstack([expected, pixels[:, :, 3]]).tobytes()
+    assert "another number" in said[0] and "knows no such filter" in said[1]
+
+
+@pytest.fixture(scope="module")
+def filtered(tmp_path_factory):
+    """A decoder in integers that knows a filter: its directory, the folder with its tensors, and a file."""
+    folder, tables = tmp_path_factory.mktemp("filtered"), models.load(INTEGER).tables
+    models.copy_with_tables(INTEGER, folder / "model", tables | filter_tables())
+    onnx_export.export(models.load(folder / "model"), folder / "tensors", only=())
+    data = inference.load(folder / "model").compress(skimage.data.astronaut()[:90, :150], quality=1)
+    (folder / "file").write_bytes(data)
+    return folder / "model", folder / "tensors", folder / "file"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not RUNTIME.is_dir(), reason="needs npm ci --prefix web")
+@pytest.mark.parametrize(("width", "settings"), [(150, {}), (1600, {}), (300, {"scale": 0.5})])
+def test_a_file_with_a_filter_has_the_same_pixels(filtered, width, settings, tmp_path):
+    """In one piece; in pieces, each cell by a last layer of its own; and of a smaller picture without colours."""
+    directory, tensors, _ = filtered
+    codec, picture = inference.load(directory), np.tile(skimage.data.astronaut(), (1, 4, 1))[:90, :width]
+    data = codec.compress(Image.fromarray(picture).convert("L" if settings else "RGB"), 1, **settings)
+    contents = bitstream.unpack(data)
+    assert contents.filtering and (contents.correction_map is not None) == (width == 1600)
+    (tmp_path / "file").write_bytes(data)
+    node("pixels.mjs", tensors, INTEGER, tmp_path / "file", tmp_path / "pixels")
+    pixels = np.fromfile(tmp_path / "pixels", np.uint8).reshape(90, width, 4)
+    assert np.array_equal(pixels[:, :, :3], np.asarray(codec.decompress(data).convert("RGB")))
+
+
+@pytest.mark.parametrize("name", ["corrected", "corrected-tiled", "smaller", "several", "filtered"])
+def test_damaged_files_are_refused_in_one_line(exported, smaller, filtered, name):
     """Every truncation, every byte flipped with and without the right checksum: integers come out, or one line."""
-    file = {"smaller": smaller, "several": SEVERAL}.get(name, GOLDEN / f"{name}.slim")
-    found = node("damage.mjs", exported / (INTEGER.name if name == "several" else "corrected-model"), file)
+    file = {"smaller": smaller, "several": SEVERAL, "filtered": filtered[2]}.get(name, GOLDEN / f"{name}.slim")
+    model = exported / (INTEGER.name if name == "several" else "corrected-model")
+    found = node("damage.mjs", filtered[1] if name == "filtered" else model, file)
     assert found["others"] == []
     assert found["refused"] > 1000 and found["decoded"] < found["refused"]
 

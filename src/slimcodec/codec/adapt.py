@@ -63,6 +63,9 @@ class Fit:
         self.outer += outer
         self.squared_error += float(np.square(errors).sum(dtype=np.float64))
 
+    def sample(self, features: np.ndarray, errors: np.ndarray, window: Window, pixels: np.ndarray) -> None:
+        """Told of what `add` is given, and of the pixels [3, ratio·h, ratio·w] less the middle grey."""
+
     def sums(self, features: np.ndarray, errors: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """Of what `add` is given: features by features [I, I], and by errors [I, O]."""
         return products(features.reshape(len(features), -1), errors.reshape(len(errors), -1))
@@ -96,13 +99,16 @@ class Corrections:
         """The head, corrected. Raises InvalidFile for a correction that a decoder of integers cannot have."""
         if self.head.grid is not None:
             return self._applied_in_integers(correction, self.head.grid)
+        change, (weight, bias, _) = self.change(correction), self.head
+        return Head(weight + change[:, :-1].reshape(weight.shape[-4:]), bias + change[:, -1])
+
+    def change(self, correction: Correction) -> np.ndarray:
+        """What is added to the head's weights and bias, for colours in [0, 1]: float32 [O, I]."""
         # One after the other: a matrix product's order of summation depends on the number of threads.
         change = np.zeros(self.basis[0].size, np.float32)
         rows, coefficients = self.basis.reshape(len(self.basis), -1), correction.coefficients.astype(np.float32)
         native.call("add_rows", change, rows, coefficients, *rows.shape)
-        change = change.reshape(self.basis.shape[1:])
-        weight, bias, _ = self.head
-        return Head(weight + change[:, :-1].reshape(weight.shape[-4:]), bias + change[:, -1])
+        return change.reshape(self.basis.shape[1:])
 
     def _applied_in_integers(self, correction: Correction, grid: Grid) -> Head:
         """Products stay below 2^53, where float64 is exact."""
@@ -181,6 +187,7 @@ class Corrections:
                 own = whose == specialist
                 errors[:, own] -= weights[specialist] @ seen[:, own]
         fit.add(seen, errors, window)
+        fit.sample(seen, errors, window, pixels[0])
 
     def best(self, fit: Fit, fixed_quality: int, error_bits: float) -> tuple[Correction | None, float]:
         """The correction of all that costs the fewest bits and errors together, and the bits that it saves.

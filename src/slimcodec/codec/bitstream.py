@@ -13,7 +13,7 @@ from slimcodec.codec.grid import QUARTERS, Window, cells_of, whole
 
 MAGIC = b"SLIM"
 # A file with a correction is of version 3, one of a model with specialists of version 4, one with several corrections,
-# or whose picture is coded smaller than it is shown, of version 5, whatever else it has; all others are of version 2.
+# a filter, or a picture coded smaller than it is shown, of version 5, whatever else it has; others of version 2.
 VERSION, CORRECTED, MAPPED, FEATURED = 2, 3, 4, 5
 EXTENSION = ".slim"
 HASH_BYTES = 8  # of the SHA-256 of a model's weights: so files name it
@@ -32,7 +32,8 @@ MAX_PROFILE_BYTES = 8 << 20  # of ICC, EXIF or XMP before compression
 #                         it begins so (perhaps with no bytes), and a map of the specialists follows: as many bytes as
 #                         a number of 7 bits a byte says, the lowest first, bit 7 set where more follow, and they;
 #                         5 where features say what there is of all this, and of several corrections: their size as
-#                         that of a map, each with a u8 in front of it, the size of a map of them, and it
+#                         that of a map, each with a u8 in front of it, the size of a map of them, and it; and in the
+#                         end of a filter: u8, as many coefficients i8
 #   flags       u8        bit 0: the picture was greyscale; bits 1, 2, 3: ICC, EXIF, alpha are there; bits 4 to 7:
 #                         an ancillary chunk each, which a decoder may skip; bit 4 is XMP, the others mean nothing yet
 #   model hash  8 bytes   the first 8 of the SHA-256 of the model's weights.safetensors
@@ -43,7 +44,7 @@ MAX_PROFILE_BYTES = 8 << 20  # of ICC, EXIF or XMP before compression
 #   checksum    u32       CRC-32 (zlib's) of every other byte of the file, in order
 #   features    u8        in version 5 alone; bit 0: there is a correction; bit 1: there is a map; bits 2 and 3: how
 #                         many quarters of its width and height the picture is coded with, 0: all four; bit 4: there are
-#                         several corrections, and bit 0 is 0; else 0
+#                         several corrections, and bit 0 is 0; bit 5: there is a filter; else 0
 #   sizes       u32 each  bytes of the chunks that are there, in the order of their bits, then of every tile's stream
 #   chunks                each compressed by zlib; alpha is one byte a pixel, rows from the top
 #   streams               of the tiles in raster order: codec/entropy, z and then the residuals r stage by stage
@@ -54,8 +55,8 @@ _CHECKSUM = struct.Struct("<I")
 _GREY = 1
 # In the order of the chunks. Those without a meaning are there so that a later format can add some to version 2.
 _CHUNK_FLAGS = {"icc": 2, "exif": 4, "alpha": 8, "xmp": 16, "bit 5": 32, "bit 6": 64, "bit 7": 128}
-_HAS_CORRECTION, _HAS_MAP, _QUARTERS_AT, _HAS_SEVERAL = 1, 2, 2, 16  # in the features
-_FEATURES = 31  # those that there are
+_HAS_CORRECTION, _HAS_MAP, _QUARTERS_AT, _HAS_SEVERAL, _HAS_FILTER = 1, 2, 2, 16, 32  # in the features
+_FEATURES = 63  # those that there are
 _IMPLIED = {VERSION: 0, CORRECTED: _HAS_CORRECTION, MAPPED: _HAS_CORRECTION | _HAS_MAP}
 _SIZE_BYTES = 4
 _PIECE_BYTES = 1 << 20  # what is decompressed at a time
@@ -110,6 +111,7 @@ class Contents(NamedTuple):
     correction: bytes = b""  # of the model for this picture: codec/adapt; of several, each with its size in front
     cell_map: bytes | None = None  # which specialist every cell has: codec/maps
     correction_map: bytes | None = None  # which correction every cell has, if there are several: codec/maps
+    filtering: bytes = b""  # coefficients of the filter: codec/bilateral
 
     def chunk(self, name: str) -> bytes | None:
         """A chunk's bytes; None if there is none. Raises `InvalidFile` if it is damaged or larger than it may be."""
@@ -136,6 +138,7 @@ def pack(
     correction: bytes = b"",
     cell_map: bytes | None = None,
     correction_map: bytes | None = None,
+    filtering: bytes = b"",
     **chunks: bytes | Iterable[bytes] | None,
 ) -> bytes:
     """The bytes of a whole file; chunks as for `compress_chunks`.
@@ -144,7 +147,7 @@ def pack(
     """
     _check_header(header, len(streams))
     packed = compress_chunks(pixels=header.width * header.height, **chunks)  # type: ignore[arg-type]  # only alpha may be pieces
-    return join(header, streams, packed, correction, cell_map, correction_map)
+    return join(header, streams, packed, correction, cell_map, correction_map, filtering)
 
 
 def compress_chunks(
@@ -169,13 +172,14 @@ def join(
     correction: bytes = b"",
     cell_map: bytes | None = None,
     correction_map: bytes | None = None,
+    filtering: bytes = b"",
 ) -> bytes:
     """As `pack`, of chunks that are compressed already."""
     _check_header(header, len(streams))
     most = MAX_CORRECTION_BYTES if correction_map is None else MAX_SEVERAL * (1 + MAX_CORRECTION_BYTES)
     if len(correction) > most:
         raise InvalidInput(f".slim file: a correction of {len(correction)} bytes, {most} are possible")
-    version, features, adapted = _adaptation(header, correction, cell_map, correction_map)
+    version, features, adapted = _adaptation(header, correction, cell_map, correction_map, filtering)
     parts = [*chunks.values(), adapted + streams[0] if adapted else streams[0], *streams[1:]]
     if max(map(len, parts)) >= 1 << 32:
         raise InvalidInput(".slim file: a stream or a chunk has 4 GiB or more")
@@ -189,17 +193,18 @@ def join(
 
 
 def _adaptation(
-    header: Header, correction: bytes, cell_map: bytes | None, correction_map: bytes | None
+    header: Header, correction: bytes, cell_map: bytes | None, correction_map: bytes | None, filtering: bytes
 ) -> tuple[int, bytes, bytes]:
     """A file's version, its features, and what its first stream begins with."""
     corrected = bytes([len(correction)]) + correction if correction_map is None else _sized(correction)
     several = b"" if correction_map is None else _sized(correction_map)
     mapped = b"" if cell_map is None else _sized(cell_map)
-    if header.quarters < QUARTERS or several:
+    filters = bytes([len(filtering)]) + filtering if filtering else b""
+    if header.quarters < QUARTERS or several or filters:
         there = _HAS_SEVERAL if several else _HAS_CORRECTION if correction else 0
-        there |= 0 if cell_map is None else _HAS_MAP
-        quarters = header.quarters % QUARTERS << _QUARTERS_AT
-        return FEATURED, bytes([there | quarters]), (corrected if correction or several else b"") + several + mapped
+        there |= (0 if cell_map is None else _HAS_MAP) | _HAS_FILTER * bool(filters)
+        features = bytes([there | header.quarters % QUARTERS << _QUARTERS_AT])
+        return FEATURED, features, (corrected if correction or several else b"") + several + mapped + filters
     if cell_map is not None:
         return MAPPED, b"", corrected + mapped
     return (CORRECTED, b"", corrected) if correction else (VERSION, b"", b"")
@@ -222,15 +227,17 @@ def unpack(data: bytes, *, max_pixels: int = MAX_PIXELS, allow_partial: bool = F
         _check_checksum(view)
     parts = list(_split(view, begin, sizes))
     chunks, streams = dict(zip(names, parts, strict=False)), parts[len(names) :]
-    correction, cell_map, correction_map = b"", None, None
+    correction, cell_map, correction_map, filtering = b"", None, None, b""
     if features & _HAS_CORRECTION:
-        correction, streams[0] = _take_correction(streams[0], least=0 if version == MAPPED else 1)
+        correction, streams[0] = _take_short(streams[0], "its correction does", least=0 if version == MAPPED else 1)
     if features & _HAS_SEVERAL:
         correction, streams[0] = _take_sized(streams[0], "its corrections do")
         correction_map, streams[0] = _take_sized(streams[0], "its map of corrections does")
     if features & _HAS_MAP:
         cell_map, streams[0] = _take_sized(streams[0], "its map of specialists does")
-    return Contents(header, streams, chunks, complete, correction, cell_map, correction_map)
+    if features & _HAS_FILTER:
+        filtering, streams[0] = _take_short(streams[0], "its filter's coefficients do", least=1)
+    return Contents(header, streams, chunks, complete, correction, cell_map, correction_map, filtering)
 
 
 def _check_header(header: Header, streams: int) -> None:
@@ -316,14 +323,6 @@ def _split(data: memoryview, begin: int, sizes: Iterable[int]) -> Iterator[bytes
         begin += size
 
 
-def _take_correction(stream: bytes, least: int) -> tuple[bytes, bytes]:
-    """The correction that a stream begins with, and the stream without it."""
-    end = 1 + stream[0] if stream else 0
-    if not 1 + least <= end <= len(stream):
-        raise InvalidFile("the file is truncated or damaged: it ends before its correction does")
-    return stream[1:end], stream[end:]
-
-
 def _take_sized(stream: bytes, what: str) -> tuple[bytes, bytes]:
     """What a stream begins with, whose size is in front of it, and the rest. what: "its map of … does"."""
     size = place = 0
@@ -334,6 +333,14 @@ def _take_sized(stream: bytes, what: str) -> tuple[bytes, bytes]:
     if not place or stream[place - 1] > 127 or place + size > len(stream):
         raise InvalidFile(f"the file is truncated or damaged: it ends before {what}")
     return stream[place : place + size], stream[place + size :]
+
+
+def _take_short(stream: bytes, what: str, least: int) -> tuple[bytes, bytes]:
+    """The same, with a byte for the size."""
+    end = 1 + stream[0] if stream else 0
+    if not 1 + least <= end <= len(stream):
+        raise InvalidFile(f"the file is truncated or damaged: it ends before {what}")
+    return stream[1:end], stream[end:]
 
 
 def _sized(data: bytes) -> bytes:

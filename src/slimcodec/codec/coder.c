@@ -617,3 +617,48 @@ EXPORTED int64_t slimcodec_reconstruct(const float *restrict r, const uint8_t *r
         found[i] = r[i] > 0 ? r[i] - offsets[index[i]] : r[i] < 0 ? r[i] + offsets[index[i]] : 0;
     return 0;
 }
+
+/* A bilateral filter of pixels [count, 3]; codec/bilateral says how. First their luma. */
+EXPORTED WIDE int64_t slimcodec_luma(const uint8_t *restrict pixels, uint8_t *restrict luma, int64_t count) {
+    for (int64_t i = 0; i < count; i++)
+        luma[i] = (uint8_t)((pixels[3 * i] + 2 * pixels[3 * i + 1] + pixels[3 * i + 2] + 2) >> 2);
+    return 0;
+}
+
+/* Then what the neighbours say, added to sums [rows, columns]: table [4, 511] by difference, from -255 on. A difference
+   with the other sign says the opposite, so each pair of pixels is looked up once. */
+EXPORTED int64_t slimcodec_neighbours(const uint8_t *luma, int64_t rows, int64_t columns, const int16_t *table,
+                                      int16_t *sums) {
+    static const struct { int down, right, group; } pairs[10] = {
+        {0, 1, 0}, {1, 0, 0}, {1, -1, 1}, {1, 1, 1}, {0, 2, 2}, {2, 0, 2}, {1, -2, 3}, {1, 2, 3}, {2, -1, 3}, {2, 1, 3},
+    };
+    for (int64_t row = 0; row < rows; row++) {
+        for (int pair = 0; pair < 10; pair++) {
+            int64_t down = pairs[pair].down, right = pairs[pair].right;
+            if (row + down >= rows) continue;
+            const int16_t *of_group = table + 511 * pairs[pair].group + 255;
+            const uint8_t *here = luma + row * columns, *there = here + down * columns + right;
+            int16_t *sum = sums + row * columns, *other = sum + down * columns + right;
+            int64_t end = right > 0 ? columns - right : columns;
+            for (int64_t i = right < 0 ? -right : 0; i < end; i++) {
+                int16_t found = of_group[there[i] - here[i]];
+                sum[i] = (int16_t)(sum[i] + found);
+                other[i] = (int16_t)(other[i] - found);
+            }
+        }
+    }
+    return 0;
+}
+
+/* And then the pixels are moved, by 1/64 levels. */
+EXPORTED WIDE int64_t slimcodec_move(const uint8_t *restrict pixels, const int16_t *restrict sums,
+                                     uint8_t *restrict found, int64_t count) {
+    for (int64_t i = 0; i < count; i++) {
+        int by = (sums[i] + 32) >> 6;
+        for (int64_t colour = 3 * i; colour < 3 * i + 3; colour++) {
+            int level = pixels[colour] + by;
+            found[colour] = (uint8_t)(level < 0 ? 0 : level > 255 ? 255 : level);
+        }
+    }
+    return 0;
+}

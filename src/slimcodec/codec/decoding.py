@@ -82,7 +82,9 @@ class _Decoding:
         self.area = resizing.seen(wanted, self.header.shown, self.header.quarters)
         self.grid = whole(self.header.cells)
         self.heads = transforms.heads(heads.read(contents, transforms.corrections))
-        self.latent_margin, self.pixel_margin = transforms.latent_margin, transforms.synthesis_margin
+        self.table = transforms.filter(contents.filtering)
+        self.latent_margin = transforms.latent_margin
+        self.pixel_margin = transforms.synthesis_margin + (self.table is not None)  # a latent, for the filter's reach
         self.reach = self.latent_margin + -(-self.pixel_margin // LATENTS)  # cells that a pixel depends on
 
     @property
@@ -136,7 +138,8 @@ class _Decoding:
         if y_hat is None:
             return self._flat(window)
         cells = self.cells_seen(window)
-        return self.transforms.synthesise_area(y_hat, cells, window, self.grid, self.heads, report, helpers)
+        own = self.heads, report, helpers, self.table
+        return self.transforms.synthesise_area(y_hat, cells, window, self.grid, *own)
 
     @cached_property
     def _cells(self) -> list[Window]:
@@ -173,7 +176,7 @@ class _Decoding:
         for values in symbols:
             values.fill(0)
         y_hat = self.transforms.latents(symbols, self.header.quality)
-        return self.transforms.synthesise_area(y_hat, cells, cells.finer(CELL), cells, self.heads)
+        return self.transforms.synthesise_area(y_hat, cells, cells.finer(CELL), cells, self.heads, table=self.table)
 
     def bytes_needed(self, contents: bitstream.Contents, threads: int) -> int:
         """What decoding takes beyond the library, the model and the file's own bytes, at most."""

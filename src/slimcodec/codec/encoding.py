@@ -64,7 +64,7 @@ class Encoding:
         self.choice = choice_of(transforms, self.pixels)
         self.chunks = bitstream.compress_chunks(pixels=self.pixel_count, alpha=alpha, **profiles)
         self._refined: tuple[tuple[int, int], Array] | None = None
-        self._corrected: tuple[tuple[int, int], Corrected | None] | None = None
+        self._own: tuple[tuple[int, int], _Own] | None = None
         self._latest: tuple[tuple[int, int], _Group] | None = None
 
     @property
@@ -115,15 +115,15 @@ class Encoding:
 
     @isolated
     def correction_bits(self, fixed_quality: int, *, effort: int | None = None) -> int:
-        """What the picture's corrections and their map take."""
+        """What the picture's corrections, their map, and its filter take."""
         key = fixed_quality, self.effort if effort is None else effort
-        if self._corrected is None or self._corrected[0] != key:
+        if self._own is None or self._own[0] != key:
             fit = self._start_fit()
             for _ in self._groups(fixed_quality, effort, fit):
                 pass
-            self._corrected = key, self._best(fit, fixed_quality)
-        correction, correction_map = self._written(self._corrected[1], fixed_quality)
-        return 8 * (len(correction) + len(correction_map or b""))
+            self._own = key, self._best(fit, fixed_quality)
+        correction, correction_map = self._written(self._own[1].corrected, fixed_quality)
+        return 8 * (len(correction) + len(correction_map or b"") + len(self._own[1].filtering))
 
     @isolated
     def decoded(self, fixed_quality: int, *, effort: int | None = None) -> np.ndarray:
@@ -134,10 +134,10 @@ class Encoding:
         fit = self._start_fit()
         (group,) = self._groups(fixed_quality, effort, fit)
         assert group.y_hat is not None  # it is kept, as the picture is not big
-        transforms, corrected = self.choice.transforms(fixed_quality), self._best(fit, fixed_quality)
-        self._corrected = (fixed_quality, self.effort if effort is None else effort), corrected
+        transforms, own = self.choice.transforms(fixed_quality), self._best(fit, fixed_quality)
+        self._own = (fixed_quality, self.effort if effort is None else effort), own
         height, width, _ = self.pixels.shape
-        coded = transforms.synthesise(group.y_hat, width, height, corrected=corrected)
+        coded = transforms.synthesise(group.y_hat, width, height, **own._asdict())
         shown = whole(self.picture.pixels.shape[:2])
         return resizing.assembled(resizing.larger(coded, whole((height, width)), shown, shown, self.quarters), shown)
 
@@ -152,13 +152,17 @@ class Encoding:
         return psnr_db(self.picture.pixels, decoding.colours(self.transforms, data))
 
     def _start_fit(self) -> GroupFit | None:
-        """What the picture's corrections follow from; None where the model knows none."""
-        corrections = self.transforms.corrections
-        return GroupFit(corrections, self.grid, CELL // corrections.ratio) if corrections else None
+        """What the picture's corrections and its filter follow from; None where the model knows none."""
+        corrections, filters = self.transforms.corrections, self.transforms.bilateral is not None
+        return GroupFit(corrections, self.grid, CELL // corrections.ratio, filters) if corrections else None
 
-    def _best(self, fit: GroupFit | None, fixed_quality: int) -> Corrected | None:
-        ladder = self.transforms.architecture.quality_ladder
-        return fit.best(fixed_quality, error_bits(ladder, fixed_quality)) if fit else None
+    def _best(self, fit: GroupFit | None, fixed_quality: int) -> "_Own":
+        if fit is None:
+            return _Own(None, b"")
+        bilateral, ladder = self.transforms.bilateral, self.transforms.architecture.quality_ladder
+        price = error_bits(ladder, fixed_quality)
+        corrected = fit.best(fixed_quality, price)
+        return _Own(corrected, bilateral.best(fit.decoded(corrected), price, self.pixel_count) if bilateral else b"")
 
     def _groups(self, fixed_quality: int, effort: int | None, fit: GroupFit | None = None) -> Iterator["_Group"]:
         """The picture in groups of tiles, coded one after the other; that of a small picture is kept.
@@ -243,11 +247,10 @@ class Encoding:
             self._refined = (fixed_quality, effort), refined
         return self._refined[1]
 
-    def _pack(self, streams: list[bytes], fixed_quality: int, corrected: Corrected | None = None) -> bytes:
-        correction, correction_map = self._written(corrected, fixed_quality)
-        cell_map = self.choice.written(fixed_quality)
-        header = self._header(fixed_quality)
-        return bitstream.join(header, streams, self.chunks, correction, cell_map, correction_map)
+    def _pack(self, streams: list[bytes], fixed_quality: int, own: "_Own") -> bytes:
+        correction, correction_map = self._written(own.corrected, fixed_quality)
+        cell_map, header = self.choice.written(fixed_quality), self._header(fixed_quality)
+        return bitstream.join(header, streams, self.chunks, correction, cell_map, correction_map, own.filtering)
 
     def _written(self, corrected: Corrected | None, fixed_quality: int) -> tuple[bytes, bytes | None]:
         """As `bitstream.join` takes them."""
@@ -259,6 +262,13 @@ class Encoding:
         height, width, _ = self.picture.pixels.shape
         how = self.tile, self.picture.grey, self.quarters
         return bitstream.Header(self.transforms.model_hash, width, height, fixed_quality, *how)
+
+
+class _Own(NamedTuple):
+    """What a picture changes about its decoder."""
+
+    corrected: Corrected | None
+    filtering: bytes  # coefficients of the filter
 
 
 class _Group(NamedTuple):

@@ -7,13 +7,16 @@ one that serves it best, and the best one for some groups follows from their sum
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
 from slimcodec.codec.adapt import Correction, Corrections, Fit, products, upper
+from slimcodec.codec.bilateral import Filtered
 from slimcodec.codec.bitstream import MAX_SEVERAL
-from slimcodec.codec.grid import Window
-from slimcodec.codec.heads import Corrected
+from slimcodec.codec.grid import CELL, Window
+from slimcodec.codec.heads import Corrected, of_elements
+from slimcodec.codec.units import LEVELS, MID_GREY
 
 CELLS_EACH = 12  # at least so many cells for every correction: to merge one takes 13 operations a pixel of theirs
 MOST_GROUPS = 4096  # of cells: those of larger pictures have more than one
@@ -21,20 +24,34 @@ CANDIDATES = 64  # groups whose own corrections are tried as the start of one mo
 TURNS = 3
 RIDGE = 0.5  # of the mean group: what few blocks say alone is not believed
 BITS_EACH = 170.0  # about what a correction takes
+# What the filter follows from: about so many pixels, in squares of SAMPLE_SIDE blocks, spread as the terms of a Kronecker
+# sequence are.
+SAMPLE_PIXELS, SAMPLE_SIDE, SAMPLE_STEPS = 512**2, 16, (0.7549, 0.5698)
+
+
+class Sample(NamedTuple):
+    """Some blocks of a picture."""
+
+    window: Window
+    features: np.ndarray  # [I, h, w]
+    errors: np.ndarray  # [O, h, w], what the model's own head leaves
+    pixels: np.ndarray  # float [3, ratio·h, ratio·w], less the middle grey
 
 
 class GroupFit(Fit):
     """The sums of all of a picture, and of its groups: cells, or squares of `side` of them."""
 
-    def __init__(self, corrections: Corrections, grid: Window, cell: int):
-        """cell: blocks along the side of a cell."""
+    def __init__(self, corrections: Corrections, grid: Window, cell: int, samples: bool = False):
+        """cell: blocks along the side of a cell. samples: keep some blocks, to see how they are decoded."""
         count, outputs, inputs = corrections.basis.shape
         super().__init__(inputs, outputs)
         self.corrections, self.grid, self.side = corrections, grid, 1
         self.most = min(MAX_SEVERAL, math.prod(grid.shape) // CELLS_EACH)
         while math.prod(grid.coarser(self.side).shape) > MOST_GROUPS:
             self.side += 1
-        self.blocks = self.side * cell
+        self.cell, self.blocks = cell, self.side * cell
+        share = SAMPLE_PIXELS / math.prod(grid.finer(CELL).shape)
+        self.share, self.samples = (min(1.0, share) if samples else 0.0), list[Sample]()
         self.groups = grid.coarser(self.side)
         self.curvature = np.zeros((*self.groups.shape, len(upper(count)[0])), np.float32)  # as `upper` says
         self.slope = np.zeros((*self.groups.shape, count), np.float32)
@@ -55,6 +72,32 @@ class GroupFit(Fit):
         by_outputs = basis.transpose(0, 2, 1).reshape(len(basis), -1)
         self.slope[groups.slices] += (outer.reshape(len(outer), -1) @ by_outputs.T).reshape(*groups.shape, -1)
         return inner.sum(axis=0), outer.sum(axis=0)
+
+    def sample(self, features: np.ndarray, errors: np.ndarray, window: Window, pixels: np.ndarray) -> None:
+        ratio, squares = self.corrections.ratio, window.coarser(SAMPLE_SIDE)
+        parts = (square.finer(SAMPLE_SIDE).grown(0, window) for square in squares.even_tiles(1) if self._chosen(square))
+        for part in [window] if self.share == 1 else parts if self.share else ():
+            at = part.seen_from(window)
+            kept = (values[:, *at.slices].copy() for values in (features, errors))
+            self.samples.append(Sample(part, *kept, pixels[:, *at.finer(ratio).slices].copy()))
+
+    def _chosen(self, square: Window) -> bool:
+        return (square.top * SAMPLE_STEPS[0] + square.left * SAMPLE_STEPS[1]) % 1 < self.share
+
+    def decoded(self, corrected: Corrected | None) -> list[Filtered]:
+        """The samples, as they are decoded with corrections, before a filter."""
+        found, ratio = [], self.corrections.ratio
+        changes = [self.corrections.change(each) for each in corrected.corrections] if corrected else []
+        for window, features, errors, pixels in self.samples:
+            left, who = errors.copy(), np.zeros(window.shape, np.uint8)
+            if corrected and corrected.who is not None:
+                who = of_elements(corrected.who, window, self.cell)
+            for number, change in enumerate(changes):
+                of = who == number
+                left[:, of] -= change @ features[:, of]
+            places = left.reshape(3, ratio, ratio, *window.shape).transpose(0, 3, 1, 4, 2).reshape(pixels.shape)
+            found.append(Filtered(_levels(pixels), _levels(pixels - places)))
+        return found
 
     def keep(self, groups: Window, inner: np.ndarray, outer: np.ndarray) -> None:
         """Told of the sums of each of some groups, [n, I, I] and [n, I, O]."""
@@ -150,3 +193,9 @@ def _shares(whose: np.ndarray, count: int) -> np.ndarray:
     times = np.bincount(whose, minlength=count) + 0.5
     bits: np.ndarray = -np.log2(times / times.sum())
     return bits
+
+
+def _levels(x: np.ndarray) -> np.ndarray:
+    """float [3, h, w] less the middle grey → uint8 [h, w, 3]."""
+    levels = ((x + np.float32(MID_GREY)) * np.float32(LEVELS)).round().clip(0, LEVELS).astype(np.uint8)
+    return np.ascontiguousarray(levels.transpose(1, 2, 0))

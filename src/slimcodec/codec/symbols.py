@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from slimcodec import InvalidModel
-from slimcodec.codec import adapt, bitstream, dependent, entropy, rounding
+from slimcodec.codec import adapt, bilateral, bitstream, dependent, entropy, rounding
 from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.contexts import BankCoder
 from slimcodec.codec.grid import PLANE_CELLS, PLANES, Window, whole
@@ -49,7 +49,8 @@ DEPENDENT_TABLES: Shapes = {  # the second quantiser's; see codec/dependent
     **{dependent.odd(name): TABLES[name] for name in rounding.OF_RESIDUALS},
     dependent.NEXT: (("T", 2), np.uint8),
 }
-GROUPS = COST_TABLES, BANK_TABLES, CORRECTION_TABLES, DEPENDENT_TABLES
+FILTER_TABLES: Shapes = {bilateral.BASIS: (("K", bilateral.GROUPS, bilateral.STEPS), np.int16)}  # see codec/bilateral
+GROUPS = COST_TABLES, BANK_TABLES, CORRECTION_TABLES, DEPENDENT_TABLES, FILTER_TABLES
 
 
 class Symbols(NamedTuple):
@@ -74,6 +75,7 @@ class SymbolCoder:
         self.z_tables, self.r_tables = entropy_tables(tables)
         self.next_states = tables.get(dependent.NEXT)
         adapt.check_tables(tables, self.architecture)
+        bilateral.check_tables(tables)
         expected = self.architecture.rungs, self.architecture.hypers
         if tables["z_frequencies"].shape[:2] != expected:
             raise InvalidModel(f"tables.z_frequencies must begin with {expected}, rungs and channels")

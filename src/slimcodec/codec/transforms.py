@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from slimcodec import InvalidFile, InvalidModel
-from slimcodec.codec import dependent, maps
+from slimcodec.codec import bilateral, dependent, maps
 from slimcodec.codec.adapt import BASIS, Corrections, Fit
 from slimcodec.codec.analysis import analysed
 from slimcodec.codec.arrays import array_namespace
+from slimcodec.codec.bilateral import Bilateral
 from slimcodec.codec.bitstream import HASH_BYTES, Contents
 from slimcodec.codec.grid import CELL, LATENT_SCALE, LATENTS, PLANES, Window, cells_of, whole
 from slimcodec.codec.heads import Corrected, Heads
@@ -79,6 +80,7 @@ class Transforms:
         if BASIS in tables:
             bits = networks.numpy(self.rounding.magnitude_bits)
             self.corrections = Corrections(networks.head, architecture.g_s[-1].scale, tables, self.coder.r_tables, bits)
+        self.bilateral = Bilateral(tables) if bilateral.BASIS in tables else None
         self.latent_margin, self.synthesis_margin = latent_margin(architecture), synthesis_margin(architecture)
 
     @property
@@ -243,10 +245,20 @@ class Transforms:
                 whose = self.synthesis.whose(within, CELL // block)
                 self.corrections.add(fit, self.networks.numpy(features), at, within, target, whose)
 
-    def synthesise(self, y_hat: Array, width: int, height: int, *, corrected: Corrected | None = None) -> np.ndarray:
+    def filter(self, filtering: bytes) -> np.ndarray | None:
+        """The table of the filter that a picture has of its own; None if it has none. Raises InvalidFile."""
+        if not filtering:
+            return None
+        if self.bilateral is None:
+            raise InvalidFile("the file filters its picture, but this model knows no such filter; load the file's own")
+        return self.bilateral.read(filtering)
+
+    def synthesise(
+        self, y_hat: Array, width: int, height: int, *, corrected: Corrected | None = None, filtering: bytes = b""
+    ) -> np.ndarray:
         """The latents of a whole picture → uint8 [H, W, 3]."""
-        cells = whole(tuple(side // LATENTS for side in y_hat.shape[2:]))
-        return self.synthesise_area(y_hat, cells, whole((height, width)), cells, self.heads(corrected))
+        cells, own = whole(tuple(side // LATENTS for side in y_hat.shape[2:])), self.heads(corrected)
+        return self.synthesise_area(y_hat, cells, whole((height, width)), cells, own, table=self.filter(filtering))
 
     def synthesise_area(
         self,
@@ -257,10 +269,19 @@ class Transforms:
         heads: Heads | None,
         progress: Progress | None = None,
         workers: Workers = ALONE,
+        table: np.ndarray | None = None,
     ) -> np.ndarray:
-        """y_hat of a window of cells → the pixels of an area within, uint8 [h, w, 3]. `grid`: the picture's cells."""
+        """y_hat of a window of cells → the pixels of an area within, uint8 [h, w, 3].
+
+        grid   the picture's cells
+        table  of the filter, if the picture has one: it sees a few pixels around the area
+        """
+        if table is not None:
+            seen_by_filter = area.grown(bilateral.REACH, grid.finer(CELL))
+            pixels = self.synthesise_area(y_hat, cells, seen_by_filter, grid, heads, progress, workers)
+            return bilateral.filtered(pixels, table)[area.seen_from(seen_by_filter).slices]
         pixels = np.empty((*area.shape, 3), np.uint8)
-        pieces = area.coarser(LATENT_SCALE).even_tiles(TRANSFORM_TILE)
+        pieces = area.coarser(LATENT_SCALE).even_tiles(TRANSFORM_TILE + 2)  # a filter's area is a little larger
 
         def make(piece: Window) -> None:
             seen = self._whole_cells(piece.grown(self.synthesis_margin, grid.finer(LATENTS)))
