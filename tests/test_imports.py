@@ -72,7 +72,7 @@ ALLOWED = {
     "codec/handful": {"numpy", "codec/entropy"},
     "codec/adapt": {"numpy", "codec/architecture", "codec/bitstream", "codec/entropy", "codec/grid"}
     | {"codec/handful", "codec/native", "codec/networks", "codec/scales", "codec/units"},
-    "codec/bilateral": {"numpy", "codec/native", "codec/units"},
+    "codec/bilateral": {"numpy", "codec/bitstream", "codec/native", "codec/units"},
     "codec/heads": {"numpy", "codec/adapt", "codec/arrays", "codec/bitstream", "codec/grid", "codec/maps"}
     | {"codec/networks", "codec/rounding", "codec/rows", "codec/units"},
     "codec/partition": {"numpy", "codec/adapt", "codec/bilateral", "codec/bitstream", "codec/grid", "codec/heads"}

@@ -16,7 +16,7 @@ from run_parts import ROOT, TINY, begin, configuration, run
 import slimcodec
 from slimcodec import InvalidInput
 from slimcodec.codec import models
-from slimcodec.codec.symbols import BANK_TABLES, CORRECTION_TABLES, DEPENDENT_TABLES
+from slimcodec.codec.symbols import BANK_TABLES, CORRECTION_TABLES, DEPENDENT_TABLES, FILTER_TABLES
 from slimcodec.pipeline import stages
 from slimcodec.pipeline.checks import checked
 from slimcodec.pipeline.settings import STAGES
@@ -182,9 +182,11 @@ def test_a_finished_student_gets_its_last_tables(tmp_path, cache, training, caps
     overrides += ["++finish.tables={photos:4,side:128,corrections:3}"]
     overrides += [] if training else ["finish.training=null"]
     job = run(*overrides)
-    assert "finish: corrections, 4 of 4 photos" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "finish: corrections, 4 of 4 photos" in said and "finish: filters, 4 of 4 photos" in said
     distilled, finished = models.load(job.directory.distilled), models.load(job.directory.finished)
-    assert finished.tables.keys() - distilled.tables.keys() == {*BANK_TABLES, *CORRECTION_TABLES, *DEPENDENT_TABLES}
+    more = {*BANK_TABLES, *CORRECTION_TABLES, *DEPENDENT_TABLES, *FILTER_TABLES}
+    assert finished.tables.keys() - distilled.tables.keys() == more
     assert len(finished.tables["head_basis"]) == 3 and finished.info["configuration"]["finish"]["tables"]["photos"] == 4
     before, after = distilled.codec.state_dict(), finished.codec.state_dict()
     assert (before.pop("log_gain") > after.pop("log_gain")).float().mean() > 0.9 or training

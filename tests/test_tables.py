@@ -5,9 +5,10 @@ import pytest
 import torch
 from test_corrections import plain_model, six_photos, squared_error
 
-from slimcodec.codec import inference, models
+from slimcodec.codec import bitstream, inference, models
 from slimcodec.codec.adapt import BASIS
-from slimcodec.codec.symbols import BANK_TABLES, CORRECTION_TABLES, TABLES
+from slimcodec.codec.bilateral import BASIS as FILTERS
+from slimcodec.codec.symbols import BANK_TABLES, CORRECTION_TABLES, FILTER_TABLES, TABLES
 from slimcodec.training.photos import Photo
 from slimcodec.training.tables import CORRECTED, crops_to_learn_from, with_everything
 
@@ -21,11 +22,12 @@ def test_a_model_with_everything_writes_smaller_better_files(architectures, phot
     model, told = plain_model(architectures["two stages"], tmp_path), []
     before = {name: tensor.clone() for name, tensor in model.codec.state_dict().items()}
     crops = torch.from_numpy(np.stack(photos[:2])).permute(0, 3, 1, 2) / 255
-    found = with_everything(model, crops, photos, 3, lambda *arguments: told.append(arguments))
-    assert found.tables.keys() == {*TABLES, *BANK_TABLES, *CORRECTION_TABLES, "r_error_bits"}
+    found = with_everything(model, crops, photos, 3, 2, lambda *arguments: told.append(arguments))
+    assert found.tables.keys() == {*TABLES, *BANK_TABLES, *CORRECTION_TABLES, *FILTER_TABLES, "r_error_bits"}
+    assert len(found.tables[FILTERS]) == 2
     assert found.tables[BASIS].shape[0] == 3
     assert all(torch.equal(tensor, before[name]) for name, tensor in found.codec.state_dict().items())
-    counted = [(what, done, 6) for what in ("banks", *CORRECTED) for done in range(1, 7)]
+    counted = [(what, done, 6) for what in ("banks", *CORRECTED, "filters") for done in range(1, 7)]
     assert told == counted
     results = []
     for codec in (inference.Codec(model), inference.Codec(found)):
@@ -39,12 +41,24 @@ def test_a_model_with_everything_writes_smaller_better_files(architectures, phot
 def test_a_model_with_everything_can_be_stored_and_read(architectures, photos, tmp_path):
     model = plain_model(architectures["one stage"], tmp_path)
     crops = torch.from_numpy(np.stack(photos[:2])).permute(0, 3, 1, 2) / 255
-    found = with_everything(model, crops, photos, 3, lambda *_: None)
+    found = with_everything(model, crops, photos, 3, 2, lambda *_: None)
     for half in (False, True):
         stored = models.load(models.save(tmp_path / f"{half}", model.codec, found.tables, role="student", half=half))
         assert all(torch.equal(stored.tables[name], table) for name, table in found.tables.items())
     data = inference.Codec(stored).compress(photos[0], 1)
-    assert data[4] == 3
+    assert data[4] in (bitstream.CORRECTED, bitstream.FEATURED)
+
+
+def test_some_kinds_may_be_made_anew(architectures, photos, tmp_path):
+    model = plain_model(architectures["one stage"], tmp_path)
+    crops = torch.from_numpy(np.stack(photos[:2])).permute(0, 3, 1, 2) / 255
+    first = with_everything(model, crops, photos, 3, 0, lambda *_: None)
+    found = with_everything(first, crops, photos, 3, 2, lambda *_: None, ["filters"])
+    assert found.tables.keys() - first.tables.keys() == {*FILTER_TABLES}
+    assert all(found.tables[name] is table for name, table in first.tables.items())
+    assert (
+        with_everything(found, crops, photos, 3, 0, lambda *_: None, ["filters"]).tables.keys() == first.tables.keys()
+    )
 
 
 def test_crops_to_learn_from_are_whole_cells_of_the_middle():

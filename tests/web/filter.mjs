@@ -1,6 +1,6 @@
-// node filter.mjs IN OUT BASIS WIDTH: the pixels of IN, [height, WIDTH, 4], filtered. BASIS has a basis [K, 4, 256] (int16),
-// and then the K coefficients of a file. Standard output has what is said of a file that has one of them fewer, and of a
-// model without a basis.
+// node filter.mjs IN OUT BASIS WIDTH: the pixels of IN, [height, WIDTH, 4], filtered. BASIS has a basis [K, 4, 256],
+// int16, and then the K coefficients of a file. Standard output has what is said of a file that has one of them fewer,
+// and of a model without a basis.
 import { readFileSync, writeFileSync } from "node:fs";
 import { filterPixels, tableOf } from "../../web/codec/bilateral.js";
 import { BadFile } from "../../web/codec/errors.js";

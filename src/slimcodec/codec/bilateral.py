@@ -19,13 +19,13 @@ import numpy as np
 
 from slimcodec import InvalidFile, InvalidModel
 from slimcodec.codec import native
+from slimcodec.codec.bitstream import MAX_FILTERS
 from slimcodec.codec.units import LEVELS
 
 BASIS = "bilateral_basis"  # the name of the table
 REACH = 2  # pixels around
 GROUPS = 4  # of neighbours: 1 pixel straight, 1 diagonally, 2 straight, and a knight's move away
 STEPS = LEVELS + 1  # of a difference without its sign
-MOST_COEFFICIENTS = 255  # a byte says how many there are
 LARGEST = 127  # of a coefficient
 TABLE_SHIFT, TABLE_LIMIT = 8, 1023  # so 20 of them fit into 16 bits
 PIXEL_UNIT = 64  # what a table says is in 1/64 level
@@ -122,6 +122,6 @@ def check_tables(tables: Mapping[str, Any]) -> None:
     if BASIS not in tables:
         return
     basis = np.asarray(tables[BASIS])
-    if not 1 <= len(basis) <= MOST_COEFFICIENTS or basis.shape[1:] != (GROUPS, STEPS) or basis[:, :, 0].any():
-        shape = f"[1 to {MOST_COEFFICIENTS}, {GROUPS}, {STEPS}]"
+    if not 1 <= len(basis) <= MAX_FILTERS or basis.shape[1:] != (GROUPS, STEPS) or basis[:, :, 0].any():
+        shape = f"[1 to {MAX_FILTERS}, {GROUPS}, {STEPS}]"
         raise InvalidModel(f"tables.{BASIS}: must be {shape}, and 0 for no difference")

@@ -23,6 +23,7 @@ MAX_MEMORY = 1536 << 20  # bytes that decoding may take unless told otherwise: e
 MAX_CORRECTIONS = 64  # of a basis
 MAX_CORRECTION_BYTES = 255  # of one
 MAX_SEVERAL = 16  # corrections of a picture
+MAX_FILTERS = 255  # of a basis, and coefficients of a picture
 MAX_PROFILE_BYTES = 8 << 20  # of ICC, EXIF or XMP before compression
 
 # A .slim file, little endian throughout:

@@ -24,8 +24,8 @@ CANDIDATES = 64  # groups whose own corrections are tried as the start of one mo
 TURNS = 3
 RIDGE = 0.5  # of the mean group: what few blocks say alone is not believed
 BITS_EACH = 170.0  # about what a correction takes
-# What the filter follows from: about so many pixels, in squares of SAMPLE_SIDE blocks, spread as the terms of a Kronecker
-# sequence are.
+# What the filter follows from: about so many pixels, in squares of SAMPLE_SIDE blocks that are spread as the terms of a
+# Kronecker sequence.
 SAMPLE_PIXELS, SAMPLE_SIDE, SAMPLE_STEPS = 512**2, 16, (0.7549, 0.5698)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, PlainValidator, Strict, ValidationError, WrapValidator
 
-from slimcodec.codec.bitstream import MAX_CORRECTIONS
+from slimcodec.codec.bitstream import MAX_CORRECTIONS, MAX_FILTERS
 from slimcodec.codec.grid import CELL
 
 LONGEST_NAME = 100  # characters: a file name may have 255 bytes, and W&B takes 128 characters
@@ -62,6 +62,12 @@ Corrections = Annotated[
     Strict(),
     Field(ge=1, le=MAX_CORRECTIONS),
     says(f"must be a whole number from 1 to {MAX_CORRECTIONS}"),
+]
+Filters = Annotated[
+    int,
+    Strict(),
+    Field(ge=0, le=MAX_FILTERS),
+    says(f"must be a whole number from 0 to {MAX_FILTERS}"),
 ]
 Crop = Annotated[
     int,

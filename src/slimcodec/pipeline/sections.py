@@ -3,6 +3,7 @@
 What they mean together, and where they are read, is in pipeline/settings.
 """
 
+from dataclasses import field
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, Strict
@@ -13,6 +14,7 @@ from slimcodec.pipeline.ranges import (
     Corrections,
     Count,
     Crop,
+    Filters,
     Name,
     NotNegative,
     Positive,
@@ -25,7 +27,7 @@ from slimcodec.pipeline.ranges import (
     says,
 )
 from slimcodec.training import schedule
-from slimcodec.training.names import OPTIMIZERS
+from slimcodec.training.names import OPTIMIZERS, TABLES
 from slimcodec.training.records import Rules
 
 Scope = Literal["decoder", "encoder"]
@@ -212,6 +214,10 @@ class Tables:
     """Side of the crops from their middle in pixels, where a photo is as large."""
     corrections: Corrections
     """Corrections of g_s.head that a picture may choose of."""
+    filters: Filters = 6
+    """Filters of decoded pixels that a picture may mix; 0 for none."""
+    kinds: list[Literal["residuals", "banks", "corrections", "filters"]] = field(default_factory=lambda: list(TABLES))
+    """Those of its tables that are made anew; the others stay. Filters are learned for the corrections."""
     states: Literal[1, 8, 16, 32, 64, 128, 256] = 256
     """States of dependent quantisation; 1 leaves a student as it is, with one quantiser or with two."""
 

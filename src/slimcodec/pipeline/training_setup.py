@@ -356,7 +356,7 @@ def learn_tables(run: Run, before: Path, model: Path, how: Tables) -> None:
     student = models.load(before)
     if how.states > 1:
         student = dependently_quantised(student, how.states)
-    learned = with_everything(student, crops, photos, how.corrections, tell)
+    learned = with_everything(student, crops, photos, how.corrections, how.filters, tell, how.kinds)
     fields = {"configuration": run.settings.sections("finish"), "git_commit": run.commit}
     models.copy_with_tables(before, model, learned.tables, log_gain=learned.codec.log_gain, **fields)
 

@@ -41,7 +41,7 @@ class Examples(NamedTuple):
 
 def learned(model: Model, photos: Iterable[np.ndarray], count: int) -> dict[str, Tensor]:
     """The tables of a model with corrections, and a basis of `count` filters for photos uint8 [H, W, 3]."""
-    examples = gathered(model._replace(tables={k: v for k, v in model.tables.items() if k != BASIS}), photos)
+    examples = gathered(model, photos)
     return model.tables | {BASIS: stored(examples, in_turns(examples, count))}
 
 

@@ -3,9 +3,10 @@
     tables of r    how often each residual comes, as its encoder chooses them (training/calibrate)
     banks of z     tables that the neighbours choose (training/banks)
     corrections    what pictures may change about g_s.head (training/corrections)
+    filters        how pictures may be filtered once they are decoded with these (training/bilateral)
 
 The networks stay as they are. Only the gains of a model that is to quantise dependently become other ones. A model
-that is trained on begins without banks, corrections and a second quantiser, which follow them.
+that is trained on begins without banks, corrections, filters and a second quantiser, which follow them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,26 +17,46 @@ from torch import Tensor
 
 from slimcodec.codec.grid import CELL
 from slimcodec.codec.models import Model
+from slimcodec.training import bilateral
 from slimcodec.training.banks import hyper_latents, with_banks
 from slimcodec.training.calibrate import calibrated
 from slimcodec.training.corrections import learned
+from slimcodec.training.names import TABLES
 from slimcodec.training.photos import Photo, centre_crops
 
 CORRECTED = "corrections", "corrections of parts"  # what is learned in turn
 Tell = Callable[[str, int, int], None]
 
 
-def with_everything(model: Model, crops: Tensor, photos: Sequence[np.ndarray], count: int, tell: Tell) -> Model:
-    """A model with tables of all three kinds, for dependent quantisation if it has any for that.
+def with_everything(
+    model: Model,
+    crops: Tensor,
+    photos: Sequence[np.ndarray],
+    corrections: int,
+    filters: int,
+    tell: Tell,
+    kinds: Sequence[str] = TABLES,
+) -> Model:
+    """A model with tables of all kinds, for dependent quantisation if it has any for that.
 
-    crops   [B, 3, H, W] in [0, 1], which residuals are counted on
-    photos  uint8 [H, W, 3], sides multiples of 64: for banks and corrections
-    count   how many corrections
-    tell    tell(what, photos so far, photos in all)
+    crops        [B, 3, H, W] in [0, 1], which residuals are counted on
+    photos       uint8 [H, W, 3], sides multiples of 64: for all but residuals
+    corrections  how many
+    filters      how many, or 0 for none
+    tell         tell(what, photos so far, photos in all)
+    kinds        those that are made anew; filters need corrections
     """
-    model = model._replace(tables=calibrated(model.codec, model.tables, crops))
-    model = model._replace(tables=with_banks(model.tables, hyper_latents(model.codec, _tensors(photos, tell))))
-    return model._replace(tables=learned(model, *(_told(what, photos, tell) for what in CORRECTED), count))
+    if "residuals" in kinds:
+        model = model._replace(tables=calibrated(model.codec, model.tables, crops))
+    if "banks" in kinds:
+        model = model._replace(tables=with_banks(model.tables, hyper_latents(model.codec, _tensors(photos, tell))))
+    if "corrections" in kinds:
+        model = model._replace(tables=learned(model, *(_told(what, photos, tell) for what in CORRECTED), corrections))
+    if "filters" in kinds:
+        model = model._replace(tables={name: table for name, table in model.tables.items() if name != bilateral.BASIS})
+        if filters:
+            model = model._replace(tables=bilateral.learned(model, _told("filters", photos, tell), filters))
+    return model
 
 
 def crops_to_learn_from(photos: Sequence[Photo], side: int, limit: int | None) -> list[np.ndarray]:
