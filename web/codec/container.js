@@ -9,6 +9,8 @@ const FEATURED = 5;
 const CORRECTION = 1; // bits of the features
 const MAP = 2;
 const SEVERAL = 16; // corrections
+const FILTER = 32;
+const ALL = 63;
 const FEATURES = { 2: 0, 3: CORRECTION, 4: CORRECTION | MAP }; // of versions that do not say them
 const MAPPED = 4;
 const CELL = 64;
@@ -18,7 +20,7 @@ const MOST_CORRECTIONS = 16;
 export const MAX_PROFILE_BYTES = 8 << 20;
 
 /** A whole file → {grey, modelHash, width, height, quarters, coded, quality, tile, rows, columns, chunks,
- * streams, corrections, correctionMap, map}.
+ * streams, corrections, correctionMap, map, filter}.
  *
  * coded: {width, height} of the picture in it, `quarters` of the shown one. rows and columns are those of its cells.
  * Raises BadFile, before anything large is allocated, for a file that is not complete and intact, and for a picture of
@@ -41,8 +43,12 @@ export function unpack(data, maxPixels) {
   const parts = split(data, begin + 4 * sizes.length, sizes);
   const chunks = Object.fromEntries(names.map((name, number) => [name, parts[number]]));
   const streams = parts.slice(names.length);
-  let [corrections, correctionMap, map] = [[], null, null];
-  if (header.features & CORRECTION) [corrections, streams[0]] = takeCorrection(streams[0], header.version === MAPPED);
+  let [corrections, correctionMap, map, filter] = [[], null, null, null];
+  if (header.features & CORRECTION) {
+    let one;
+    [one, streams[0]] = takeShort(streams[0], "its correction does", header.version === MAPPED ? 0 : 1);
+    corrections = one.length ? [one] : [];
+  }
   if (header.features & SEVERAL) {
     let all;
     [all, streams[0]] = takeSized(streams[0], "its corrections do");
@@ -50,7 +56,8 @@ export function unpack(data, maxPixels) {
     corrections = takeSeveral(all);
   }
   if (header.features & MAP) [map, streams[0]] = takeSized(streams[0], "its map of specialists does");
-  return { ...header, tiles, chunks, streams, corrections, correctionMap, map };
+  if (header.features & FILTER) [filter, streams[0]] = takeShort(streams[0], "its filter's coefficients do", 1);
+  return { ...header, tiles, chunks, streams, corrections, correctionMap, map, filter };
 }
 
 function readHeader(data, view) {
@@ -84,7 +91,7 @@ function readHeader(data, view) {
 function readFeatures(data) {
   if (data.length === HEADER_BYTES) throw new BadFile(`The file is truncated: it has ${data.length} bytes.`);
   const features = data[HEADER_BYTES];
-  if (features > 31) throw new BadFile("The file has features that this page does not know.");
+  if (features > ALL) throw new BadFile("The file has features that this page does not know.");
   if (features & CORRECTION && features & SEVERAL)
     throw new BadFile("The file is damaged: it says that it has one correction, and that it has several.");
   return features;
@@ -131,11 +138,11 @@ function split(data, begin, sizes) {
   return sizes.map((size) => data.subarray(begin, (begin += size)));
 }
 
-function takeCorrection(stream, mayBeEmpty) {
+/** What a stream begins with, whose size is a byte in front of it, and the rest. what: "its … does". */
+function takeShort(stream, what, least) {
   const size = stream.length ? stream[0] : -1;
-  if (size < (mayBeEmpty ? 0 : 1) || 1 + size > stream.length)
-    throw new BadFile("The file is damaged: it ends before its correction does.");
-  return [size ? [stream.subarray(1, 1 + size)] : [], stream.subarray(1 + size)];
+  if (size < least || 1 + size > stream.length) throw new BadFile(`The file is damaged: it ends before ${what}.`);
+  return [stream.subarray(1, 1 + size), stream.subarray(1 + size)];
 }
 
 /** Several corrections, each with its size in front of it. */
@@ -151,7 +158,7 @@ function takeSeveral(bytes) {
   return found;
 }
 
-/** What a stream begins with, whose size is in front of it, and the rest. what: "its map of … does". */
+/** The same, with 7 bits of the size in a byte. */
 function takeSized(stream, what) {
   let [size, at, more] = [0, 0, true];
   for (; more && at < Math.min(MOST_SIZE_BYTES, stream.length); at++) {

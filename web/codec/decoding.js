@@ -1,4 +1,5 @@
 // A file becomes a picture. `run` is that of networks.js.
+import { tableOf } from "./bilateral.js";
 import { headsOf } from "./correction.js";
 import { layersOf } from "./maps.js";
 import { latents, synthesise, wholeSynthesis } from "./networks.js";
@@ -20,9 +21,11 @@ export async function pictureOf(run, model, file, report) {
   const symbols = readSymbols(model, file);
   const who = layersOf(model, file);
   const heads = headsOf(model, file);
+  const table = tableOf(model, file);
   const y_hat = await latents(run, model, symbols, file);
   const synthesis = who ? regionalSynthesis(run, model, heads, who, file) : wholeSynthesis(run, model, heads[0]);
-  const pixels = enlarged(await synthesise(synthesis, model, y_hat, file.coded, report), file);
+  const coded = await synthesise({ ...synthesis, table }, model, y_hat, file.coded, report);
+  const pixels = enlarged(coded, file);
   return file.grey ? greyed(pixels) : pixels;
 }
 

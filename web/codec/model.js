@@ -37,6 +37,7 @@ export function buildModel(manifest, bytes) {
     errorBits: table("r_error_bits") ? table("r_error_bits")[0] / 16 : 30,
     heads: Array.from({ length: architecture.specialists ?? 1 }, (_, k) => headOf(tensors, k)),
     basis: tensors["tables.head_basis"] ?? null,
+    filterBasis: tensors["tables.bilateral_basis"] ?? null,
     basisScales: table("head_scales") ?? null,
     ...(architecture.decoder === "integer" ? integersOf(architecture, tensors) : {}),
   };

@@ -1,6 +1,7 @@
 // The networks: integers to latents to pixels, and back. `run(name, feeds)` evaluates one ONNX file: feeds and what
 // it gives, an array, are {data: Float32Array, dims}. Nothing that is parsed depends on anything here. In a decoder in integers all
 // values are such, and float32 holds every sum.
+import { REACH, filterPixels } from "./bilateral.js";
 import { chooser } from "./choosing.js";
 import { integerRestorer, nearest } from "./integers.js";
 import { gains } from "./model.js";
@@ -82,15 +83,19 @@ export function wholeSynthesis(run, model, head) {
 /** y_hat → the picture's pixels, Uint8ClampedArray [height, width, 4], opaque. report(share done).
  *
  * g_s(y_hat, window) gives x_hat [3, …] of a window of latents, which is one of squares of `side` of them.
+ * table: of a filter, which sees the pixels around a piece, and those beyond the picture.
  */
-export async function synthesise({ g_s, side }, model, y, { width, height }, report = () => {}) {
+export async function synthesise({ g_s, side, table = null }, model, y, { width, height }, report = () => {}) {
   const pixels = new Uint8ClampedArray(4 * width * height);
   const [, M, rows, columns] = y.dims;
   const pieces = evenTiles(rows, columns);
   for (const [done, piece] of pieces.entries()) {
-    const seen = inSquares(grown(piece, model.manifest.margins.g_s, rows, columns), side);
+    const made = table ? grown(piece, Math.ceil(REACH / LATENT), rows, columns) : piece;
+    const seen = inSquares(grown(made, model.manifest.margins.g_s, rows, columns), side);
     const y_hat = { data: cut(y.data, M, rows, columns, seen), dims: [1, M, ...sides(seen)] };
-    paint(await g_s(y_hat, seen), seen, piece, pixels, width, height);
+    const painted = paint(await g_s(y_hat, seen), seen, made);
+    if (table) filterPixels(painted, LATENT * sides(made)[1], table);
+    place(painted, made, piece, pixels, width, height);
     report((done + 1) / pieces.length);
   }
   return pixels;
@@ -167,16 +172,29 @@ function paste(data, seen, piece, target, channels, rows, columns) {
   }
 }
 
-function paint(x, seen, piece, pixels, width, height) {
+/** x_hat of what was `seen` → the pixels of a piece, [height, width, 4], opaque. */
+function paint(x, seen, piece) {
   const [rows, columns] = sides(seen).map((side) => LATENT * side);
-  const size = rows * columns;
-  for (let row = LATENT * piece.top; row < Math.min(LATENT * piece.bottom, height); row++) {
-    let from = (row - LATENT * seen.top) * columns + LATENT * (piece.left - seen.left);
-    let to = 4 * (row * width + LATENT * piece.left);
-    for (let column = LATENT * piece.left; column < Math.min(LATENT * piece.right, width); column++, from++, to += 4) {
-      for (let colour = 0; colour < 3; colour++) pixels[to + colour] = 255 * x[colour * size + from];
+  const [height, width] = sides(piece).map((side) => LATENT * side);
+  const pixels = new Uint8ClampedArray(4 * height * width);
+  const left = LATENT * (piece.left - seen.left);
+  for (let row = 0, to = 0; row < height; row++) {
+    let from = (row + LATENT * (piece.top - seen.top)) * columns + left;
+    for (let column = 0; column < width; column++, from++, to += 4) {
+      for (let colour = 0; colour < 3; colour++) pixels[to + colour] = 255 * x[colour * rows * columns + from];
       pixels[to + 3] = 255;
     }
+  }
+  return pixels;
+}
+
+/** What of the pixels of `made` belongs to `piece`, into those of the picture. */
+function place(painted, made, piece, pixels, width, height) {
+  const wide = LATENT * sides(made)[1];
+  const [left, right] = [LATENT * piece.left, Math.min(LATENT * piece.right, width)];
+  for (let row = LATENT * piece.top; row < Math.min(LATENT * piece.bottom, height); row++) {
+    const from = (row - LATENT * made.top) * wide - LATENT * made.left;
+    pixels.set(painted.subarray(4 * (from + left), 4 * (from + right)), 4 * (row * width + left));
   }
 }
 

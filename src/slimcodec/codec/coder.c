@@ -626,12 +626,15 @@ EXPORTED WIDE int64_t slimcodec_luma(const uint8_t *restrict pixels, uint8_t *re
 }
 
 /* Then what the neighbours say, added to sums [rows, columns]: table [4, 511] by difference, from -255 on. A difference
-   with the other sign says the opposite, so each pair of pixels is looked up once. */
-EXPORTED int64_t slimcodec_neighbours(const uint8_t *luma, int64_t rows, int64_t columns, const int16_t *table,
-                                      int16_t *sums) {
+   with the other sign says the opposite, so each pair of pixels is looked up once. Apart from that the loops are such that
+   compilers make them wide. */
+EXPORTED WIDE int64_t slimcodec_neighbours(const uint8_t *luma, int64_t rows, int64_t columns, const int16_t *table,
+                                           int16_t *sums) {
     static const struct { int down, right, group; } pairs[10] = {
         {0, 1, 0}, {1, 0, 0}, {1, -1, 1}, {1, 1, 1}, {0, 2, 2}, {2, 0, 2}, {1, -2, 3}, {1, 2, 3}, {2, -1, 3}, {2, 1, 3},
     };
+    enum { AT_ONCE = 1024 };
+    int16_t found[AT_ONCE];
     for (int64_t row = 0; row < rows; row++) {
         for (int pair = 0; pair < 10; pair++) {
             int64_t down = pairs[pair].down, right = pairs[pair].right;
@@ -640,10 +643,11 @@ EXPORTED int64_t slimcodec_neighbours(const uint8_t *luma, int64_t rows, int64_t
             const uint8_t *here = luma + row * columns, *there = here + down * columns + right;
             int16_t *sum = sums + row * columns, *other = sum + down * columns + right;
             int64_t end = right > 0 ? columns - right : columns;
-            for (int64_t i = right < 0 ? -right : 0; i < end; i++) {
-                int16_t found = of_group[there[i] - here[i]];
-                sum[i] = (int16_t)(sum[i] + found);
-                other[i] = (int16_t)(other[i] - found);
+            for (int64_t begin = right < 0 ? -right : 0; begin < end; begin += AT_ONCE) {
+                int64_t count = begin + AT_ONCE < end ? AT_ONCE : end - begin;
+                for (int64_t i = 0; i < count; i++) found[i] = of_group[there[begin + i] - here[begin + i]];
+                for (int64_t i = 0; i < count; i++) sum[begin + i] = (int16_t)(sum[begin + i] + found[i]);
+                for (int64_t i = 0; i < count; i++) other[begin + i] = (int16_t)(other[begin + i] - found[i]);
             }
         }
     }
