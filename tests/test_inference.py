@@ -94,7 +94,7 @@ def test_a_file_decodes_to_what_the_encoder_foresaw(codec, picture, quality):
     assert decoded.dtype == np.uint8 and decoded.shape == picture.shape
     assert np.array_equal(decoded, estimate.pixels)
     assert abs(estimate.bits / 8 - len(stream)) <= 0.005 * len(stream) + 32
-    assert len(data) - len(stream) <= 40
+    assert len(data) - len(stream) <= 45
 
 
 def test_the_symbols_are_not_trivial(codec, pictures):
@@ -307,7 +307,8 @@ def test_files_decode_to_the_same_integers_and_pixels_in_every_setting(codec, mo
     for context, one in settings:
         with context:
             assert same(read(one, data), expected)
-            assert np.abs(np.asarray(one.decompress(data)) - pixels).max() <= 1
+            # A level of one pixel may round the filter of another one.
+            assert np.abs(np.asarray(one.decompress(data)) - pixels).max() <= 2
 
 
 @pytest.mark.parametrize("quality", [1, 5.2])
@@ -460,7 +461,7 @@ def test_other_settings_out_of_range_are_refused(codec, pictures, name, value):
 
 
 def test_progress_rises_to_1_and_changes_nothing(codec, pictures, monkeypatch):
-    monkeypatch.setattr(transforms, "TRANSFORM_TILE", 3)
+    monkeypatch.setattr(transforms, "TRANSFORM_TILE", 1)
     monkeypatch.setattr(analysis, "PIECE", 3)
     picture, compressing, decompressing = pictures["astronaut 100x130"], [], []
     data = codec.compress(picture, progress=compressing.append)
@@ -660,10 +661,14 @@ def uncorrected(contents):
 def test_files_of_pictures_are_corrected_and_tiny_ones_are_not(codec, pictures):
     """So that what the other tests say about files, they say about those with a correction."""
     versions = {name: codec.compress(pictures[name], 4)[4] for name in PICTURES}
-    assert versions == dict.fromkeys(PICTURES, 3) | {"1x1": 2, "1x300": 2}
+    assert versions == dict.fromkeys(PICTURES, bitstream.FEATURED) | {"1x1": 2, "1x300": 2}
     described = Image.fromarray(pictures["chelsea 64x64"]).convert("LA")
     described.info["icc_profile"] = PROFILE
-    assert codec.compress(described, 4)[4] == codec.compress(pictures["chelsea 64x64"], 4, effort=1)[4] == 3
+    assert (
+        codec.compress(described, 4)[4]
+        == codec.compress(pictures["chelsea 64x64"], 4, effort=1)[4]
+        == bitstream.FEATURED
+    )
 
 
 @pytest.mark.parametrize("name", ["astronaut 100x130", "chelsea 64x64", "flat 70x50", "17x31"])
@@ -671,8 +676,9 @@ def test_files_of_pictures_are_corrected_and_tiny_ones_are_not(codec, pictures):
 def test_a_correction_makes_the_picture_better(codec, pictures, name, quality):
     data = codec.compress(pictures[name], quality)
     contents = bitstream.unpack(data)
-    plain = uncorrected(contents)
-    assert len(data) - len(plain) == 1 + len(contents.correction) < 20
+    plain, filtering = uncorrected(contents), contents.filtering
+    features = 1 if filtering else 0
+    assert len(data) - len(plain) == features + 1 + len(contents.correction) + len(filtering) + features < 25
     better, before = (psnr_db(codec.decompress(file), pictures[name]) for file in (data, plain))
     assert better > before + 0.2
 
@@ -708,8 +714,10 @@ def test_the_beginning_of_a_corrected_file_has_its_correction(codec, pictures, c
     data, contents = corrected
     plain, picture = uncorrected(contents), pictures["astronaut 100x130"]
     front = len(data) - sum(map(len, contents.streams))
-    for length in range(front - len(contents.correction) - 1, front):
-        with pytest.raises(InvalidFile, match="it ends before its correction does"):
+    before = front - 1 - len(contents.filtering)
+    for length in range(before - len(contents.correction) - 1, front):
+        what = "correction does" if length < before else "filter's coefficients do"
+        with pytest.raises(InvalidFile, match=f"it ends before its {what}"):
             codec.decompress(data[:length], allow_partial=True)
     for share in (0.25, 0.5, 0.75, 1):
         there = int(share * (len(data) - front))
