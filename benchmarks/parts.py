@@ -1,10 +1,11 @@
 """What each part of a model's tables gains, alone and together: BD-rate, bits of corrections, time, by size of picture.
 
-    python benchmarks/parts.py PLAIN MODEL --photos NAME=FOLDER … [--large FOLDER] [--every 2] [--json FILE]
+    python benchmarks/parts.py MODEL --against PLAIN --photos NAME=FOLDER … [--large FOLDER] [--every 2] [--json FILE]
+    python benchmarks/parts.py MODEL --photos NAME=FOLDER … [--large FOLDER] [--every 2] [--json FILE]
 
-MODEL has the weights of PLAIN, and the tables that finish.tables gives it. BD-rates are of real files at effort 0,
-against PLAIN; everything is measured in one process. --large takes photos at several sizes, and four of them together
-as one picture of 4000 x 3000 pixels.
+MODEL has the weights of PLAIN, and the tables that finish.tables gives it. Without PLAIN its filters are measured,
+against MODEL without them. BD-rates are of real files at effort 0; everything is measured in one process. --large takes
+photos at several sizes, and four of them together as one picture of 4000 x 3000 pixels.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from slimcodec.codec import bitstream, models
 from slimcodec.codec.atomic import write_text
 from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.inference import Codec
-from slimcodec.codec.symbols import BANK_TABLES, CORRECTION_TABLES, COST_TABLES
+from slimcodec.codec.symbols import BANK_TABLES, CORRECTION_TABLES, COST_TABLES, FILTER_TABLES
 from slimcodec.evaluation.curves import bd_rate
 from slimcodec.evaluation.metrics import psnr_db
 from slimcodec.evaluation.photos import find_photos, open_photo
@@ -40,12 +41,12 @@ PARTS = {
     "banks of z": tuple(BANK_TABLES),
     "corrections": tuple(CORRECTION_TABLES),
 }
-TOGETHER = "together"
+PLAIN, TOGETHER = "plain", "together"
 
 
 class Coded(NamedTuple):
     curve: list[tuple[float, float]]  # bpp and PSNR
-    correction_bits: float  # mean over qualities
+    correction_bits: float  # and those of the filter; mean over qualities
     encode_seconds: float
     decode_seconds: float
 
@@ -53,11 +54,7 @@ class Coded(NamedTuple):
 def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads)
-    plain, model = models.load(options.plain), models.load(options.model)
-    own = {part: {name: model.tables[name] for name in names} for part, names in PARTS.items()}
-    codecs = {part: Codec(plain._replace(tables=plain.tables | tables)) for part, tables in own.items()}
-    codecs = {"plain": Codec(plain)} | codecs | {TOGETHER: Codec(model)}
-    found = {}
+    codecs, found = _codecs(models.load(options.model), options.against), {}
     for name, pictures in _sets(options).items():
         found[name] = _of_set(codecs, pictures)
         print(parts_table(found), flush=True)
@@ -65,10 +62,21 @@ def main() -> None:
             write_text(options.json, json.dumps({"threads": options.threads, "sets": found}, indent=1) + "\n")
 
 
+def _codecs(model: models.Model, against: str | None) -> dict[str, Codec]:
+    """The first one is what the others are measured against."""
+    if against is None:
+        without = {name: table for name, table in model.tables.items() if name not in FILTER_TABLES}
+        return {PLAIN: Codec(model._replace(tables=without)), "filter": Codec(model)}
+    plain = models.load(against)
+    own = {part: {name: model.tables[name] for name in names} for part, names in PARTS.items()}
+    codecs = {part: Codec(plain._replace(tables=plain.tables | tables)) for part, tables in own.items()}
+    return {PLAIN: Codec(plain)} | codecs | {TOGETHER: Codec(model)}
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("plain", help="model directory or name")
-    parser.add_argument("model", help="the same with more tables")
+    parser.add_argument("model", help="model directory or name")
+    parser.add_argument("--against", metavar="PLAIN", help="the same with fewer tables")
     parser.add_argument("--photos", nargs="*", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--large", type=Path, help="a folder of photos of 2.8 megapixels or more")
     parser.add_argument("--every", type=int, default=1, help="take every n-th photo")
@@ -99,8 +107,8 @@ def _of_set(codecs: dict[str, Codec], pictures: list[Image.Image]) -> dict[str, 
     """Of every part: means over the pictures of BD-rate in per cent and bits, and medians of ratios of time."""
     coded = [{part: _coded(codec, picture) for part, codec in codecs.items()} for picture in tqdm(pictures)]
     found = {}
-    for part in [*PARTS, TOGETHER]:
-        pairs = [(of_picture["plain"], of_picture[part]) for of_picture in coded]
+    for part in list(codecs)[1:]:
+        pairs = [(of_picture[PLAIN], of_picture[part]) for of_picture in coded]
         percents = [bd_rate(plain.curve, own.curve).percent for plain, own in pairs]
         found[part] = {
             "bd_rate_percent": statistics.mean(percents),
@@ -126,8 +134,8 @@ def _coded(codec: Codec, picture: Image.Image) -> Coded:
         error = psnr_db(pixels, np.asarray(codec.decompress(data)))
         curve.append((8 * len(data) / (picture.width * picture.height), error))
         contents = bitstream.unpack(data)
-        written = len(contents.correction) + len(contents.correction_map or b"")
-        bits.append(8 * (1 + written) if written else 0)
+        written = (contents.correction, contents.correction_map, contents.filtering)
+        bits.append(8 * sum(1 + len(part) for part in written if part))
     return Coded(curve, statistics.mean(bits), encoded - began, decoded - encoded)
 
 
