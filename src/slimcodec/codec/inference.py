@@ -70,7 +70,7 @@ class DecompressSettings(TypedDict, total=False):
 
 class Estimate(NamedTuple):
     bits: float  # information content of the symbols under the model's tables, without header and rANS overhead, and
-    # the corrections
+    # the corrections and the filter
     pixels: np.ndarray  # uint8 [H, W, 3], the picture that decoding gives
 
 
@@ -246,7 +246,7 @@ class Codec:
 
     @isolated
     def estimate(self, picture: AnyPicture, quality: float = DEFAULT_QUALITY) -> Estimate:
-        """The bits that streams and corrections would take, and the decoded colours, without writing a file."""
+        """The bits that streams, corrections and a filter would take, and the decoded colours, without writing a file."""
         encoding, fixed = self.encoding(picture), self.fixed_quality(quality)
         pixels = encoding.decoded(fixed)
         return Estimate(encoding.bits(fixed) + encoding.correction_bits(fixed), pixels)

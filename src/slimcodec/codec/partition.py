@@ -78,8 +78,8 @@ class GroupFit(Fit):
         parts = (square.finer(SAMPLE_SIDE).grown(0, window) for square in squares.even_tiles(1) if self._chosen(square))
         for part in [window] if self.share == 1 else parts if self.share else ():
             at = part.seen_from(window)
-            kept = (values[:, *at.slices].copy() for values in (features, errors))
-            self.samples.append(Sample(part, *kept, pixels[:, *at.finer(ratio).slices].copy()))
+            seen, wrong = (values[:, *at.slices].copy() for values in (features, errors))
+            self.samples.append(Sample(part, seen, wrong, pixels[:, *at.finer(ratio).slices].copy()))
 
     def _chosen(self, square: Window) -> bool:
         return (square.top * SAMPLE_STEPS[0] + square.left * SAMPLE_STEPS[1]) % 1 < self.share

@@ -27,7 +27,7 @@ from slimcodec.pipeline.ranges import (
     says,
 )
 from slimcodec.training import schedule
-from slimcodec.training.names import OPTIMIZERS, TABLES
+from slimcodec.training.names import OPTIMIZERS, TABLES, Kind
 from slimcodec.training.records import Rules
 
 Scope = Literal["decoder", "encoder"]
@@ -216,7 +216,7 @@ class Tables:
     """Corrections of g_s.head that a picture may choose of."""
     filters: Filters = 6
     """Filters of decoded pixels that a picture may mix; 0 for none."""
-    kinds: list[Literal["residuals", "banks", "corrections", "filters"]] = field(default_factory=lambda: list(TABLES))
+    kinds: list[Kind] = field(default_factory=lambda: list(TABLES))
     """Those of its tables that are made anew; the others stay. Filters are learned for the corrections."""
     states: Literal[1, 8, 16, 32, 64, 128, 256] = 256
     """States of dependent quantisation; 1 leaves a student as it is, with one quantiser or with two."""
