@@ -32,6 +32,7 @@ GOLDEN_MODEL = GOLDEN / "model"
 PLAIN_FILES = {"picture": {"quality": 1.9}, "tiled": {"quality": 1.3, "tile": 2}}  # the latter with alpha and ICC
 CORRECTED_MODEL = GOLDEN / "corrected-model"
 CORRECTED_FILES = {"corrected": {"quality": 1.9}, "corrected-tiled": {"quality": 1.3, "tile": 2}}
+FILTERED_FILES = {"slim-2k"}
 GOLDEN_FILES = PLAIN_FILES | CORRECTED_FILES
 SHIPPED = "slim-2k"  # has a golden file as well: `python tests/test_inference.py shipped` where it is replaced
 GOLDEN_ARCHITECTURE = {
@@ -247,7 +248,9 @@ def test_golden_files_are_written_as_they_were(name):
     data, symbols, pixels = golden(name)
     contents = bitstream.unpack(data)
     header = contents.header
-    assert data[4] == (3 if name in CORRECTED_FILES else 2) and bool(contents.correction) == (name in CORRECTED_FILES)
+    corrected, filters = name in CORRECTED_FILES, name in FILTERED_FILES
+    assert data[4] == (bitstream.FEATURED if filters else bitstream.CORRECTED if corrected else bitstream.VERSION)
+    assert bool(contents.correction) == corrected and bool(contents.filtering) == filters
     assert (header.width, header.height, header.tile) == (230, 160, GOLDEN_FILES[name].get("tile", 0))
     assert codec.coder.write(symbols, header) == contents.streams
     assert np.array_equal(codec.coder.scale_index(symbols.z, header.quality, header.tile), symbols.index)
@@ -257,7 +260,8 @@ def test_golden_files_are_written_as_they_were(name):
             np.frombuffer(contents.chunk("alpha"), np.uint8).reshape(160, 230)[THINNED], pixels[:, :, 3]
         )
     else:
-        assert bitstream.pack(header, contents.streams, contents.correction) == data
+        own = {"correction": contents.correction, "filtering": contents.filtering}
+        assert bitstream.pack(header, contents.streams, **own) == data
 
 
 @pytest.mark.parametrize("name", CORRECTED_FILES)

@@ -657,11 +657,16 @@ EXPORTED WIDE int64_t slimcodec_neighbours(const uint8_t *luma, int64_t rows, in
 /* And then the pixels are moved, by 1/64 levels. */
 EXPORTED WIDE int64_t slimcodec_move(const uint8_t *restrict pixels, const int16_t *restrict sums,
                                      uint8_t *restrict found, int64_t count) {
-    for (int64_t i = 0; i < count; i++) {
-        int by = (sums[i] + 32) >> 6;
-        for (int64_t colour = 3 * i; colour < 3 * i + 3; colour++) {
-            int level = pixels[colour] + by;
-            found[colour] = (uint8_t)(level < 0 ? 0 : level > 255 ? 255 : level);
+    enum { AT_ONCE = 512 };
+    int16_t by[3 * AT_ONCE];
+    for (int64_t begin = 0; begin < count; begin += AT_ONCE) {
+        int64_t here = begin + AT_ONCE < count ? AT_ONCE : count - begin;
+        for (int64_t i = 0; i < here; i++)
+            by[3 * i] = by[3 * i + 1] = by[3 * i + 2] = (int16_t)((sums[begin + i] + 32) >> 6);
+        for (int64_t i = 0; i < 3 * here; i++) {
+            int16_t level = (int16_t)(pixels[3 * begin + i] + by[i]);
+            level = level < 0 ? 0 : level;
+            found[3 * begin + i] = (uint8_t)(level > 255 ? 255 : level);
         }
     }
     return 0;

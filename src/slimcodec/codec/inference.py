@@ -246,7 +246,7 @@ class Codec:
 
     @isolated
     def estimate(self, picture: AnyPicture, quality: float = DEFAULT_QUALITY) -> Estimate:
-        """The bits that streams, corrections and a filter would take, and the decoded colours, without writing a file."""
+        """The bits that streams, corrections and a filter would take, and the decoded colours; no file is written."""
         encoding, fixed = self.encoding(picture), self.fixed_quality(quality)
         pixels = encoding.decoded(fixed)
         return Estimate(encoding.bits(fixed) + encoding.correction_bits(fixed), pixels)
