@@ -279,7 +279,8 @@ class Transforms:
         if table is not None:
             seen_by_filter = area.grown(bilateral.REACH, grid.finer(CELL))
             pixels = self.synthesise_area(y_hat, cells, seen_by_filter, grid, heads, progress, workers)
-            return bilateral.filtered(pixels, table)[area.seen_from(seen_by_filter).slices]
+            # In one piece, or to make it bytes takes longer than to filter it.
+            return np.ascontiguousarray(bilateral.filtered(pixels, table)[area.seen_from(seen_by_filter).slices])
         pixels = np.empty((*area.shape, 3), np.uint8)
         pieces = area.coarser(LATENT_SCALE).even_tiles(TRANSFORM_TILE + 2)  # a filter's area is a little larger
 
