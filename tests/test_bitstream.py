@@ -103,7 +103,7 @@ def test_a_smaller_picture_has_whatever_others_have(quarters, cell_map, correcti
     streams = [b"first", b"second", b"third", b"fourth"][: header.tiles[0]]
     data = pack(header, streams, correction, cell_map, icc=ICC, alpha=alpha)
     contents = unpack(data)
-    assert contents[:2] == (header, streams) and contents[3:] == (True, correction, cell_map, None)
+    assert contents[:2] == (header, streams) and contents[3:] == (True, correction, cell_map, None, b"")
     assert data[4] == 5 and data[HEADER_BYTES] == bool(correction) + 2 * (cell_map is not None) + 4 * quarters
     assert contents.chunk("alpha") == alpha  # as many as are shown
 
@@ -114,7 +114,7 @@ def test_features_of_no_smaller_picture_are_read():
     assert unpack(data) == unpack(GOLDEN)
 
 
-@pytest.mark.parametrize("features", [0x20, 0x3B, 0x80, 0xFF])
+@pytest.mark.parametrize("features", [0x40, 0x5B, 0x80, 0xFF])
 def test_features_that_are_not_known_are_refused(features):
     with pytest.raises(InvalidFile, match=r"features that this slimcodec does not know \(0x.0\); update slimcodec$"):
         unpack(sealed(with_bytes(SMALLER, HEADER_BYTES, bytes([features]))))
@@ -127,7 +127,7 @@ def test_several_corrections_and_their_map_are_in_front(quarters, cell_map, corr
     header = HEADER._replace(quarters=quarters)
     data = pack(header, [PAYLOAD], corrections, cell_map, correction_map, icc=ICC)
     contents = unpack(data)
-    assert contents[:2] == (header, [PAYLOAD]) and contents[3:] == (True, corrections, cell_map, correction_map)
+    assert contents[:2] == (header, [PAYLOAD]) and contents[3:] == (True, corrections, cell_map, correction_map, b"")
     assert data[4] == 5 and data[HEADER_BYTES] == 16 + 2 * (cell_map is not None) + 4 * (quarters % 4)
     front = len(data) - len(PAYLOAD)
     for length in range(front - len(correction_map) - 1, front - (0 if cell_map is None else 1 + len(cell_map))):

@@ -215,7 +215,7 @@ def of(data: bytes) -> bitstream.Header:
 
 def test_full_size_is_the_default_and_scale_1(student):
     data = student.compress(PHOTO, 1)
-    assert data[4] in (2, 3) and of(data).quarters == QUARTERS
+    assert of(data).quarters == QUARTERS
     assert data == student.compress(PHOTO, 1, scale=1)
     assert student.compress(PHOTO, target_bpp=0.5) == student.compress(PHOTO, target_bpp=0.5, scale=1.0)
 
