@@ -11,7 +11,7 @@ import pytest
 from fuzz.mutations import mutant
 from fuzz.run import MIB, SMALL, BadMutant, decode, fuzz
 from fuzz.seeds import make_seeds
-from slimcodec.codec.bitstream import CORRECTED, FEATURED, FEATURED
+from slimcodec.codec.bitstream import CORRECTED, FEATURED
 
 TESTS = Path(__file__).parents[1]
 MAX_GROWTH_BYTES = 128 * MIB  # a picture of 2^18 pixels, and chunks that are refused at 8 MiB
