@@ -11,7 +11,7 @@ import pytest
 from fuzz.mutations import mutant
 from fuzz.run import MIB, SMALL, BadMutant, decode, fuzz
 from fuzz.seeds import make_seeds
-from slimcodec.codec.bitstream import CORRECTED, FEATURED
+from slimcodec.codec.bitstream import unpack
 
 TESTS = Path(__file__).parents[1]
 MAX_GROWTH_BYTES = 128 * MIB  # a picture of 2^18 pixels, and chunks that are refused at 8 MiB
@@ -25,7 +25,7 @@ def material(tmp_path_factory):
 
 def test_most_files_of_pictures_correct_their_model(material):
     _, seeds = material
-    corrected = [seed for seed in seeds if seed.data[4] in (CORRECTED, FEATURED)]
+    corrected = [seed for seed in seeds if (found := unpack(seed.data)).correction or found.correction_map is not None]
     assert len(seeds) / 2 < len(corrected) < len(seeds)
 
 

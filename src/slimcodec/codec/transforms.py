@@ -276,13 +276,27 @@ class Transforms:
         grid   the picture's cells
         table  of the filter, if the picture has one: it sees a few pixels around the area
         """
-        if table is not None:
-            seen_by_filter = area.grown(bilateral.REACH, grid.finer(CELL))
-            pixels = self.synthesise_area(y_hat, cells, seen_by_filter, grid, heads, progress, workers)
-            # In one piece, or to make it bytes takes longer than to filter it.
-            return np.ascontiguousarray(bilateral.filtered(pixels, table)[area.seen_from(seen_by_filter).slices])
+        if table is None:
+            return self._unfiltered(y_hat, cells, area, grid, heads, progress, workers, TRANSFORM_TILE)
+        seen, most = area.grown(bilateral.REACH, grid.finer(CELL)), TRANSFORM_TILE + 2  # or pieces would be halved
+        pixels = self._unfiltered(y_hat, cells, seen, grid, heads, progress, workers, most)
+        # In one piece, or to make it bytes takes longer than to filter it.
+        return np.ascontiguousarray(bilateral.filtered(pixels, table)[area.seen_from(seen).slices])
+
+    def _unfiltered(
+        self,
+        y_hat: Array,
+        cells: Window,
+        area: Window,
+        grid: Window,
+        heads: Heads | None,
+        progress: Progress | None,
+        workers: Workers,
+        most: int,
+    ) -> np.ndarray:
+        """Piece by piece, of at most so many latents a side."""
         pixels = np.empty((*area.shape, 3), np.uint8)
-        pieces = area.coarser(LATENT_SCALE).even_tiles(TRANSFORM_TILE + 2)  # a filter's area is a little larger
+        pieces = area.coarser(LATENT_SCALE).even_tiles(most)
 
         def make(piece: Window) -> None:
             seen = self._whole_cells(piece.grown(self.synthesis_margin, grid.finer(LATENTS)))
