@@ -10,8 +10,10 @@ import torch
 
 from slimcodec import InvalidFile, InvalidModel
 from slimcodec.codec import dependent, entropy, models, rate, rounding
+from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.models import Model
-from slimcodec.codec.symbols import entropy_tables
+from slimcodec.codec.quantise import Quantiser
+from slimcodec.codec.symbols import DEPENDENT_TABLES, TABLES, entropy_tables
 from slimcodec.codec.units import GAIN_UNIT, SCALE_COUNT
 from slimcodec.training.dependent import (
     CODES,
@@ -20,8 +22,9 @@ from slimcodec.training.dependent import (
     with_one_quantiser,
     with_second_quantiser,
 )
+from slimcodec.training.photos import embedded
 from slimcodec.training.prior import FactorizedPrior, export_tables
-from slimcodec.training.teach import load_trained
+from slimcodec.training.teach import Teach, load_trained, save_trained
 
 SKIP, ERROR_BITS = 3, 14.0
 SECOND = {"r_odd_frequencies", "r_odd_sizes", "r_odd_offsets", "r_next_states"}
@@ -243,3 +246,59 @@ def test_a_shipped_student_is_trained_further_with_one_quantiser():
     trained = load_trained("slim-2k")
     assert not rounding.is_dependent(trained.model.tables)
     assert (trained.codec.log_gain > models.load("slim-2k").codec.log_gain).float().mean() > 0.99
+
+
+# --- training with both -----------------------------------------------------------------------------------------------
+
+
+def test_in_training_a_pass_takes_what_files_of_its_pictures_would(tables, quantiser):
+    """Stage after stage, every picture in its own cells' states; the gradient is that of the residuals."""
+    training = Quantiser(tables, torch.device("cpu"))
+    training.error_bits = ERROR_BITS
+    one_pass, paths = training.for_pass(), [dependent.start((2, 3)) for _ in range(2)]
+    total = torch.zeros(2)
+    for seed in range(3):
+        pictures = [residuals(5, 2, 3, 2 * seed + number) for number in range(2)]
+        exact = torch.tensor(np.stack([exact for exact, _ in pictures]), requires_grad=True)
+        index = torch.tensor(np.stack([index for _, index in pictures])).float() + 0.4
+        value = one_pass(exact, index)
+        for number, (of_one, scales) in enumerate(pictures):
+            r, table = quantiser.path(of_one, scales, paths[number])
+            expected = torch.from_numpy(quantiser.reconstruct(r.astype(np.float32), table))
+            torch.testing.assert_close(value[number], expected, rtol=0, atol=1e-4)
+            error = ERROR_BITS * ((of_one - expected.numpy()) ** 2 * (scales >= SKIP)).sum()
+            total[number] += cost(quantiser, of_one, r, table) - float(error)
+        weight = torch.randn(exact.shape)
+        (value * weight).sum().backward()
+        assert torch.equal(exact.grad, weight)
+    torch.testing.assert_close(one_pass.bits, total, rtol=1e-4, atol=0.1)
+    again = training.for_pass()(exact, index)
+    assert not torch.equal(again, value)  # from state 0 on
+
+
+def test_training_as_in_files_sees_the_bits_and_pixels_of_files():
+    """Nearly: a residual that is between two integers may fall to the other side, and the path then is another one."""
+    codec, prior, model = load_trained("slim-2k", both_quantisers=True)
+    quantiser = Quantiser(model.tables, torch.device("cpu"))
+    module = Teach(codec, prior, steps=1, batch=1, crop=64, learning_rate=1e-4, quantiser=quantiser).eval()
+    pixels, quality = embedded("validation")[0].pixels[:256, :384], 3 * QUALITY_ONE
+    transforms = model.transforms()
+    y = transforms.analyse(pixels)
+    symbols, y_hat = transforms.code(y, transforms.hyper_latents(y, quality), quality)
+    coded = symbols.index % SCALE_COUNT >= quantiser.skip
+    bits = entropy.information_bits(symbols.r[coded], symbols.index[coded], transforms.coder.r_tables)
+    x = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        measured = module.with_whole_symbols(x, torch.tensor([quality]))
+        mse = (codec.g_s(torch.as_tensor(y_hat)) - x).square().mean()
+    assert measured.bpp_r.item() == pytest.approx(bits / (256 * 384), rel=2e-3)
+    assert measured.mse.item() == pytest.approx(mse.item(), rel=2e-3)
+
+
+def test_a_student_that_was_trained_with_both_is_saved_with_both(tmp_path):
+    codec, prior, model = load_trained("slim-2k", both_quantisers=True)
+    quantiser = Quantiser(model.tables, torch.device("cpu"))
+    saved = models.load(save_trained(tmp_path, codec, prior, states=quantiser.states, role="student", teacher=None))
+    assert torch.equal(saved.codec.log_gain, models.load("slim-2k").codec.log_gain)
+    assert torch.equal(saved.tables["r_next_states"], model.tables["r_next_states"])
+    assert saved.tables.keys() == {*TABLES, *DEPENDENT_TABLES}

@@ -85,7 +85,7 @@ ALLOWED = {
     | {"codec/networks", "codec/rounding", "codec/rows", "codec/tiling", "codec/zoo"},
     "codec/stored": {"numpy", "safetensors", "codec/architecture", "codec/networks", "codec/onnx_networks"}
     | {"codec/regions", "codec/scales", "codec/transforms", "codec/zoo"},
-    "codec/quantise": {"numpy", "torch", "codec/rate", "codec/rounding"},
+    "codec/quantise": {"numpy", "torch", "codec/dependent", "codec/grid", "codec/rate", "codec/rounding"},
     "codec/contexts": {"numpy", "codec/entropy"},
     "codec/symbols": {
         "numpy",

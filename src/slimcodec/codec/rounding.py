@@ -52,6 +52,7 @@ class Rounding:
         self.skip = int(tables["r_skip"][0])
         self.dependent = is_dependent(tables)
         self._code = dependent.code_of(tables) if self.dependent else None
+        self.states = self._code.states if self._code else 1
         frequencies, sizes, offsets = both_quantisers(tables)
         self._offsets = offsets.astype(np.float32) / OFFSET_UNIT
         self._bits = bits = magnitude_bits(frequencies, sizes)

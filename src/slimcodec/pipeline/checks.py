@@ -105,7 +105,7 @@ def _of_training(settings: Settings) -> Problems:
             yield f"finish.{field}", f"{what} to be trained, and finish.training is null"
     finish = settings.finish
     grows = finish.decoder_blocks or finish.decoder_levels
-    if finish.new_alone and not (grows and finish.training and finish.training.freeze_encoder):
+    if finish.new_alone and not (grows and finish.training and finish.training.freeze_encoder is True):
         remedy = "it needs finish.decoder_blocks or decoder_levels, and finish.training.freeze_encoder=true"
         yield "finish.new_alone", f"nothing would be new, or the encoder not be left alone; {remedy}"
     if settings.finish.quantise and settings.finish.training:

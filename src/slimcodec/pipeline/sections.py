@@ -15,6 +15,7 @@ from slimcodec.pipeline.ranges import (
     Count,
     Crop,
     Filters,
+    Freeze,
     Name,
     NotNegative,
     Positive,
@@ -71,9 +72,10 @@ class Training:
     basis_every: Count = 10
     """Steps from one eigenbasis of soap's to the next."""
     as_in_files: Switch = False
-    """Train with residuals as files hold them; only for a model that has been saved before."""
-    freeze_encoder: Switch = False
-    """Leave g_a and h_a of a student that is pruned or finished as they are: steps take less time."""
+    """Train with residuals as files hold them, by both quantisers if there are two; only for a model that has been
+    saved before."""
+    freeze_encoder: Freeze = False
+    """Leave g_a and h_a of a student that is pruned or finished as they are, or g_a alone: steps take less time."""
 
     @property
     def of_module(self) -> dict[str, Any]:

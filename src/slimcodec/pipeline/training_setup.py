@@ -248,6 +248,7 @@ def _keep_trained(run: Run, module: Teach, model: Path, training: Training, stag
         configuration=run.settings.sections(stage),
         git_commit=run.commit,
         half=run.settings.half_weights,
+        states=module.quantiser.states if module.quantiser else 1,
     )
     shutil.rmtree(run.directory.work(model))
 
@@ -271,8 +272,8 @@ def distillation(
     *,
     seed: int,
     weights: dict[str, float],
-    freeze_share: float = 0.0,
     quantiser: Quantiser | None = None,
+    **freezing: Any,
 ) -> Distill:
     """The LightningModule of a student."""
     lightning.seed_everything(seed, verbose=False)  # for the adapters
@@ -284,10 +285,10 @@ def distillation(
         teacher.prior,
         weights=weights,
         inherited_encoder=run.settings.student.inherit_encoder,
-        freeze_share=freeze_share,
         seed=seed,
         cache=run.photos.cache,
         quantiser=quantiser,
+        **freezing,
         **engine(run.settings),
         **training.of_module,
     )
@@ -295,11 +296,14 @@ def distillation(
 
 def finetune(run: Run, before: Path, model: Path, training: Training, stage: Stage) -> None:
     """Train the student in the model directory `before` further, into `model`."""
-    trained = load_trained(before)
+    trained = load_trained(before, both_quantisers=training.as_in_files)
     # Every pass of every round sees other crops.
     place = model.relative_to(run.directory.path) if model.is_relative_to(run.directory.path) else model.name
     seed = run.settings.seed + zlib.crc32(str(place).encode()) % 2**16
     quantiser = Quantiser(trained.model.tables, run.photos.device) if training.as_in_files else None
+    if quantiser and quantiser.dependent and run.settings.trainer.whole_step and run.photos.device.type == "cuda":
+        remedy = f"as_in_files: {before.name} quantises dependently, which no CUDA graph can hold; set it to false"
+        raise InvalidInput(f"trainer.whole_step=true with {stage}.training.{remedy}")
     weights, codec = run.settings.finetuning_weights, trained.codec
     if stage == "finish":
         lightning.seed_everything(seed, verbose=False)  # for what is new
@@ -307,11 +311,13 @@ def finetune(run: Run, before: Path, model: Path, training: Training, stage: Sta
         if run.settings.finish.new_alone:
             freeze_old(codec, trained.codec)
             trained.prior.requires_grad_(False)
-    share = float(training.freeze_encoder)
+    freezing: dict[str, Any] = {"freeze_share": float(bool(training.freeze_encoder))}
+    if training.freeze_encoder == "g_a":
+        freezing["frozen"] = ["g_a"]
     if stage == "finish" and run.settings.finish.quantise:
         codec = quantised(run, codec, training.crop, quantiser)
-        share = 1.0  # y's units are those of the decoder's integers
-    how: dict[str, Any] = {"seed": seed, "weights": weights, "freeze_share": share, "quantiser": quantiser}
+        freezing = {"freeze_share": 1.0}  # y's units are those of the decoder's integers
+    how: dict[str, Any] = {"seed": seed, "weights": weights, "quantiser": quantiser, **freezing}
     module = distillation(run, codec, trained.prior, training, **how)
     train(run, module, model, training, stage)
 
@@ -320,16 +326,17 @@ def quantised(run: Run, codec: HyperpriorCodec, crop: int, quantiser: Quantiser 
     """The codec with its decoder in integers."""
     if codec.architecture.in_integers:
         return codec
-    return in_integers(codec, run.photos.first_crops(crop), quantiser.straight_through if quantiser else None)
+    return in_integers(codec, run.photos.first_crops(crop), quantiser)
 
 
 def convert(run: Run, before: Path, model: Path) -> None:
     """Write the student in the model directory `before` with its decoder in integers, and no training."""
-    trained, crop = load_trained(before), run.settings.student.training.crop
-    codec = quantised(run, trained.codec, crop, Quantiser(trained.model.tables, torch.device("cpu")))
+    trained, crop = load_trained(before, both_quantisers=True), run.settings.student.training.crop
+    quantiser = Quantiser(trained.model.tables, torch.device("cpu"))
+    codec = quantised(run, trained.codec, crop, quantiser)
     fields = {"configuration": run.settings.sections("finish"), "git_commit": run.commit}
     how = {"role": "student", "teacher": run.teacher_identity, "half": run.settings.half_weights}
-    save_trained(model, codec, trained.prior, run.photos.first_crops(crop), **how, **fields)
+    save_trained(model, codec, trained.prior, run.photos.first_crops(crop), states=quantiser.states, **how, **fields)
 
 
 def with_changes(run: Run, codec: HyperpriorCodec, training: Training) -> HyperpriorCodec:

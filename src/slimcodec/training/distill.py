@@ -1,6 +1,6 @@
 """The student's LightningModule: the teacher's training step and, on top of it, the terms of distillation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -58,6 +58,7 @@ class Distill(Teach):
                        a term of weight 0 is not computed
     inherited_encoder  the student's g_a and h_a came from the teacher, so the distributions of z can be compared
     freeze_share       share of the steps, from the first on, in which an inherited encoder is not trained
+    frozen             the parts of it that are not
     """
 
     teacher_pmf: Tensor  # [Q, N, 256]
@@ -73,6 +74,7 @@ class Distill(Teach):
         weights: dict[str, float],
         inherited_encoder: bool,
         freeze_share: float = 1 / 3,
+        frozen: Sequence[str] = ("g_a", "h_a"),
         **training: Any,
     ):
         super().__init__(codec, prior, **training)
@@ -80,6 +82,7 @@ class Distill(Teach):
         if unknown := set(self.weights) - set(DISTILLATION_TERMS):
             raise InvalidInput(f"distill.weights.{sorted(unknown)[0]}: there is no such term")
         self.freeze_steps = int(freeze_share * self.schedule.steps) if inherited_encoder else 0
+        self.frozen = tuple(frozen)
         self.inherited_encoder = inherited_encoder
         # In a tuple the teacher is no submodule, so it is not trained, not averaged and not in the checkpoint.
         self._teacher = (teacher.eval().requires_grad_(False),)
@@ -101,8 +104,8 @@ class Distill(Teach):
 
     def on_train_batch_start(self, step: int, _: int) -> None:
         frozen = int(step) < self.freeze_steps
-        for part in (self.codec.g_a, self.codec.h_a):
-            part.requires_grad_(not frozen)
+        for part in self.frozen:
+            self.codec.get_submodule(part).requires_grad_(not frozen)
 
     def weight(self, term: str) -> float:
         return self.weights.get(term, 0.0)

@@ -4,7 +4,7 @@ Each channel of each result is scaled so that it needs its range. Between two la
 weights. Those of y go into g_a's last layer, into the gains and into h_scale's biases: nothing else of a file changes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -15,9 +15,9 @@ from slimcodec.codec.fixed import WEIGHT_BITS, WEIGHT_LIMIT, FixedConv2d
 from slimcodec.codec.grid import PLANES
 from slimcodec.codec.layers import SubPixelConv
 from slimcodec.codec.network import HyperpriorCodec
+from slimcodec.codec.quantise import Quantiser
 from slimcodec.codec.units import GAIN_UNIT, INDEX_STEP, LATENT_LIMIT, LEVELS, MID_GREY, MIDDLE, SUM_LIMIT
 
-Quantise = Callable[[Tensor, Tensor], Tensor]
 MARGIN = 1.25  # values of other photos may be so much larger than those of the photos that they were measured on
 # How far channels are made alike: 0 keeps their sizes, and small channels get few integers; 1 fills every channel's
 # range, and the weights of small channels get as much of the rounding as those of large ones. 0.5 to 0.75 was best.
@@ -30,13 +30,13 @@ ROOM, HEAD_ROOM = 0.95, 0.5
 
 
 @torch.no_grad()
-def in_integers(codec: HyperpriorCodec, crops: Tensor, quantise: Quantise | None = None) -> HyperpriorCodec:
+def in_integers(codec: HyperpriorCodec, crops: Tensor, quantiser: Quantiser | None = None) -> HyperpriorCodec:
     """crops [B, 3, H, W] in [0, 1]: what values are measured on, at every second quality of the ladder."""
     architecture = replace(codec.architecture, decoder="integer")
     found = HyperpriorCodec(architecture, initialise=False, device=crops.device)
     own = set(found.state_dict())
     found.load_state_dict({name: t for name, t in codec.state_dict().items() if name in own}, strict=False)
-    seen = _Seen(codec, crops, quantise)
+    seen = _Seen(codec, crops, quantiser)
     y = _scale_latents(found, seen.latents)
     found.latents.limit.copy_(_limit(seen.latents * y, LATENT_LIMIT))
     p = _fill_h_mean(codec, found, seen)
@@ -48,7 +48,7 @@ def in_integers(codec: HyperpriorCodec, crops: Tensor, quantise: Quantise | None
 class _Seen:
     """The largest value of each channel of each result."""
 
-    def __init__(self, codec: HyperpriorCodec, crops: Tensor, quantise: Quantise | None):
+    def __init__(self, codec: HyperpriorCodec, crops: Tensor, quantiser: Quantiser | None):
         self.values: dict[nn.Module, list[Tensor]] = {}
         hooks = [module.register_forward_hook(self._keep) for module in _measured(codec)]
         training, latents = codec.training, []
@@ -56,7 +56,8 @@ class _Seen:
         for crop in crops:
             y = codec.g_a(crop[None])
             for rung in range(codec.architecture.rungs, 0, -2):
-                coded = codec.coded(y, torch.tensor([rung * QUALITY_ONE], device=crops.device), quantise)
+                quality = torch.tensor([rung * QUALITY_ONE], device=crops.device)
+                coded = codec.coded(y, quality, quantiser and quantiser.for_pass())
                 latents.append(torch.maximum(coded.y.abs(), coded.mu.abs()).amax(dim=(0, 1, 3, 4)))
         codec.train(training)
         for hook in hooks:

@@ -6,7 +6,8 @@
     filters        how pictures may be filtered once they are decoded with these (training/bilateral)
 
 The networks stay as they are. Only the gains of a model that is to quantise dependently become other ones. A model
-that is trained on begins without banks, corrections, filters and a second quantiser, which follow them.
+that is trained on begins without banks, corrections and filters, which follow them. Only where it is trained on as its
+files are (training.as_in_files) does it keep a second quantiser.
 """
 
 from collections.abc import Callable, Iterator, Sequence

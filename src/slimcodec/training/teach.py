@@ -17,13 +17,13 @@ from slimcodec import InvalidInput
 from slimcodec.codec import models, rate
 from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.network import Coded, HyperpriorCodec
-from slimcodec.codec.quantise import Quantiser
+from slimcodec.codec.quantise import Pass, Quantiser
 from slimcodec.training import crops, losses, optimizers
 from slimcodec.training.average import ExponentialAverage
 from slimcodec.training.calibrate import calibrated
 from slimcodec.training.checkpoints import Checkpoints, newest
 from slimcodec.training.data import PhotoData
-from slimcodec.training.dependent import with_one_quantiser
+from slimcodec.training.dependent import with_one_quantiser, with_second_quantiser
 from slimcodec.training.fast import Drawn, WholeStep
 from slimcodec.training.names import OPTIMIZERS
 from slimcodec.training.prior import FactorizedPrior, export_tables
@@ -219,10 +219,11 @@ class Teach(lightning.LightningModule):
 
     @property
     def quantise(self) -> Callable[[Tensor, Tensor], Tensor] | None:
-        return self.quantiser and self.quantiser.straight_through
+        """For one pass."""
+        return self.quantiser and self.quantiser.for_pass()
 
     def integers(self, coded: Coded) -> Tensor:
-        """The integers of the residuals, as planes."""
+        """The integers of the residuals, as planes. With one quantiser."""
         if self.quantiser is None:
             return coded.residual.round()
         return self.quantiser.choose(coded.residual, rate.whole_index(coded.index))
@@ -233,9 +234,7 @@ class Teach(lightning.LightningModule):
         rungs = torch.arange(1, len(self.lmbda) + 1, device=self.device)
         for rung in rungs.tolist():
             quality = torch.tensor([rung * QUALITY_ONE], device=self.device)
-            coded = self.codec(x[None], quality, self.quantise)
-            to_r, to_z = self.integers(coded) - coded.residual, coded.z.round() - coded.z
-            measured = self.rate_distortion(x[None], quality, coded, to_r, to_z)
+            measured = self.with_whole_symbols(x[None], quality)
             bpp = measured.bpp_r + measured.bpp_z
             figures = {
                 f"val/bpp_{rung}": bpp,
@@ -245,6 +244,17 @@ class Teach(lightning.LightningModule):
                 "val/log_loss": measured.cost.log(),  # its mean over rungs weighs all of them alike
             }
             self.log_dict({key: value.mean() for key, value in figures.items()}, batch_size=1, sync_dist=True)
+
+    def with_whole_symbols(self, x: Tensor, quality: Tensor) -> RateDistortion:
+        """With two quantisers bits are those of the model's tables, otherwise of Gaussians."""
+        quantise = self.quantise
+        coded = self.codec(x, quality, quantise)
+        to_z = coded.z.round() - coded.z
+        if not isinstance(quantise, Pass):
+            return self.rate_distortion(x, quality, coded, self.integers(coded) - coded.residual, to_z)
+        measured = self.rate_distortion(x, quality, coded, torch.zeros_like(coded.residual), to_z)
+        bpp_r = losses.bits_per_pixel(quantise.bits[:, None], x.shape[-1] * x.shape[-2])
+        return measured._replace(bpp_r=bpp_r, cost=measured.cost - measured.bpp_r + bpp_r)
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = optimizers.MAKE[self.optimizer](self._parameter_groups(), self.learning_rate, self.basis_every)
@@ -328,15 +338,23 @@ def fit(
 
 
 def save_trained(
-    directory: Path, codec: HyperpriorCodec, prior: FactorizedPrior, crops: Tensor | None = None, **fields: Any
+    directory: Path,
+    codec: HyperpriorCodec,
+    prior: FactorizedPrior,
+    crops: Tensor | None = None,
+    *,
+    states: int = 1,
+    **fields: Any,
 ) -> Path:
     """Write a model directory that can also be trained further; `fields` as for models.save.
 
     The tables of r are counted on crops [B, 3, H, W]. Without crops they are those of Gaussians, and the model has no
-    offsets and skips nothing.
+    offsets and skips nothing. With more states than one it quantises dependently.
     """
     training = {f"prior.{name}": tensor for name, tensor in prior.state_dict().items()}
     tables = export_tables(prior)
+    if states > 1:
+        tables = with_second_quantiser(tables, states)
     if crops is not None:
         tables = calibrated(codec, tables, crops)
     return models.save(directory, codec, tables, training=training, **fields)
@@ -350,10 +368,13 @@ class Trained(NamedTuple):
     model: models.Model
 
 
-def load_trained(name_or_directory: str | Path) -> Trained:
-    """A model directory's codec and prior, to be trained further, with one quantiser. Raises InvalidModel."""
+def load_trained(name_or_directory: str | Path, *, both_quantisers: bool = False) -> Trained:
+    """A model directory's codec and prior, to be trained further. Raises InvalidModel.
+
+    both_quantisers  leave a model that quantises dependently both, for training with residuals as its files have them
+    """
     loaded = models.load(name_or_directory)
-    state, model = models.load_training_state(loaded), with_one_quantiser(loaded)
+    state, model = models.load_training_state(loaded), loaded if both_quantisers else with_one_quantiser(loaded)
     prior = FactorizedPrior(model.codec.architecture.hypers, model.codec.architecture.rungs)
     prior.load_state_dict({name.removeprefix("prior."): tensor for name, tensor in state.items()})
     return Trained(model.codec, prior, model)
