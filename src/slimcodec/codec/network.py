@@ -50,6 +50,7 @@ class Coded(NamedTuple):
     index: Tensor  # type: ignore[assignment]  # planes: real scale index of the residual, not clamped
     gain: Tensor  # [B, 1, M, 1, 1]
     z: Tensor  # [B, N, H/64, W/64], not rounded
+    features: Tensor  # of g_s before its head, [B, C, H/ratio, W/ratio]
 
 
 class Transform(nn.Module):
@@ -112,7 +113,10 @@ class Synthesis(nn.Module):
 
     def forward(self, y_hat: Tensor, trim: Callable[[int, Tensor], Tensor] | None = None) -> Tensor:
         """`trim(number of the level, x)` may cut off what is not needed of a level's result."""
-        features = self.features(y_hat, trim)
+        return self.pictures(self.features(y_hat, trim))
+
+    def pictures(self, features: Tensor) -> Tensor:
+        """What the head makes of `features`: x_hat."""
         # In mixed precision too: bfloat16 of a whole picture's values has steps of a level, and biases as large.
         with torch.autocast(features.device.type, enabled=False):
             return self.colours(self.head(features.to(self.head.conv.weight.dtype)))
@@ -275,14 +279,16 @@ class HyperpriorCodec(nn.Module):
             y_hat.append(self.latent(mu[-1] + r / plane_gain))
             features.append(y_hat[-1].flatten(1, 2))
         all_mu = torch.stack(self.in_order(mu), dim=1)
+        features_of_g_s = self.g_s.features(from_planes(torch.stack(self.in_order(y_hat), dim=1)))
         return Coded(
-            x_hat=self.g_s(from_planes(torch.stack(self.in_order(y_hat), dim=1))),
+            x_hat=self.g_s.pictures(features_of_g_s),
             y=planes,
             mu=all_mu,
             residual=(planes - all_mu) * plane_gain,
             index=index,
             gain=plane_gain,
             z=z,
+            features=features_of_g_s,
         )
 
 

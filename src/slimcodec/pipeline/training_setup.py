@@ -40,6 +40,7 @@ from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.prune import prune
 from slimcodec.training.pyramid import PhotoPyramid
 from slimcodec.training.shards import Shards, open_shards
+from slimcodec.training.shown import Shown, adapts
 from slimcodec.training.tables import crops_to_learn_from, with_everything
 from slimcodec.training.teach import Teach, accumulate_gradients, fit, load_trained, save_trained
 
@@ -272,8 +273,7 @@ def distillation(
     *,
     seed: int,
     weights: dict[str, float],
-    quantiser: Quantiser | None = None,
-    **freezing: Any,
+    **more: Any,
 ) -> Distill:
     """The LightningModule of a student."""
     lightning.seed_everything(seed, verbose=False)  # for the adapters
@@ -287,8 +287,7 @@ def distillation(
         inherited_encoder=run.settings.student.inherit_encoder,
         seed=seed,
         cache=run.photos.cache,
-        quantiser=quantiser,
-        **freezing,
+        **more,
         **engine(run.settings),
         **training.of_module,
     )
@@ -301,9 +300,6 @@ def finetune(run: Run, before: Path, model: Path, training: Training, stage: Sta
     place = model.relative_to(run.directory.path) if model.is_relative_to(run.directory.path) else model.name
     seed = run.settings.seed + zlib.crc32(str(place).encode()) % 2**16
     quantiser = Quantiser(trained.model.tables, run.photos.device) if training.as_in_files else None
-    if quantiser and quantiser.dependent and run.settings.trainer.whole_step and run.photos.device.type == "cuda":
-        remedy = f"as_in_files: {before.name} quantises dependently, which no CUDA graph can hold; set it to false"
-        raise InvalidInput(f"trainer.whole_step=true with {stage}.training.{remedy}")
     weights, codec = run.settings.finetuning_weights, trained.codec
     if stage == "finish":
         lightning.seed_everything(seed, verbose=False)  # for what is new
@@ -317,7 +313,12 @@ def finetune(run: Run, before: Path, model: Path, training: Training, stage: Sta
     if stage == "finish" and run.settings.finish.quantise:
         codec = quantised(run, codec, training.crop, quantiser)
         freezing = {"freeze_share": 1.0}  # y's units are those of the decoder's integers
-    how: dict[str, Any] = {"seed": seed, "weights": weights, "quantiser": quantiser, **freezing}
+    shown = Shown(trained.model, codec) if training.as_in_files and adapts(trained.model, codec) else None
+    of_cpu = shown or (quantiser and quantiser.dependent)
+    if of_cpu and run.settings.trainer.whole_step and run.photos.device.type == "cuda":
+        remedy = f"{before.name} adapts, or quantises dependently, which no CUDA graph can hold; set it to false"
+        raise InvalidInput(f"trainer.whole_step=true with {stage}.training.as_in_files: {remedy}")
+    how: dict[str, Any] = {"seed": seed, "weights": weights, "quantiser": quantiser, "shown": shown, **freezing}
     module = distillation(run, codec, trained.prior, training, **how)
     train(run, module, model, training, stage)
 

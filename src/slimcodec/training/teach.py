@@ -29,6 +29,7 @@ from slimcodec.training.names import OPTIMIZERS
 from slimcodec.training.prior import FactorizedPrior, export_tables
 from slimcodec.training.progress import Progress, Status
 from slimcodec.training.schedule import Late, Schedule
+from slimcodec.training.shown import Shown
 
 LOSS_MEAN_MOMENTUM = 0.98
 
@@ -59,6 +60,7 @@ class Teach(lightning.LightningModule):
     basis_every  soap computes its eigenbases anew after this many steps, which takes a GPU long
     cache        what the crops are cut from; needed for training
     quantiser    chooses the integers of residuals as the encoder does; without it they are rounded
+    shown        what files show of the pictures; without it, what g_s makes of them
     compiler     such as torch.compile: training calls what it returns for the codec's forward
     whole_step   do the whole step at once, on a GPU as one CUDA graph (training/fast)
     """
@@ -83,6 +85,7 @@ class Teach(lightning.LightningModule):
         seed: int = 0,
         cache: crops.Crops | None = None,
         quantiser: Quantiser | None = None,
+        shown: Shown | None = None,
         compiler: Callable[[Callable[..., Coded]], Callable[..., Coded]] | None = None,
         whole_step: bool = False,
     ):
@@ -97,7 +100,7 @@ class Teach(lightning.LightningModule):
         self.learning_rate, self.seed = learning_rate, seed
         self.register_buffer("lmbda", torch.tensor(codec.architecture.quality_ladder), persistent=False)
         self.register_buffer("loss_mean", torch.zeros(len(self.lmbda)))
-        self.cache, self.quantiser = cache, quantiser
+        self.cache, self.quantiser, self.shown = cache, quantiser, shown
         self.forward_in_training = compiler(codec.forward) if compiler else codec.forward
         self.whole_step = WholeStep(self) if whole_step else None
         self._generator: torch.Generator | None = None
@@ -140,10 +143,13 @@ class Teach(lightning.LightningModule):
 
     def coded_of(self, drawn: Drawn, noise: torch.Generator) -> CodedBatch:
         x, quality = self.pictures(drawn), drawn.quality
-        coded = self.forward_in_training(x, quality, self.quantise)
+        coded = self.as_shown(x, quality, self.forward_in_training(x, quality, self.quantise))
         with torch.autocast(x.device.type, enabled=False):  # bits and errors are small differences of large numbers
             measured = self.rate_distortion(x, quality, coded, *self.noise(coded, noise))
         return CodedBatch(x, quality, coded, measured)
+
+    def as_shown(self, x: Tensor, quality: Tensor, coded: Coded) -> Coded:
+        return coded._replace(x_hat=self.shown(coded, x, quality)) if self.shown else coded
 
     def terms(self, x: Tensor, quality: Tensor, coded: Coded) -> dict[str, Tensor]:
         """Terms beside rate–distortion, each [B]; distillation has some."""
@@ -248,7 +254,7 @@ class Teach(lightning.LightningModule):
     def with_whole_symbols(self, x: Tensor, quality: Tensor) -> RateDistortion:
         """With two quantisers bits are those of the model's tables, otherwise of Gaussians."""
         quantise = self.quantise
-        coded = self.codec(x, quality, quantise)
+        coded = self.as_shown(x, quality, self.codec(x, quality, quantise))
         to_z = coded.z.round() - coded.z
         if not isinstance(quantise, Pass):
             return self.rate_distortion(x, quality, coded, self.integers(coded) - coded.residual, to_z)
