@@ -184,7 +184,7 @@ def test_a_trained_model_has_offsets_towards_zero_where_residuals_are_rounded(mo
     import skimage.data
 
     monkeypatch.setattr(calibrate, "ERROR_BITS", 1000.0)  # hardly any is worth a step down
-    model = models.load("slim-2k-fast-encoder")
+    model = models.load("small")
     photos = [skimage.data.astronaut()[128:384, 128:384], skimage.data.coffee()[100:356, 200:456]]
     crops = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2) / 255
     offsets = calibrated(model.codec, model.tables, crops)["r_offsets"][8:32]

@@ -175,6 +175,27 @@ def test_a_finished_student_is_trained_on_in_a_run_of_its_own(tmp_path, cache):
     assert "teacher" in student.info["figures"]["validation"]["bd_rate_percent"]  # null, so little is it trained
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_a_finished_student_is_trained_on_as_its_files_are(tmp_path, cache):
+    """By both quantisers, with what adapts; g_a alone is left as it was."""
+    overrides = ["experiment=smoke", *TINY, cache]
+    first = run(
+        *overrides, f"run_dir={tmp_path / 'first'}", "++finish.tables={photos:4,side:128,corrections:3}"
+    ).directory
+    more = [f"teacher.load={first.teacher}", f"finish.start={first.finished}", "stages=[finish]"]
+    more += ["+finish.training.freeze_encoder=g_a", "finish.training.learning_rate=1e-5"]
+    second = run(*overrides, f"run_dir={tmp_path / 'second'}", *more).directory
+    before, after = models.load(first.finished), models.load(second.finished)
+    assert torch.equal(after.tables["r_next_states"], before.tables["r_next_states"])
+    torch.testing.assert_close(after.codec.log_gain, before.codec.log_gain, rtol=0, atol=0.1)
+    assert same(before.codec.g_a, after.codec.g_a)
+    assert not any(same(*parts) for parts in zip(parts_of(before.codec), parts_of(after.codec), strict=True))
+
+
+def parts_of(codec):
+    return codec.h_a, codec.h_scale, codec.h_mean, codec.context, codec.g_s
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_a_finished_student_gets_its_last_tables(tmp_path, cache, training, capsys):
     """Once it is trained, or as it is where it is not."""
