@@ -5,6 +5,7 @@ import pytest
 import torch
 from test_corrections import plain_model, six_photos, squared_error
 
+from slimcodec import InvalidInput
 from slimcodec.codec import bitstream, inference, models
 from slimcodec.codec.adapt import BASIS
 from slimcodec.codec.bilateral import BASIS as FILTERS
@@ -59,6 +60,15 @@ def test_some_kinds_may_be_made_anew(architectures, photos, tmp_path):
     assert (
         with_everything(found, crops, photos, 3, 0, lambda *_: None, ["filters"]).tables.keys() == first.tables.keys()
     )
+
+
+def test_filters_need_corrections_and_say_so(architectures, photos, tmp_path):
+    model = plain_model(architectures["one stage"], tmp_path / "mine")
+    crops = torch.from_numpy(photos[0]).permute(2, 0, 1)[None] / 255
+    with pytest.raises(InvalidInput, match=r"finish\.tables\.kinds: mine has no corrections; add them"):
+        with_everything(model, crops, photos, 3, 2, lambda *_: None, ["filters"])
+    unchanged = with_everything(model, crops, photos, 3, 0, lambda *_: None, ["filters"])
+    assert unchanged.tables.keys() == model.tables.keys()
 
 
 def test_crops_to_learn_from_are_whole_cells_of_the_middle():

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from slimcodec import InvalidInput
+from slimcodec.codec.adapt import BASIS
 from slimcodec.codec.grid import CELL
 from slimcodec.codec.models import Model
 from slimcodec.training import bilateral
@@ -45,8 +47,12 @@ def with_everything(
     corrections  how many
     filters      how many, or 0 for none
     tell         tell(what, photos so far, photos in all)
-    kinds        those that are made anew; filters need corrections
+    kinds        those that are made anew
+
+    Raises InvalidInput for filters of a model that has no corrections: they are learned for pictures with these.
     """
+    if filters and "filters" in kinds and "corrections" not in kinds and BASIS not in model.tables:
+        raise InvalidInput(f"finish.tables.kinds: {model.directory.name} has no corrections; add them to the kinds")
     if "residuals" in kinds:
         model = model._replace(tables=calibrated(model.codec, model.tables, crops))
     if "banks" in kinds:
