@@ -6,20 +6,23 @@ surer. It takes no multiplication a pixel, but ten looks into a table.
     pixel  clamp(each colour + ((S + 32) >> 6))
 
 The table is a picture's own: a model's basis, times a few integers that the file has (K bytes). The encoder finds them
-by least squares. Beyond the padded picture there are no neighbours.
+by least squares. Beyond the padded picture there are no neighbours. A picture may have several tables, and a map of
+which cell has which: a pixel takes its own cell's.
 
 Bilateral filters smooth and keep edges (Tomasi and Manduchi, ICCV 1998). Video codecs have had them, with a table of
 few parameters, in the loop (Ström et al., JVET-F0034, 2017). Here least squares says what the table is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from slimcodec import InvalidFile, InvalidModel
-from slimcodec.codec import native
-from slimcodec.codec.bitstream import MAX_FILTERS
+from slimcodec.codec import maps, native
+from slimcodec.codec.bitstream import MAX_FILTERS, MAX_SEVERAL
+from slimcodec.codec.grid import CELL
+from slimcodec.codec.grouping import Grouping, shares
 from slimcodec.codec.units import LEVELS
 
 BASIS = "bilateral_basis"  # the name of the table
@@ -34,10 +37,34 @@ RIDGE = 1e-4  # of the mean diagonal: directions that a picture says nothing abo
 
 
 class Filtered(NamedTuple):
-    """What a picture's filter follows from: pixels, and what is decoded of them, uint8 [h, w, 3]."""
+    """What a picture's filter follows from: pixels and what is decoded of them, uint8 [h, w, 3], and where they are."""
 
     wanted: np.ndarray
     found: np.ndarray
+    top: int = 0
+    left: int = 0
+
+
+class Filtering(NamedTuple):
+    """What a file says of its filters, as `bitstream.Adapted` takes it."""
+
+    filtering: bytes = b""
+    filter_map: bytes | None = None
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return len(self.filtering) + len(self.filter_map or b"")
+
+
+NO_FILTER = Filtering()
+
+
+class Filters(NamedTuple):
+    """Tables int16 [n, GROUPS, 2·STEPS - 1], and which of them each cell has, uint8 [rows, columns]; None of one."""
+
+    tables: np.ndarray
+    who: np.ndarray | None = None
 
 
 class Bilateral:
@@ -52,49 +79,118 @@ class Bilateral:
         upper = np.clip((sums + (1 << TABLE_SHIFT - 1)) >> TABLE_SHIFT, -TABLE_LIMIT, TABLE_LIMIT)
         return _odd(upper)
 
-    def read(self, data: bytes) -> np.ndarray:
-        """The table of a file's coefficients. Raises InvalidFile for bytes that no encoder writes."""
-        if len(data) != len(self.basis):
+    def read(self, filtering: bytes, filter_map: bytes | None, cells: tuple[int, int]) -> Filters:
+        """The tables of a file's coefficients. Raises InvalidFile for bytes that no encoder writes."""
+        count, left = divmod(len(filtering), len(self.basis))
+        if left or not (count == 1 if filter_map is None else 2 <= count <= MAX_SEVERAL):
             raise InvalidFile("the file's filter coefficients are damaged: there is another number of them")
-        return self.table(np.frombuffer(data, np.int8))
+        coefficients = np.frombuffer(filtering, np.int8).reshape(count, -1)
+        who = None if filter_map is None else maps.decode(filter_map, cells, count, "filters")
+        return Filters(np.stack([self.table(each) for each in coefficients]), who)
 
-    def best(self, samples: list[Filtered], error_bits: float, pixels: int) -> bytes:
+    def best(
+        self, samples: list[Filtered], error_bits: float, pixels: int, cells: tuple[int, int] | None = None
+    ) -> Filtering:
         """The coefficients of a picture of so many pixels, as a file has them; none where they do not pay.
 
         error_bits  what a squared error of 1, in one colour of one pixel, counts for in bits
+        cells       rows and columns, if the samples are all of the picture: its cells may have several filters then
         """
-        count = len(self.basis)
-        curvature, slope, seen = np.zeros((count, count)), np.zeros(count), 0
-        for sample in samples:
-            inner, outer = sums(sample, self.basis)
-            curvature, slope, seen = curvature + inner, slope + outer, seen + sample.found.size // 3
+        count, seen = len(self.basis), sum(sample.found.size // 3 for sample in samples)
         if not seen:
-            return b""
-        ridge = RIDGE * curvature.diagonal().mean() + 1e-12
-        q = np.linalg.solve(curvature + ridge * np.eye(count), slope)
-        q = (q * min(1.0, LARGEST / max(np.abs(q).max(), 1.0))).round()  # on the way to the best all becomes better
-        saved = error_bits / LEVELS**2 * pixels / seen * (2 * slope @ q - q @ curvature @ q)
-        return q.astype(np.int8).tobytes() if q.any() and saved > 8 * (count + 1) else b""
+            return NO_FILTER
+        scale = error_bits / LEVELS**2 * pixels / seen
+        curvature, slope = (scale * sums for sums in self._by_cell(samples, cells or (1, 1), CELL if cells else None))
+        all_curvature, all_slope = curvature.sum(axis=0), slope.sum(axis=0)
+        ridge = RIDGE * all_curvature.diagonal().mean() + 1e-12
+        q = whole_coefficients(np.linalg.solve(all_curvature + ridge * np.eye(count), all_slope))
+        saved = 2 * all_slope @ q - q @ all_curvature @ q - 8 * (count + 1)
+        one = Filtering(q.astype(np.int8).tobytes()) if q.any() and saved > 0 else NO_FILTER
+        if cells is None:
+            return one
+        several, more = _several(Grouping(curvature, slope, 8 * count), q, cells)
+        return several if more > max(saved, 0) else one
+
+    def _by_cell(
+        self, samples: list[Filtered], cells: tuple[int, int], side: int | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The sums of the samples, of every cell of so many pixels a side; None: of the only one."""
+        count = len(self.basis)
+        curvature, slope = np.zeros((*cells, count, count)), np.zeros((*cells, count))
+        for sample in samples:
+            moves, missing = moved(sample, self.basis)
+            for rows, row in _parts(sample.top, missing.shape[0], side):
+                for columns, column in _parts(sample.left, missing.shape[1], side):
+                    part = moves[:, rows, columns].reshape(count, -1)
+                    curvature[row, column] += 3 * (part @ part.T)
+                    slope[row, column] += part @ missing[rows, columns].reshape(-1)
+        return curvature.reshape(-1, count, count), slope.reshape(-1, count)
 
 
-def sums(sample: Filtered, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What each of the tables int [K, GROUPS, STEPS] would do to the pixels, by each other, [K, K], and by what is
-    missing, [K]: of squared errors, in levels, of all colours.
+def whole_coefficients(q: np.ndarray) -> np.ndarray:
+    """The nearest that a file can hold: on the way to the best all becomes better."""
+    nearest: np.ndarray = (q * min(1.0, LARGEST / max(np.abs(q).max(), 1.0))).round()
+    return nearest
+
+
+def _several(grouping: Grouping, one: np.ndarray, cells: tuple[int, int]) -> tuple[Filtering, float]:
+    """Filters of cells, and the bits that they save; none where one is better."""
+    vectors = grouping.best(one, MAX_SEVERAL)
+    if len(vectors) < 2:
+        return NO_FILTER, 0.0
+    vectors = np.stack([whole_coefficients(vector) for vector in vectors])
+    whose = grouping.assigned(vectors, shares(grouping.gains(vectors).argmax(axis=1), len(vectors)))
+    numbers, whose = np.unique(whose, return_inverse=True)
+    if len(numbers) < 2:
+        return NO_FILTER, 0.0
+    gained = grouping.gains(vectors[numbers])[np.arange(len(whose)), whose].sum()
+    who = maps.encode(whose.astype(np.uint8).reshape(cells), len(numbers))
+    found = Filtering(vectors[numbers].astype(np.int8).tobytes(), who)
+    return found, gained - 8 * (found.size + 2)
+
+
+def _parts(begin: int, length: int, side: int | None) -> Iterator[tuple[slice, int]]:
+    """Parts of a length that begins somewhere, each in one cell, and its number."""
+    at = 0
+    while at < length:
+        number = (begin + at) // side if side else 0
+        end = min(length, (number + 1) * side - begin) if side else length
+        yield slice(at, end), number
+        at = end
+
+
+def moved(sample: Filtered, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What each of the tables int [K, GROUPS, STEPS] would do to the pixels, float32 [K, h, w], and what is missing of
+    all their colours together, [h, w]: in levels.
     """
     luma = luma_of(sample.found)
-    missing = (sample.wanted.astype(np.float32) - sample.found).sum(axis=2).reshape(-1)
-    moves = np.empty((len(basis), luma.size), np.float32)
+    missing = (sample.wanted.astype(np.float32) - sample.found).sum(axis=2)
+    moves = np.empty((len(basis), *luma.shape), np.float32)
     for number, upper in enumerate(basis):
         smaller = max(1.0, np.abs(upper).max() * NEIGHBOURS / np.iinfo(np.int16).max)
         found = neighbours(luma, _odd(np.rint(upper / smaller)))
-        moves[number] = found.reshape(-1) * np.float32(smaller / (PIXEL_UNIT << TABLE_SHIFT))
-    return 3 * (moves @ moves.T).astype(np.float64), (moves @ missing).astype(np.float64)
+        np.multiply(found, np.float32(smaller / (PIXEL_UNIT << TABLE_SHIFT)), out=moves[number])
+    return moves, missing
 
 
-def filtered(pixels: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 3], and a table as `Bilateral.table` gives it → the same, filtered."""
-    found = np.empty_like(pixels)
-    native.call("move", pixels, neighbours(luma_of(pixels), table), found, pixels.size // 3)
+def sums(sample: Filtered, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What each of the tables would do to the pixels by each other, [K, K], and by what is missing, [K]: of squared
+    errors, in levels, of all colours.
+    """
+    moves, missing = moved(sample, basis)
+    flat = moves.reshape(len(basis), -1)
+    return 3 * (flat @ flat.T).astype(np.float64), (flat @ missing.reshape(-1)).astype(np.float64)
+
+
+def filtered(pixels: np.ndarray, filters: Filters, top: int = 0, left: int = 0) -> np.ndarray:
+    """uint8 [H, W, 3] of a picture, from a row and a column on → the same, filtered."""
+    found, luma, (tables, who) = np.empty_like(pixels), luma_of(pixels), filters
+    if who is None:
+        sums = neighbours(luma, tables[0])
+    else:
+        sums = np.zeros(luma.shape, np.int16)
+        native.call("neighbours_by_cell", luma, *luma.shape, tables, who, who.shape[1], CELL, top, left, sums)
+    native.call("move", pixels, sums, found, pixels.size // 3)
     return found
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from slimcodec import InvalidFile, InvalidInput
+from slimcodec.codec.chunks import compress_chunks, decompress, in_rows, most_bytes
 from slimcodec.codec.grid import QUARTERS, Window, cells_of, whole
 
 MAGIC = b"SLIM"
@@ -22,9 +23,8 @@ MAX_PIXELS = 200_000_000  # what a decoder accepts unless told otherwise
 MAX_MEMORY = 1536 << 20  # bytes that decoding may take unless told otherwise: enough for so many pixels in tiles
 MAX_CORRECTIONS = 64  # of a basis
 MAX_CORRECTION_BYTES = 255  # of one
-MAX_SEVERAL = 16  # corrections of a picture
-MAX_FILTERS = 255  # of a basis, and coefficients of a picture
-MAX_PROFILE_BYTES = 8 << 20  # of ICC, EXIF or XMP before compression
+MAX_SEVERAL = 16  # corrections of a picture, and filters
+MAX_FILTERS = 255  # of a basis, and coefficients of a picture's filter
 
 # A .slim file, little endian throughout:
 #
@@ -34,7 +34,7 @@ MAX_PROFILE_BYTES = 8 << 20  # of ICC, EXIF or XMP before compression
 #                         a number of 7 bits a byte says, the lowest first, bit 7 set where more follow, and they;
 #                         5 where features say what there is of all this, and of several corrections: their size as
 #                         that of a map, each with a u8 in front of it, the size of a map of them, and it; and in the
-#                         end of a filter: u8, as many coefficients i8
+#                         end of a filter: u8, as many coefficients i8; or of several, and of a map of them, like that
 #   flags       u8        bit 0: the picture was greyscale; bits 1, 2, 3: ICC, EXIF, alpha are there; bits 4 to 7:
 #                         an ancillary chunk each, which a decoder may skip; bit 4 is XMP, the others mean nothing yet
 #   model hash  8 bytes   the first 8 of the SHA-256 of the model's weights.safetensors
@@ -45,7 +45,8 @@ MAX_PROFILE_BYTES = 8 << 20  # of ICC, EXIF or XMP before compression
 #   checksum    u32       CRC-32 (zlib's) of every other byte of the file, in order
 #   features    u8        in version 5 alone; bit 0: there is a correction; bit 1: there is a map; bits 2 and 3: how
 #                         many quarters of its width and height the picture is coded with, 0: all four; bit 4: there are
-#                         several corrections, and bit 0 is 0; bit 5: there is a filter; else 0
+#                         several corrections, and bit 0 is 0; bit 5: there is a filter; bit 6: there are several,
+#                         and bit 5 is 0; else 0
 #   sizes       u32 each  bytes of the chunks that are there, in the order of their bits, then of every tile's stream
 #   chunks                each compressed by zlib; alpha is one byte a pixel, rows from the top
 #   streams               of the tiles in raster order: codec/entropy, z and then the residuals r stage by stage
@@ -56,11 +57,17 @@ _CHECKSUM = struct.Struct("<I")
 _GREY = 1
 # In the order of the chunks. Those without a meaning are there so that a later format can add some to version 2.
 _CHUNK_FLAGS = {"icc": 2, "exif": 4, "alpha": 8, "xmp": 16, "bit 5": 32, "bit 6": 64, "bit 7": 128}
-_HAS_CORRECTION, _HAS_MAP, _QUARTERS_AT, _HAS_SEVERAL, _HAS_FILTER = 1, 2, 2, 16, 32  # in the features
-_FEATURES = 63  # those that there are
+_HAS_CORRECTION, _HAS_MAP, _QUARTERS_AT, _HAS_SEVERAL, _HAS_FILTER, _HAS_FILTERS = (
+    1,
+    2,
+    2,
+    16,
+    32,
+    64,
+)  # in the features
+_FEATURES = 127  # those that there are
 _IMPLIED = {VERSION: 0, CORRECTED: _HAS_CORRECTION, MAPPED: _HAS_CORRECTION | _HAS_MAP}
 _SIZE_BYTES = 4
-_PIECE_BYTES = 1 << 20  # what is decompressed at a time
 _MOST_SIZE_BYTES = 4  # of a map's size: a million cells have less than a megabyte
 HEADER_BYTES = _FIELDS.size + _CHECKSUM.size  # without features
 _U16 = (1 << 16) - 1
@@ -102,6 +109,19 @@ class Header(NamedTuple):
         return -(-rows // side), -(-columns // side)
 
 
+class Adapted(NamedTuple):
+    """What a file has to fit its picture, as `Contents` has it."""
+
+    correction: bytes = b""
+    cell_map: bytes | None = None
+    correction_map: bytes | None = None
+    filtering: bytes = b""
+    filter_map: bytes | None = None
+
+
+NOT_ADAPTED = Adapted()
+
+
 class Contents(NamedTuple):
     """What `unpack` finds."""
 
@@ -112,14 +132,15 @@ class Contents(NamedTuple):
     correction: bytes = b""  # of the model for this picture: codec/adapt; of several, each with its size in front
     cell_map: bytes | None = None  # which specialist every cell has: codec/maps
     correction_map: bytes | None = None  # which correction every cell has, if there are several: codec/maps
-    filtering: bytes = b""  # coefficients of the filter: codec/bilateral
+    filtering: bytes = b""  # coefficients of the filter, or of several: codec/bilateral
+    filter_map: bytes | None = None  # which filter every cell has, if there are several: codec/maps
 
     def chunk(self, name: str) -> bytes | None:
         """A chunk's bytes; None if there is none. Raises `InvalidFile` if it is damaged or larger than it may be."""
         if name not in self.chunks:
             return None
         pixels = self.header.width * self.header.height
-        data = b"".join(_decompress(self.chunks[name], name, _limit(name, pixels)))
+        data = b"".join(decompress(self.chunks[name], name, most_bytes(name, pixels)))
         if name == "alpha" and len(data) != pixels:
             raise InvalidFile(f"the file's alpha chunk has {len(data):,} bytes for {pixels:,} pixels")
         return data
@@ -127,10 +148,10 @@ class Contents(NamedTuple):
     def alpha_rows(self) -> Iterator[bytes]:
         """The rows of alpha, from the top, a few at a time. Raises `InvalidFile` as `chunk`, before the first."""
         width, height = self.header.width, self.header.height
-        pieces = _decompress(self.chunks["alpha"], "alpha", width * height)
+        pieces = decompress(self.chunks["alpha"], "alpha", width * height)
         if (found := sum(map(len, pieces))) != width * height:
             raise InvalidFile(f"the file's alpha chunk has {found:,} bytes for {width * height:,} pixels")
-        return _in_rows(_decompress(self.chunks["alpha"], "alpha", width * height), width)
+        return in_rows(decompress(self.chunks["alpha"], "alpha", width * height), width)
 
 
 def pack(
@@ -140,6 +161,7 @@ def pack(
     cell_map: bytes | None = None,
     correction_map: bytes | None = None,
     filtering: bytes = b"",
+    filter_map: bytes | None = None,
     **chunks: bytes | Iterable[bytes] | None,
 ) -> bytes:
     """The bytes of a whole file; chunks as for `compress_chunks`.
@@ -148,40 +170,22 @@ def pack(
     """
     _check_header(header, len(streams))
     packed = compress_chunks(pixels=header.width * header.height, **chunks)  # type: ignore[arg-type]  # only alpha may be pieces
-    return join(header, streams, packed, correction, cell_map, correction_map, filtering)
-
-
-def compress_chunks(
-    *,
-    pixels: int,
-    icc: bytes | None = None,
-    exif: bytes | None = None,
-    alpha: bytes | Iterable[bytes] | None = None,
-    xmp: bytes | None = None,
-) -> dict[str, bytes]:
-    """Those of the chunks that are given, as a file has them. `icc`, `exif`, `xmp`: bytes; `alpha`: `pixels` bytes,
-    rows from the top, or an iterator over pieces of them. Raises `InvalidInput` for one that is too large.
-    """
-    given = {"icc": icc, "exif": exif, "alpha": alpha, "xmp": xmp}
-    return {name: _compress(data, name, pixels) for name, data in given.items() if data is not None}
+    return join(header, streams, packed, Adapted(correction, cell_map, correction_map, filtering, filter_map))
 
 
 def join(
     header: Header,
     streams: Sequence[bytes],
     chunks: dict[str, bytes],
-    correction: bytes = b"",
-    cell_map: bytes | None = None,
-    correction_map: bytes | None = None,
-    filtering: bytes = b"",
+    adapted: Adapted = NOT_ADAPTED,
 ) -> bytes:
     """As `pack`, of chunks that are compressed already."""
     _check_header(header, len(streams))
-    most = MAX_CORRECTION_BYTES if correction_map is None else MAX_SEVERAL * (1 + MAX_CORRECTION_BYTES)
-    if len(correction) > most:
-        raise InvalidInput(f".slim file: a correction of {len(correction)} bytes, {most} are possible")
-    version, features, adapted = _adaptation(header, correction, cell_map, correction_map, filtering)
-    parts = [*chunks.values(), adapted + streams[0] if adapted else streams[0], *streams[1:]]
+    most = MAX_CORRECTION_BYTES if adapted.correction_map is None else MAX_SEVERAL * (1 + MAX_CORRECTION_BYTES)
+    if len(adapted.correction) > most:
+        raise InvalidInput(f".slim file: a correction of {len(adapted.correction)} bytes, {most} are possible")
+    version, features, begin = _adaptation(header, adapted)
+    parts = [*chunks.values(), begin + streams[0] if begin else streams[0], *streams[1:]]
     if max(map(len, parts)) >= 1 << 32:
         raise InvalidInput(".slim file: a stream or a chunk has 4 GiB or more")
     flags = _GREY * header.grey + sum(_CHUNK_FLAGS[name] for name in chunks)
@@ -193,17 +197,20 @@ def join(
     return b"".join([fields, _CHECKSUM.pack(checksum), *parts])
 
 
-def _adaptation(
-    header: Header, correction: bytes, cell_map: bytes | None, correction_map: bytes | None, filtering: bytes
-) -> tuple[int, bytes, bytes]:
+def _adaptation(header: Header, adapted: Adapted) -> tuple[int, bytes, bytes]:
     """A file's version, its features, and what its first stream begins with."""
+    correction, cell_map, correction_map, filtering, filter_map = adapted
     corrected = bytes([len(correction)]) + correction if correction_map is None else _sized(correction)
     several = b"" if correction_map is None else _sized(correction_map)
     mapped = b"" if cell_map is None else _sized(cell_map)
     filters = bytes([len(filtering)]) + filtering if filtering else b""
+    if filter_map is not None:
+        filters = _sized(filtering) + _sized(filter_map)
     if header.quarters < QUARTERS or several or filters:
         there = _HAS_SEVERAL if several else _HAS_CORRECTION if correction else 0
-        there |= (0 if cell_map is None else _HAS_MAP) | _HAS_FILTER * bool(filters)
+        there |= (0 if cell_map is None else _HAS_MAP) | (_HAS_FILTER if filter_map is None else _HAS_FILTERS) * bool(
+            filters
+        )
         features = bytes([there | header.quarters % QUARTERS << _QUARTERS_AT])
         return FEATURED, features, (corrected if correction or several else b"") + several + mapped + filters
     if cell_map is not None:
@@ -228,7 +235,7 @@ def unpack(data: bytes, *, max_pixels: int = MAX_PIXELS, allow_partial: bool = F
         _check_checksum(view)
     parts = list(_split(view, begin, sizes))
     chunks, streams = dict(zip(names, parts, strict=False)), parts[len(names) :]
-    correction, cell_map, correction_map, filtering = b"", None, None, b""
+    correction, cell_map, correction_map, filtering, filter_map = NOT_ADAPTED
     if features & _HAS_CORRECTION:
         correction, streams[0] = _take_short(streams[0], "its correction does", least=0 if version == MAPPED else 1)
     if features & _HAS_SEVERAL:
@@ -238,7 +245,10 @@ def unpack(data: bytes, *, max_pixels: int = MAX_PIXELS, allow_partial: bool = F
         cell_map, streams[0] = _take_sized(streams[0], "its map of specialists does")
     if features & _HAS_FILTER:
         filtering, streams[0] = _take_short(streams[0], "its filter's coefficients do", least=1)
-    return Contents(header, streams, chunks, complete, correction, cell_map, correction_map, filtering)
+    if features & _HAS_FILTERS:
+        filtering, streams[0] = _take_sized(streams[0], "its filters' coefficients do")
+        filter_map, streams[0] = _take_sized(streams[0], "its map of filters does")
+    return Contents(header, streams, chunks, complete, correction, cell_map, correction_map, filtering, filter_map)
 
 
 def _check_header(header: Header, streams: int) -> None:
@@ -278,6 +288,8 @@ def _read_features(data: memoryview) -> int:
         raise InvalidFile(f"the file has features that this slimcodec does not know ({unknown:#04x}); update slimcodec")
     if features & _HAS_CORRECTION and features & _HAS_SEVERAL:
         raise InvalidFile("the file says that it has one correction, and that it has several; it is damaged")
+    if features & _HAS_FILTER and features & _HAS_FILTERS:
+        raise InvalidFile("the file says that it has one filter, and that it has several; it is damaged")
     return features
 
 
@@ -352,47 +364,3 @@ def _sized(data: bytes) -> bytes:
 def _size(length: int) -> bytes:
     low, high = length & 127, length >> 7
     return bytes([low | 128]) + _size(high) if high else bytes([low])
-
-
-def _limit(name: str, pixels: int) -> int:
-    """The most bytes that a chunk may have before compression."""
-    return pixels if name == "alpha" else MAX_PROFILE_BYTES
-
-
-def _compress(data: bytes | Iterable[bytes], name: str, pixels: int) -> bytes:
-    stream, length, parts = zlib.compressobj(), 0, []
-    for piece in [data] if isinstance(data, bytes) else data:
-        length += len(piece)
-        parts.append(stream.compress(piece))
-    if name == "alpha" and length != pixels:
-        raise InvalidInput(f".slim file: alpha has {length:,} bytes for {pixels:,} pixels")
-    if length > _limit(name, pixels):
-        raise InvalidInput(f".slim file: {name} has {length:,} bytes, at most {MAX_PROFILE_BYTES:,} are possible")
-    return b"".join([*parts, stream.flush()])
-
-
-def _decompress(data: bytes, name: str, limit: int) -> Iterator[bytes]:
-    """At most `limit` bytes, whatever the compressed ones ask for, in pieces."""
-    stream, left = zlib.decompressobj(), limit
-    try:
-        while left and (piece := stream.decompress(data, min(left, _PIECE_BYTES))):
-            yield piece
-            left, data = left - len(piece), stream.unconsumed_tail
-        more = b"" if stream.eof or left else stream.decompress(data, 1)
-    except zlib.error as error:
-        raise InvalidFile(f"the file's {name} chunk is damaged ({error})") from error
-    if more:
-        raise InvalidFile(f"the file's {name} chunk is damaged: it holds more than {limit:,} bytes")
-    if not stream.eof or stream.unused_data:
-        raise InvalidFile(f"the file's {name} chunk is damaged: it does not end where it should")
-
-
-def _in_rows(pieces: Iterable[bytes], width: int) -> Iterator[bytes]:
-    """The same bytes in pieces of whole rows."""
-    rest = b""
-    for piece in pieces:
-        rest += piece
-        whole = len(rest) - len(rest) % width
-        if whole:
-            yield rest[:whole]
-            rest = rest[whole:]

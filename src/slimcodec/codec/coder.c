@@ -654,6 +654,39 @@ EXPORTED WIDE int64_t slimcodec_neighbours(const uint8_t *luma, int64_t rows, in
     return 0;
 }
 
+/* The same by tables [n, 4, 511], of which each cell of side x side pixels has its own, as who says. The luma begins at a
+   row and a column of the picture. */
+EXPORTED int64_t slimcodec_neighbours_by_cell(const uint8_t *luma, int64_t rows, int64_t columns, const int16_t *tables,
+                                              const uint8_t *who, int64_t cells, int64_t side, int64_t top, int64_t left,
+                                              int16_t *sums) {
+    enum { MOST = 68 * 68 }; /* a cell of 64 x 64 pixels and its neighbours */
+    uint8_t near[MOST];
+    int16_t found[MOST];
+    if ((side + 4) * (side + 4) > MOST) return -1;
+    for (int64_t row = 0, end; row < rows; row = end) {
+        int64_t cell_row = (top + row) / side;
+        end = (cell_row + 1) * side - top < rows ? (cell_row + 1) * side - top : rows;
+        for (int64_t column = 0, last; column < columns; column = last) {
+            int64_t cell_column = (left + column) / side;
+            last = (cell_column + 1) * side - left < columns ? (cell_column + 1) * side - left : columns;
+            int64_t first_row = row > 2 ? row - 2 : 0, last_row = end + 2 < rows ? end + 2 : rows;
+            int64_t first = column > 2 ? column - 2 : 0, wide = (last + 2 < columns ? last + 2 : columns) - first;
+            for (int64_t r = first_row; r < last_row; r++) {
+                const uint8_t *from = luma + r * columns + first;
+                for (int64_t i = 0; i < wide; i++) near[(r - first_row) * wide + i] = from[i];
+            }
+            for (int i = 0; i < MOST; i++) found[i] = 0;
+            const int16_t *table = tables + 4 * 511 * who[cell_row * cells + cell_column];
+            slimcodec_neighbours(near, last_row - first_row, wide, table, found);
+            for (int64_t r = row; r < end; r++) {
+                const int16_t *from = found + (r - first_row) * wide + column - first;
+                for (int64_t i = 0; i < last - column; i++) sums[r * columns + column + i] = from[i];
+            }
+        }
+    }
+    return 0;
+}
+
 /* And then the pixels are moved, by 1/64 levels. */
 EXPORTED WIDE int64_t slimcodec_move(const uint8_t *restrict pixels, const int16_t *restrict sums,
                                      uint8_t *restrict found, int64_t count) {

@@ -82,9 +82,9 @@ class _Decoding:
         self.area = resizing.seen(wanted, self.header.shown, self.header.quarters)
         self.grid = whole(self.header.cells)
         self.heads = transforms.heads(heads.read(contents, transforms.corrections))
-        self.table = transforms.filter(contents.filtering)
+        self.filters = transforms.filters(contents.filtering, contents.filter_map, self.grid.shape)
         self.latent_margin = transforms.latent_margin
-        self.pixel_margin = transforms.synthesis_margin + (self.table is not None)  # a latent, for the filter's reach
+        self.pixel_margin = transforms.synthesis_margin + (self.filters is not None)  # a latent, for the filter's reach
         self.reach = self.latent_margin + -(-self.pixel_margin // LATENTS)  # cells that a pixel depends on
 
     @property
@@ -138,7 +138,7 @@ class _Decoding:
         if y_hat is None:
             return self._flat(window)
         cells = self.cells_seen(window)
-        own = self.heads, report, helpers, self.table
+        own = self.heads, report, helpers, self.filters
         return self.transforms.synthesise_area(y_hat, cells, window, self.grid, *own)
 
     @cached_property
@@ -176,7 +176,7 @@ class _Decoding:
         for values in symbols:
             values.fill(0)
         y_hat = self.transforms.latents(symbols, self.header.quality)
-        return self.transforms.synthesise_area(y_hat, cells, cells.finer(CELL), cells, self.heads, table=self.table)
+        return self.transforms.synthesise_area(y_hat, cells, cells.finer(CELL), cells, self.heads, filters=self.filters)
 
     def bytes_needed(self, contents: bitstream.Contents, threads: int) -> int:
         """What decoding takes beyond the library, the model and the file's own bytes, at most."""

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from slimcodec.codec import bitstream, decoding, heap, pictures, resizing
+from slimcodec.codec import bitstream, chunks, decoding, heap, pictures, resizing
 from slimcodec.codec.bands import Band
+from slimcodec.codec.bilateral import NO_FILTER, Filtering
 from slimcodec.codec.choice import choice_of
 from slimcodec.codec.costs import STEPS, error_bits
 from slimcodec.codec.grid import (
@@ -31,7 +32,7 @@ from slimcodec.codec.grid import (
 )
 from slimcodec.codec.heads import Corrected
 from slimcodec.codec.isolation import isolated
-from slimcodec.codec.partition import GroupFit
+from slimcodec.codec.partition import SAMPLE_PIXELS, GroupFit
 from slimcodec.codec.progress import Progress, part_of, tell
 from slimcodec.codec.rounding import Array
 from slimcodec.codec.symbols import SCALE_MARGIN, Symbols, copy_symbols, tile_number
@@ -62,7 +63,7 @@ class Encoding:
         alpha = None if picture.alpha is None else (rows.tobytes() for rows in in_strips(picture.alpha))
         profiles = {"icc": picture.icc, "exif": picture.exif, "xmp": picture.xmp}
         self.choice = choice_of(transforms, self.pixels)
-        self.chunks = bitstream.compress_chunks(pixels=self.pixel_count, alpha=alpha, **profiles)
+        self.chunks = chunks.compress_chunks(pixels=self.pixel_count, alpha=alpha, **profiles)
         self._refined: tuple[tuple[int, int], Array] | None = None
         self._own: tuple[tuple[int, int], _Own] | None = None
         self._latest: tuple[tuple[int, int], _Group] | None = None
@@ -81,7 +82,11 @@ class Encoding:
         """The file without its streams and what `bits` counts besides."""
         cell_map = b"" if self.transforms.specialists > 1 else None
         streams = [b""] * len(self.grid.tiles(self.tile))
-        return len(bitstream.join(self._header(bitstream.QUALITY_ONE), streams, self.chunks, b"", cell_map))
+        return len(
+            bitstream.join(
+                self._header(bitstream.QUALITY_ONE), streams, self.chunks, bitstream.Adapted(cell_map=cell_map)
+            )
+        )
 
     @cached_property
     @isolated
@@ -123,7 +128,7 @@ class Encoding:
                 pass
             self._own = key, self._best(fit, fixed_quality)
         correction, correction_map = self._written(self._own[1].corrected, fixed_quality)
-        return 8 * (len(correction) + len(correction_map or b"") + len(self._own[1].filtering))
+        return 8 * (len(correction) + len(correction_map or b"") + self._own[1].filtering.size)
 
     @isolated
     def decoded(self, fixed_quality: int, *, effort: int | None = None) -> np.ndarray:
@@ -153,16 +158,26 @@ class Encoding:
 
     def _start_fit(self) -> GroupFit | None:
         """What the picture's corrections and its filter follow from; None where the model knows none."""
-        corrections, filters = self.transforms.corrections, self.transforms.bilateral is not None
-        return GroupFit(corrections, self.grid, CELL // corrections.ratio, filters) if corrections else None
+        corrections, share = self.transforms.corrections, self._filtered_share
+        return GroupFit(corrections, self.grid, CELL // corrections.ratio, share) if corrections else None
+
+    @property
+    def _filtered_share(self) -> float:
+        """Of the picture, for its filters. One filter is enough for a big one, and a sample for that."""
+        if self.transforms.bilateral is None:
+            return 0.0
+        return min(1.0, SAMPLE_PIXELS / self.pixel_count) if is_big(self.grid) else 1.0
 
     def _best(self, fit: GroupFit | None, fixed_quality: int) -> "_Own":
         if fit is None:
-            return _Own(None, b"")
+            return _Own(None)
         bilateral, ladder = self.transforms.bilateral, self.transforms.architecture.quality_ladder
         price = error_bits(ladder, fixed_quality)
         corrected = fit.best(fixed_quality, price)
-        return _Own(corrected, bilateral.best(fit.decoded(corrected), price, self.pixel_count) if bilateral else b"")
+        if bilateral is None:
+            return _Own(corrected)
+        cells = None if is_big(self.grid) else self.grid.shape
+        return _Own(corrected, bilateral.best(fit.decoded(corrected), price, self.pixel_count, cells))
 
     def _groups(self, fixed_quality: int, effort: int | None, fit: GroupFit | None = None) -> Iterator["_Group"]:
         """The picture in groups of tiles, coded one after the other; that of a small picture is kept.
@@ -250,7 +265,8 @@ class Encoding:
     def _pack(self, streams: list[bytes], fixed_quality: int, own: "_Own") -> bytes:
         correction, correction_map = self._written(own.corrected, fixed_quality)
         cell_map, header = self.choice.written(fixed_quality), self._header(fixed_quality)
-        return bitstream.join(header, streams, self.chunks, correction, cell_map, correction_map, own.filtering)
+        adapted = bitstream.Adapted(correction, cell_map, correction_map, *own.filtering)
+        return bitstream.join(header, streams, self.chunks, adapted)
 
     def _written(self, corrected: Corrected | None, fixed_quality: int) -> tuple[bytes, bytes | None]:
         """As `bitstream.join` takes them."""
@@ -268,7 +284,7 @@ class _Own(NamedTuple):
     """What a picture changes about its decoder."""
 
     corrected: Corrected | None
-    filtering: bytes  # coefficients of the filter
+    filtering: Filtering = NO_FILTER
 
 
 class _Group(NamedTuple):

@@ -14,15 +14,13 @@ import numpy as np
 from slimcodec.codec.adapt import Correction, Corrections, Fit, products, upper
 from slimcodec.codec.bilateral import Filtered
 from slimcodec.codec.bitstream import MAX_SEVERAL
-from slimcodec.codec.grid import CELL, Window
+from slimcodec.codec.grid import Window
+from slimcodec.codec.grouping import Grouping, shares
 from slimcodec.codec.heads import Corrected, of_elements
 from slimcodec.codec.units import LEVELS, MID_GREY
 
 CELLS_EACH = 12  # at least so many cells for every correction: to merge one takes 13 operations a pixel of theirs
 MOST_GROUPS = 4096  # of cells: those of larger pictures have more than one
-CANDIDATES = 64  # groups whose own corrections are tried as the start of one more
-TURNS = 3
-RIDGE = 0.5  # of the mean group: what few blocks say alone is not believed
 BITS_EACH = 170.0  # about what a correction takes
 # What the filter follows from: about so many pixels, in squares of SAMPLE_SIDE blocks that are spread as the terms of a
 # Kronecker sequence.
@@ -41,8 +39,8 @@ class Sample(NamedTuple):
 class GroupFit(Fit):
     """The sums of all of a picture, and of its groups: cells, or squares of `side` of them."""
 
-    def __init__(self, corrections: Corrections, grid: Window, cell: int, samples: bool = False):
-        """cell: blocks along the side of a cell. samples: keep some blocks, to see how they are decoded."""
+    def __init__(self, corrections: Corrections, grid: Window, cell: int, share: float = 0.0):
+        """cell: blocks along the side of a cell. share: of the blocks are kept, to see how they are decoded."""
         count, outputs, inputs = corrections.basis.shape
         super().__init__(inputs, outputs)
         self.corrections, self.grid, self.side = corrections, grid, 1
@@ -50,8 +48,7 @@ class GroupFit(Fit):
         while math.prod(grid.coarser(self.side).shape) > MOST_GROUPS:
             self.side += 1
         self.cell, self.blocks = cell, self.side * cell
-        share = SAMPLE_PIXELS / math.prod(grid.finer(CELL).shape)
-        self.share, self.samples = (min(1.0, share) if samples else 0.0), list[Sample]()
+        self.share, self.samples = share, list[Sample]()
         self.groups = grid.coarser(self.side)
         self.curvature = np.zeros((*self.groups.shape, len(upper(count)[0])), np.float32)  # as `upper` says
         self.slope = np.zeros((*self.groups.shape, count), np.float32)
@@ -96,7 +93,8 @@ class GroupFit(Fit):
                 of = who == number
                 left[:, of] -= change @ features[:, of]
             places = left.reshape(3, ratio, ratio, *window.shape).transpose(0, 3, 1, 4, 2).reshape(pixels.shape)
-            found.append(Filtered(_levels(pixels), _levels(pixels - places)))
+            at = window.finer(ratio)
+            found.append(Filtered(_levels(pixels), _levels(pixels - places), at.top, at.left))
         return found
 
     def keep(self, groups: Window, inner: np.ndarray, outer: np.ndarray) -> None:
@@ -120,62 +118,28 @@ class _Search:
         self.fit, self.corrections, self.fixed_quality = fit, fit.corrections, fixed_quality
         count = fit.slope.shape[-1]
         rows, columns = upper(count)
-        self.slope = error_bits * fit.slope.reshape(-1, count).astype(np.float64)
-        self.curvature = np.empty((len(self.slope), count, count))
-        self.curvature[:, rows, columns] = error_bits * fit.curvature.reshape(len(self.slope), -1)
-        self.curvature[:, columns, rows] = self.curvature[:, rows, columns]
-        mean = self.curvature.mean(axis=0)
-        self.ridge = RIDGE * mean + max(1e-6 * float(np.trace(mean)), 1e-12) * np.eye(count)  # one may do nothing
+        slope = error_bits * fit.slope.reshape(-1, count).astype(np.float64)
+        curvature = np.empty((len(slope), count, count))
+        curvature[:, rows, columns] = error_bits * fit.curvature.reshape(len(slope), -1)
+        curvature[:, columns, rows] = curvature[:, rows, columns]
+        self.grouping = Grouping(curvature, slope, BITS_EACH)
 
     def best(self, one: Correction | None, most: int) -> tuple[Corrected | None, float]:
         """Several, and the bits that they save."""
-        count = self.slope.shape[1]
-        chosen = (one.coefficients if one else np.zeros(count))[None]
-        tried = np.unique(np.linspace(0, len(self.slope) - 1, CANDIDATES).round().astype(int))
-        own = np.linalg.solve(self.curvature[tried] + self.ridge, self.slope[tried][..., None])[..., 0]
-        gains_of_own, best, most_saved = self._gains(own), chosen, self._gains(chosen).sum()
-        for _ in range(most - 1):  # each time one more, unless no group takes it
-            so_far = self._gains(chosen).max(axis=1, keepdims=True)
-            chosen = np.concatenate([chosen, own[[np.maximum(so_far, gains_of_own).sum(axis=0).argmax()]]])
-            chosen, saved = self._in_turns(chosen)
-            if saved > most_saved:
-                best, most_saved = chosen, saved
-        return self._written(best) if len(best) > 1 else (None, 0.0)
-
-    def _gains(self, coefficients: np.ndarray) -> np.ndarray:
-        """Of every group by each of the coefficients [n, K], in bits, [groups, n]."""
-        squares = np.einsum("nk,nl->nkl", coefficients, coefficients).reshape(len(coefficients), -1)
-        gains: np.ndarray = 2 * self.slope @ coefficients.T - self.curvature.reshape(len(self.slope), -1) @ squares.T
-        return gains
-
-    def _in_turns(self, coefficients: np.ndarray) -> tuple[np.ndarray, float]:
-        """→ better ones, and about what they save with their map."""
-        for _ in range(TURNS):
-            whose = self._assigned(coefficients, _shares(self._gains(coefficients).argmax(axis=1), len(coefficients)))
-            numbers, whose = np.unique(whose, return_inverse=True)
-            sums = [self._sums(whose == number) for number in range(len(numbers))]
-            coefficients = np.stack([np.linalg.solve(curvature + self.ridge, slope) for curvature, slope in sums])
-        bits = _shares(whose, len(coefficients))
-        gains = (self._gains(coefficients) - bits).max(axis=1).sum()
-        return coefficients, gains - BITS_EACH * len(coefficients)
-
-    def _assigned(self, coefficients: np.ndarray, bits: np.ndarray) -> np.ndarray:
-        """bits [n]: what it takes to say so."""
-        return (self._gains(coefficients) - bits).argmax(axis=1)
-
-    def _sums(self, of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self.curvature[of].sum(axis=0), self.slope[of].sum(axis=0)
+        first = one.coefficients if one else np.zeros(self.grouping.slope.shape[1])
+        found = self.grouping.best(first, most)
+        return self._written(found) if len(found) > 1 else (None, 0.0)
 
     def _written(self, coefficients: np.ndarray) -> tuple[Corrected | None, float]:
         """With integers as a file has them."""
-        whose, found = self._assigned(coefficients, np.zeros(len(coefficients))), list[Correction]()
+        whose, found = self.grouping.assigned(coefficients, np.zeros(len(coefficients))), list[Correction]()
         for _ in range(2):
-            whose = self._assigned(coefficients, _shares(whose, len(coefficients)))
+            whose = self.grouping.assigned(coefficients, shares(whose, len(coefficients)))
             numbers, whose = np.unique(whose, return_inverse=True)
-            sums = [self._sums(whose == number) for number in range(len(numbers))]
+            sums = [self.grouping.sums(whose == number) for number in range(len(numbers))]
             found = [self.corrections.nearest(*each, self.fixed_quality) for each in sums]
             coefficients = np.stack([correction.coefficients for correction in found])
-        whose = self._assigned(coefficients, _shares(whose, len(found)))
+        whose = self.grouping.assigned(coefficients, shares(whose, len(found)))
         numbers, whose = np.unique(whose, return_inverse=True)
         if len(numbers) < 2 or not all(self.corrections.can_write(each, self.fixed_quality) for each in found):
             return None, 0.0
@@ -183,16 +147,9 @@ class _Search:
         rows, columns = self.fit.grid.shape
         who = who.repeat(self.fit.side, axis=0).repeat(self.fit.side, axis=1)[:rows, :columns]
         corrected = Corrected(tuple(found[number] for number in numbers), np.ascontiguousarray(who))
-        gained = self._gains(coefficients[numbers])[np.arange(len(whose)), whose].sum()
+        gained = self.grouping.gains(coefficients[numbers])[np.arange(len(whose)), whose].sum()
         correction, correction_map = corrected.written(self.corrections, self.fixed_quality)
         return corrected, gained - 8 * (len(correction) + len(correction_map or b""))
-
-
-def _shares(whose: np.ndarray, count: int) -> np.ndarray:
-    """What it takes to say which of so many a group has, in bits [n], if each is as frequent as it is here."""
-    times = np.bincount(whose, minlength=count) + 0.5
-    bits: np.ndarray = -np.log2(times / times.sum())
-    return bits
 
 
 def _levels(x: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image
 
-from slimcodec.codec.bitstream import MAX_PROFILE_BYTES
+from slimcodec.codec.chunks import MAX_PROFILE_BYTES
 
 EXIF_MARKER = b"Exif\0\0"  # JPEG puts it before EXIF's TIFF structure, and Pillow does as JPEG
 

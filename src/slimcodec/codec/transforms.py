@@ -245,20 +245,27 @@ class Transforms:
                 whose = self.synthesis.whose(within, CELL // block)
                 self.corrections.add(fit, self.networks.numpy(features), at, within, target, whose)
 
-    def filter(self, filtering: bytes) -> np.ndarray | None:
-        """The table of the filter that a picture has of its own; None if it has none. Raises InvalidFile."""
-        if not filtering:
+    def filters(self, filtering: bytes, filter_map: bytes | None, cells: tuple[int, int]) -> bilateral.Filters | None:
+        """Those that a picture of so many cells has of its own; None if it has none. Raises InvalidFile."""
+        if not filtering and filter_map is None:
             return None
         if self.bilateral is None:
             raise InvalidFile("the file filters its picture, but this model knows no such filter; load the file's own")
-        return self.bilateral.read(filtering)
+        return self.bilateral.read(filtering, filter_map, cells)
 
     def synthesise(
-        self, y_hat: Array, width: int, height: int, *, corrected: Corrected | None = None, filtering: bytes = b""
+        self,
+        y_hat: Array,
+        width: int,
+        height: int,
+        *,
+        corrected: Corrected | None = None,
+        filtering: bilateral.Filtering = bilateral.NO_FILTER,
     ) -> np.ndarray:
         """The latents of a whole picture → uint8 [H, W, 3]."""
         cells, own = whole(tuple(side // LATENTS for side in y_hat.shape[2:])), self.heads(corrected)
-        return self.synthesise_area(y_hat, cells, whole((height, width)), cells, own, table=self.filter(filtering))
+        filters = self.filters(*filtering, cells.shape)
+        return self.synthesise_area(y_hat, cells, whole((height, width)), cells, own, filters=filters)
 
     def synthesise_area(
         self,
@@ -269,19 +276,20 @@ class Transforms:
         heads: Heads | None,
         progress: Progress | None = None,
         workers: Workers = ALONE,
-        table: np.ndarray | None = None,
+        filters: bilateral.Filters | None = None,
     ) -> np.ndarray:
         """y_hat of a window of cells → the pixels of an area within, uint8 [h, w, 3].
 
-        grid   the picture's cells
-        table  of the filter, if the picture has one: it sees a few pixels around the area
+        grid     the picture's cells
+        filters  if the picture has any: they see a few pixels around the area
         """
-        if table is None:
+        if filters is None:
             return self._unfiltered(y_hat, cells, area, grid, heads, progress, workers, TRANSFORM_TILE)
         seen, most = area.grown(bilateral.REACH, grid.finer(CELL)), TRANSFORM_TILE + 2  # or pieces would be halved
         pixels = self._unfiltered(y_hat, cells, seen, grid, heads, progress, workers, most)
         # In one piece, or to make it bytes takes longer than to filter it.
-        return np.ascontiguousarray(bilateral.filtered(pixels, table)[area.seen_from(seen).slices])
+        found = bilateral.filtered(pixels, filters, seen.top, seen.left)
+        return np.ascontiguousarray(found[area.seen_from(seen).slices])
 
     def _unfiltered(
         self,
