@@ -134,7 +134,7 @@ def _coded(codec: Codec, picture: Image.Image) -> Coded:
         error = psnr_db(pixels, np.asarray(codec.decompress(data)))
         curve.append((8 * len(data) / (picture.width * picture.height), error))
         contents = bitstream.unpack(data)
-        written = (contents.correction, contents.correction_map, contents.filtering)
+        written = contents.adapted._replace(cell_map=None)
         bits.append(8 * sum(1 + len(part) for part in written if part))
     return Coded(curve, statistics.mean(bits), encoded - began, decoded - encoded)
 

@@ -138,9 +138,8 @@ def _measured(options: argparse.Namespace, joined: Path, pixels: np.ndarray) -> 
 
 def _with_map(contents: bitstream.Contents, codec: Codec, cell_map: np.ndarray) -> bytes:
     header = contents.header._replace(model_hash=codec.transforms.model_hash)
-    written = maps.encode(cell_map, codec.transforms.specialists)
-    adapted = contents.correction, written, contents.correction_map
-    return bitstream.join(header, contents.streams, contents.chunks, *adapted)
+    adapted = contents.adapted._replace(cell_map=maps.encode(cell_map, codec.transforms.specialists))
+    return bitstream.join(header, contents.streams, contents.chunks, adapted)
 
 
 def _encoding(one: Codec, many: Codec, pixels: np.ndarray) -> float:

@@ -11,9 +11,19 @@ from test_adapt import model_of
 from test_corrections import six_photos
 
 from slimcodec import InvalidFile, InvalidModel
-from slimcodec.codec import bilateral, bitstream, inference
+from slimcodec.codec import bilateral, bitstream, inference, maps
 from slimcodec.codec.adapt import BASIS as CORRECTIONS
-from slimcodec.codec.bilateral import BASIS, GROUPS, STEPS, TABLE_LIMIT, Bilateral, Filtered, filtered
+from slimcodec.codec.bilateral import (
+    BASIS,
+    GROUPS,
+    NO_FILTER,
+    STEPS,
+    TABLE_LIMIT,
+    Bilateral,
+    Filtered,
+    Filters,
+    filtered,
+)
 from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.grid import CELL
 from slimcodec.codec.partition import SAMPLE_PIXELS
@@ -28,7 +38,7 @@ OFFSETS = [
 SQUARED = {1: 0, 2: 1, 4: 2, 5: 3}  # distance → group
 
 
-def reference(pixels, table):
+def reference(pixels, tables, who=None, top=0, left=0):
     """As docs/format.md says it, pixel by pixel."""
     height, width, _ = pixels.shape
     level = pixels.astype(int)
@@ -36,7 +46,7 @@ def reference(pixels, table):
     found = np.empty_like(pixels)
     for row in range(height):
         for column in range(width):
-            total = 0
+            total, table = 0, tables[0 if who is None else who[(top + row) // CELL, (left + column) // CELL]]
             for down, right in OFFSETS:
                 if 0 <= row + down < height and 0 <= column + right < width:
                     difference = luma[row + down, column + right] - luma[row, column]
@@ -69,7 +79,7 @@ def test_the_filter_is_that_of_the_format(shape, seed):
     basis[..., 0] = 0
     table = Bilateral({BASIS: basis.astype(np.int16)}).table(rng.integers(-127, 128, 4))
     assert np.abs(table).max() == TABLE_LIMIT  # it is clamped
-    assert np.array_equal(filtered(pixels, table), reference(pixels, table))
+    assert np.array_equal(filtered(pixels, Filters(table[None])), reference(pixels, table[None]))
 
 
 def test_a_table_is_odd():
@@ -81,7 +91,7 @@ def test_a_table_is_odd():
 def test_flat_pictures_stay_as_they_are():
     table = Bilateral(filter_tables()).table(np.array([30, 30, 30]))
     pixels = np.full((20, 30, 3), (7, 200, 90), np.uint8)
-    assert np.array_equal(filtered(pixels, table), pixels)
+    assert np.array_equal(filtered(pixels, Filters(table[None])), pixels)
 
 
 def test_pixels_do_not_wrap_around():
@@ -90,7 +100,19 @@ def test_pixels_do_not_wrap_around():
     away = Bilateral({BASIS: basis}).table(np.array([-127]))
     pixels = np.zeros((6, 6, 3), np.uint8)
     pixels[::2, 1::2] = 255
-    assert np.array_equal(filtered(pixels, away), reference(pixels, away))
+    assert np.array_equal(filtered(pixels, Filters(away[None])), reference(pixels, away[None]))
+
+
+@pytest.mark.parametrize(
+    "shape, top, left", [((70, 140), 0, 0), ((10, 9), 60, 61), ((1, 130), 63, 1), ((66, 3), 63, 63)]
+)
+def test_a_pixel_takes_the_table_of_its_own_cell(shape, top, left):
+    rng = np.random.default_rng(top)
+    pixels = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
+    tables = np.stack([Bilateral(filter_tables()).table(q) for q in rng.integers(-127, 128, (3, 3))])
+    who = rng.integers(0, 3, (3, 4)).astype(np.uint8)
+    found = filtered(pixels, Filters(tables, who), top, left)
+    assert np.array_equal(found, reference(pixels, tables, who, top, left))
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -101,11 +123,20 @@ def data(codec, photo):
     return codec.compress(photo, 1)
 
 
-def with_filter(data, filtering, **changes):
+@pytest.fixture(scope="module", params=["one", "several"])
+def any_data(request, data):
+    """With one filter, and with several."""
+    if request.param == "one":
+        return data
+    who = np.array([[0, 1, 1, 0], [2, 2, 0, 1], [1, 1, 1, 0]], np.uint8)
+    return with_filter(data, bytes([20, 0, 7, 250, 30, 9, 0, 246, 60]), maps.encode(who, 3))
+
+
+def with_filter(data, filtering, filter_map=None, **changes):
     contents = bitstream.unpack(data)
-    parts = contents._asdict() | {"filtering": filtering} | changes
-    order = ("header", "streams", "chunks", "correction", "cell_map", "correction_map", "filtering")
-    return bitstream.join(*(parts[name] for name in order))
+    parts = contents._asdict() | {"filtering": filtering, "filter_map": filter_map} | changes
+    adapted = bitstream.Adapted(*(parts[name] for name in bitstream.Adapted._fields))
+    return bitstream.join(parts["header"], parts["streams"], parts["chunks"], adapted)
 
 
 def test_files_have_a_filter_and_are_better_for_it(codec, data, photo):
@@ -120,18 +151,20 @@ def test_files_have_a_filter_and_are_better_for_it(codec, data, photo):
     assert np.array_equal(np.asarray(codec.decompress(data)), encoding.decoded(QUALITY_ONE))
 
 
-def test_what_the_filter_does_is_done_to_the_padded_picture(codec, data):
+def test_what_the_filter_does_is_done_to_the_padded_picture(codec, any_data):
+    data = any_data
     contents = bitstream.unpack(data)
-    table = codec.transforms.filter(contents.filtering)
+    filters = codec.transforms.filters(*contents.adapted[-2:], contents.header.cells)
     rows, columns = contents.header.cells
     padded = contents.header._replace(width=columns * CELL, height=rows * CELL)
     unfiltered = np.asarray(codec.decompress(with_filter(data, b"", header=padded)))
     found = np.asarray(codec.decompress(data))
-    assert np.array_equal(found, filtered(unfiltered, table)[: found.shape[0], : found.shape[1]])
+    assert np.array_equal(found, filtered(unfiltered, filters)[: found.shape[0], : found.shape[1]])
 
 
 @pytest.mark.parametrize("region", [(50, 60, 101, 70), (0, 0, 10, 10), (126, 62, 4, 4), (200, 150, 26, 31)])
-def test_a_region_has_the_same_pixels(codec, data, region):
+def test_a_region_has_the_same_pixels(codec, any_data, region):
+    data = any_data
     left, top, width, height = region
     found = np.asarray(codec.decompress(data, region=region)).astype(int)
     whole = np.asarray(codec.decompress(data)).astype(int)
@@ -144,6 +177,11 @@ def test_only_models_that_know_filters_read_it(codec, data, architectures):
         other.decompress(data)
     with pytest.raises(InvalidFile, match="another number of them"):
         codec.decompress(with_filter(data, b"\1\2"))
+    for several in (b"", b"\1\2\3", 3 * b"\1\2", 17 * b"\1\2\3"):
+        with pytest.raises(InvalidFile, match=r"another number of them|map of filters is damaged"):
+            codec.decompress(with_filter(data, several, b"map"))
+    with pytest.raises(InvalidFile, match="the file's map of filters is damaged"):
+        codec.decompress(with_filter(data, b"\1\2\3\4\5\6", 40 * b"map"))
 
 
 @pytest.mark.parametrize("stream", [b"", b"\0", b"\3\1\2"])
@@ -158,10 +196,9 @@ def test_a_filter_that_is_cut_off(data, stream):
         bitstream.unpack(bytes(cut))
 
 
-@pytest.mark.parametrize("features", [64, 128])
-def test_other_features_are_refused(data, features):
+def test_other_features_are_refused(data):
     changed = bytearray(data)
-    changed[bitstream.HEADER_BYTES] |= features
+    changed[bitstream.HEADER_BYTES] |= 128
     with pytest.raises(InvalidFile, match="features that this slimcodec does not know"):
         bitstream.unpack(bytes(changed))
 
@@ -193,10 +230,10 @@ def test_the_best_coefficients_are_found(photo):
     mine, sample = Bilateral(filter_tables()), noisy(photo)
 
     def error(q):
-        found = filtered(sample.found, mine.table(q)).astype(float)
+        found = filtered(sample.found, Filters(mine.table(q)[None])).astype(float)
         return np.square(found - sample.wanted).sum()
 
-    best = np.frombuffer(mine.best([sample], 1e6, photo[..., 0].size), np.int8).astype(int)
+    best = np.frombuffer(mine.best([sample], 1e6, photo[..., 0].size).filtering, np.int8).astype(int)
     assert error(best) < 0.8 * error(np.zeros(3))
     for changed in np.eye(3, dtype=int) * 8:
         assert error(best) < error(best + changed) and error(best) < error(best - changed)
@@ -204,9 +241,29 @@ def test_the_best_coefficients_are_found(photo):
 
 def test_a_filter_that_does_not_pay_is_left_out(photo):
     mine, pixels = Bilateral(filter_tables()), photo[..., 0].size
-    assert mine.best([noisy(photo)], 1e-9, pixels) == b""
-    assert mine.best([Filtered(photo, photo)], 1e6, pixels) == b""
-    assert mine.best([], 1e6, pixels) == b""
+    assert mine.best([noisy(photo)], 1e-9, pixels) == NO_FILTER
+    assert mine.best([Filtered(photo, photo)], 1e6, pixels) == NO_FILTER
+    assert mine.best([], 1e6, pixels) == NO_FILTER
+
+
+def test_cells_that_want_something_else_get_it(photo):
+    """Left of the middle there is noise to be mended, right of it edges were made soft."""
+    wanted = photo[: 2 * CELL, : 3 * CELL]
+    soft = sum(np.roll(wanted.astype(float), by, axis) for by in (-1, 0, 1) for axis in (0, 1)) / 6
+    found = noisy(wanted).found.copy()
+    found[:, CELL:] = soft.round()[:, CELL:]
+    mine, price, pixels = Bilateral(filter_tables()), 1e6, wanted[..., 0].size
+    parts = [Filtered(wanted[rows, columns], found[rows, columns], rows.start, columns.start)
+             for rows in (slice(0, 100), slice(100, 128)) for columns in (slice(0, 70), slice(70, 192))]  # fmt: skip
+    several, one = mine.best(parts, price, pixels, (2, 3)), mine.best(parts, price, pixels)
+    read = mine.read(*several, (2, 3))
+    assert one.filter_map is None and len(read.tables) >= 2
+    assert read.who[0, 0] == read.who[1, 0] and not set(read.who[:, 0]) & set(read.who[:, 1:].ravel())
+
+    def error(filters):
+        return np.square(filtered(found, filters).astype(float) - wanted).sum()
+
+    assert error(read) < error(mine.read(*one, (2, 3))) < np.square(found.astype(float) - wanted).sum()
 
 
 def test_samples_are_decoded_as_the_decoder_does(codec, photo):
@@ -223,7 +280,7 @@ def test_samples_are_decoded_as_the_decoder_does(codec, photo):
 
 
 def test_of_a_large_picture_there_are_samples(codec):
-    encoding = codec.encoding(np.zeros((20 * CELL, 20 * CELL, 3), np.uint8))
+    encoding = codec.encoding(np.zeros((33 * CELL, 33 * CELL, 3), np.uint8))
     fit = encoding._start_fit()
     for _ in encoding._groups(QUALITY_ONE, None, fit):
         pass

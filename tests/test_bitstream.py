@@ -7,7 +7,7 @@ import pytest
 
 from slimcodec import InvalidFile, InvalidInput
 from slimcodec.codec import bitstream, grid
-from slimcodec.codec.bitstream import HEADER_BYTES, Contents, Header, pack, unpack
+from slimcodec.codec.bitstream import HEADER_BYTES, Adapted, Contents, Header, pack, unpack
 
 HEADER = Header(model_hash=bytes(range(8)), width=768, height=512, quality=4 * 256 + 128)
 PAYLOAD = b"payload"
@@ -103,7 +103,7 @@ def test_a_smaller_picture_has_whatever_others_have(quarters, cell_map, correcti
     streams = [b"first", b"second", b"third", b"fourth"][: header.tiles[0]]
     data = pack(header, streams, correction, cell_map, icc=ICC, alpha=alpha)
     contents = unpack(data)
-    assert contents[:2] == (header, streams) and contents[3:] == (True, correction, cell_map, None, b"")
+    assert contents[:2] == (header, streams) and contents.complete and contents.adapted == Adapted(correction, cell_map)
     assert data[4] == 5 and data[HEADER_BYTES] == bool(correction) + 2 * (cell_map is not None) + 4 * quarters
     assert contents.chunk("alpha") == alpha  # as many as are shown
 
@@ -114,7 +114,7 @@ def test_features_of_no_smaller_picture_are_read():
     assert unpack(data) == unpack(GOLDEN)
 
 
-@pytest.mark.parametrize("features", [0x40, 0x5B, 0x80, 0xFF])
+@pytest.mark.parametrize("features", [0x80, 0x9B, 0xFF])
 def test_features_that_are_not_known_are_refused(features):
     with pytest.raises(InvalidFile, match=r"features that this slimcodec does not know \(0x.0\); update slimcodec$"):
         unpack(sealed(with_bytes(SMALLER, HEADER_BYTES, bytes([features]))))
@@ -127,12 +127,33 @@ def test_several_corrections_and_their_map_are_in_front(quarters, cell_map, corr
     header = HEADER._replace(quarters=quarters)
     data = pack(header, [PAYLOAD], corrections, cell_map, correction_map, icc=ICC)
     contents = unpack(data)
-    assert contents[:2] == (header, [PAYLOAD]) and contents[3:] == (True, corrections, cell_map, correction_map, b"")
+    assert contents[:2] == (header, [PAYLOAD]) and contents.complete
+    assert contents.adapted == Adapted(corrections, cell_map, correction_map)
     assert data[4] == 5 and data[HEADER_BYTES] == 16 + 2 * (cell_map is not None) + 4 * (quarters % 4)
     front = len(data) - len(PAYLOAD)
     for length in range(front - len(correction_map) - 1, front - (0 if cell_map is None else 1 + len(cell_map))):
         with pytest.raises(InvalidFile, match=r"it ends before its (map of corrections does|corrections do)$"):
             unpack(data[:length], allow_partial=True)
+
+
+@pytest.mark.parametrize("correction_map", [None, b"map"])
+@pytest.mark.parametrize(("filters", "filter_map"), [(b"ab", b""), (300 * b"q", 300 * b"m")])
+def test_several_filters_and_their_map_are_behind_corrections(filters, filter_map, correction_map):
+    data = pack(HEADER, [PAYLOAD], b"\1a", None, correction_map, filters, filter_map)
+    contents = unpack(data)
+    assert contents.streams == [PAYLOAD] and contents.adapted == Adapted(
+        b"\1a", None, correction_map, filters, filter_map
+    )
+    assert data[4] == 5 and data[HEADER_BYTES] == 64 + (1 if correction_map is None else 16)
+    front = len(data) - len(PAYLOAD)
+    for length in range(front - len(filter_map) - 1, front):
+        with pytest.raises(InvalidFile, match=r"it ends before its (map of filters does|filters' coefficients do)$"):
+            unpack(data[:length], allow_partial=True)
+
+
+def test_one_filter_and_several_are_too_many():
+    with pytest.raises(InvalidFile, match="one filter, and that it has several"):
+        unpack(sealed(with_bytes(SMALLER, HEADER_BYTES, b"\x60")))
 
 
 def test_one_correction_and_several_are_too_many():

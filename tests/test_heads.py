@@ -89,8 +89,9 @@ def test_each_cell_of_several_specialists_is(codec):  # noqa: F811
 def with_several(codec, data, corrected):  # noqa: F811
     """A file that says this of its picture."""
     contents = bitstream.unpack(data)
-    written = corrected.written(codec.transforms.corrections, contents.header.quality)
-    return bitstream.join(contents.header, contents.streams, contents.chunks, written[0], contents.cell_map, written[1])
+    correction, correction_map = corrected.written(codec.transforms.corrections, contents.header.quality)
+    adapted = contents.adapted._replace(correction=correction, correction_map=correction_map)
+    return bitstream.join(contents.header, contents.streams, contents.chunks, adapted)
 
 
 @pytest.mark.parametrize("count", [2, 3, MAX_SEVERAL])
@@ -98,8 +99,9 @@ def test_what_is_written_is_read(transforms, count):
     who = np.random.default_rng(count).integers(0, count, (30, 40)).astype(np.uint8)
     corrected = Corrected(some(count, transforms.corrections), who)
     correction, correction_map = corrected.written(transforms.corrections, 700)
+    adapted = bitstream.Adapted(correction, None, correction_map)
     header = bitstream.Header(b"12345678", 40 * CELL, 30 * CELL, 700)
-    contents = bitstream.unpack(bitstream.join(header, [b"stream"], {}, correction, None, correction_map))
+    contents = bitstream.unpack(bitstream.join(header, [b"stream"], {}, adapted))
     found = heads.read(contents, transforms.corrections)
     assert np.array_equal(found.who, who)
     for mine, others in zip(found.corrections, corrected.corrections, strict=True):
@@ -170,8 +172,8 @@ def test_sums_of_groups_are_what_the_basis_makes_of_them(transforms, photo):
     slope = np.einsum("koi,io->k", basis, plain.outer)
     np.testing.assert_allclose(fit.inner, plain.inner, rtol=1e-3, atol=1e-3 * np.abs(plain.inner).max())
     scale = np.abs(curvature).max(), np.abs(slope).max()
-    np.testing.assert_allclose(search.curvature.sum(axis=0), curvature, rtol=1e-3, atol=1e-3 * scale[0])
-    np.testing.assert_allclose(search.slope.sum(axis=0), slope, rtol=1e-3, atol=1e-3 * scale[1])
+    np.testing.assert_allclose(search.grouping.curvature.sum(axis=0), curvature, rtol=1e-3, atol=1e-3 * scale[0])
+    np.testing.assert_allclose(search.grouping.slope.sum(axis=0), slope, rtol=1e-3, atol=1e-3 * scale[1])
 
 
 def test_what_is_wrong_in_two_ways_gets_two_corrections(transforms):

@@ -28,7 +28,7 @@ ALLOWED = {
     "codec/grid": set(),
     "codec/units": set(),
     "codec/blocks": set(),
-    "codec/bitstream": {"codec/grid"},
+    "codec/bitstream": {"codec/chunks", "codec/grid"},
     "codec/layers": {"torch", "codec/blocks"},
     "codec/fixed": {"torch", "codec/layers", "codec/units"},
     "codec/architecture": {"codec/bitstream", "codec/blocks", "codec/grid"},
@@ -63,7 +63,7 @@ ALLOWED = {
     | {"codec/transforms", "codec/units", "codec/zoo"},
     "codec/pictures": {"PIL", "numpy", "torch", "codec/depth", "codec/profiles"},
     "codec/depth": {"PIL", "numpy"},
-    "codec/profiles": {"PIL", "numpy", "codec/bitstream"},
+    "codec/profiles": {"PIL", "numpy", "codec/chunks"},
     "codec/files": {"PIL", "codec/atomic", "codec/bitstream", "codec/inference", "codec/pictures", "codec/zoo"},
     "codec/arrays": {"array_api_compat", "numpy"},
     "codec/building": set(),
@@ -72,11 +72,14 @@ ALLOWED = {
     "codec/handful": {"numpy", "codec/entropy"},
     "codec/adapt": {"numpy", "codec/architecture", "codec/bitstream", "codec/entropy", "codec/grid"}
     | {"codec/handful", "codec/native", "codec/networks", "codec/scales", "codec/units"},
-    "codec/bilateral": {"numpy", "codec/bitstream", "codec/native", "codec/units"},
+    "codec/bilateral": {"numpy", "codec/bitstream", "codec/grid", "codec/grouping", "codec/maps", "codec/native"}
+    | {"codec/units"},
+    "codec/grouping": {"numpy"},
+    "codec/chunks": set(),
     "codec/heads": {"numpy", "codec/adapt", "codec/arrays", "codec/bitstream", "codec/grid", "codec/maps"}
     | {"codec/networks", "codec/rounding", "codec/rows", "codec/units"},
     "codec/partition": {"numpy", "codec/adapt", "codec/bilateral", "codec/bitstream", "codec/grid", "codec/heads"}
-    | {"codec/units"},
+    | {"codec/grouping", "codec/units"},
     "codec/isolation": {"torch"},
     "codec/tiling": {"codec/architecture", "codec/blocks", "codec/grid"},
     "codec/torch_networks": {"numpy", "torch", "codec/architecture", "codec/fixed", "codec/grid", "codec/layers"}

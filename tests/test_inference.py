@@ -95,7 +95,7 @@ def test_a_file_decodes_to_what_the_encoder_foresaw(codec, picture, quality):
     assert decoded.dtype == np.uint8 and decoded.shape == picture.shape
     assert np.array_equal(decoded, estimate.pixels)
     assert abs(estimate.bits / 8 - len(stream)) <= 0.005 * len(stream) + 32
-    own = 2 + len(contents.filtering) if contents.filtering else 0  # the features and a size, too
+    own = 4 + len(contents.filtering) + len(contents.filter_map or b"")  # the features and sizes, too
     assert len(data) - len(stream) <= 40 + own
 
 

@@ -120,7 +120,7 @@ def test_any_bytes_are_a_handful_or_refused(what, data):
 
 @st.composite
 def file_parts(draw):
-    """A header, its streams, its corrections with their map, and chunks."""
+    """A header, its streams, its corrections and filters with their maps, and chunks."""
     header = Header(
         model_hash=draw(st.binary(min_size=8, max_size=8)),
         width=draw(st.integers(1, 300) | st.just(65535)),
@@ -136,30 +136,26 @@ def file_parts(draw):
     pixels = header.width * header.height
     alpha = st.binary(min_size=1, max_size=20).map(lambda some: (some * pixels)[:pixels])
     chunks["alpha"] = draw(st.none() | alpha) if pixels < 1e5 else None
-    corrections = draw(st.just(b"") | st.binary(min_size=1, max_size=200))
-    return (
-        header,
-        streams,
-        {"correction": corrections, "correction_map": draw(st.none() | st.binary(max_size=200))},
-        chunks,
-    )
+    some, maps = st.just(b"") | st.binary(min_size=1, max_size=200), st.none() | st.binary(max_size=200)
+    adapted = {"correction": some, "correction_map": maps, "filtering": some, "filter_map": maps}
+    return header, streams, {name: draw(values) for name, values in adapted.items()}, chunks
 
 
 @examples(60)
 @given(file_parts())
 def test_any_file_comes_back(parts):
-    header, streams, corrections, chunks = parts
-    contents = bitstream.unpack(bitstream.pack(header, streams, **corrections, **chunks))
+    header, streams, adapted, chunks = parts
+    contents = bitstream.unpack(bitstream.pack(header, streams, **adapted, **chunks))
     assert contents.header == header and contents.streams == streams and contents.complete
-    assert {name: getattr(contents, name) for name in corrections} == corrections
+    assert {name: getattr(contents, name) for name in adapted} == adapted
     assert {name: contents.chunk(name) for name in chunks} == chunks
 
 
 @examples(60)
 @given(file_parts(), st.floats(0, 1))
 def test_any_beginning_of_a_file_gives_what_is_there_or_a_refusal(parts, share):
-    header, streams, corrections, chunks = parts
-    data = bitstream.pack(header, streams, **corrections, **chunks)
+    header, streams, adapted, chunks = parts
+    data = bitstream.pack(header, streams, **adapted, **chunks)
     length = int(share * (len(data) - 1))
     with pytest.raises(InvalidFile):
         bitstream.unpack(data[:length])
@@ -169,7 +165,7 @@ def test_any_beginning_of_a_file_gives_what_is_there_or_a_refusal(parts, share):
         return
     there = b"".join(streams)[: max(0, length - len(data) + sum(map(len, streams)))]
     assert b"".join(contents.streams) == there and not contents.complete
-    assert {name: getattr(contents, name) for name in corrections} == corrections
+    assert {name: getattr(contents, name) for name in adapted} == adapted
     assert {name: contents.chunk(name) for name in chunks} == chunks
 
 

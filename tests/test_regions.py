@@ -199,7 +199,9 @@ def test_both_backends_read_each_others_files(directory, codec, photo, data):
 
 def with_map(data, cell_map):
     contents = bitstream.unpack(data)
-    return bitstream.join(contents.header, contents.streams, contents.chunks, contents.correction, cell_map)
+    return bitstream.join(
+        contents.header, contents.streams, contents.chunks, contents.adapted._replace(cell_map=cell_map)
+    )
 
 
 def cut_in_the_map(data):

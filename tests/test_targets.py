@@ -153,6 +153,6 @@ def test_the_estimate_of_a_search_is_the_file_s_size(student, photo):
     encoding = student.encoding(photo)
     for quality in (256, 1000, 2048):
         data = encoding.file(quality)
-        filtering = bitstream.unpack(data).filtering
-        own = 2 + len(filtering) if filtering else 0
+        _, _, _, filtering, filter_map = bitstream.unpack(data).adapted
+        own = 4 + len(filtering) + len(filter_map or b"")
         assert abs(targets.estimated_bytes(encoding, quality) - len(data)) <= 32 + own

@@ -199,18 +199,25 @@ def test_a_decoder_in_integers_makes_the_same_pixels(exported, enlarge, tmp_path
     assert np.array_equal(pixels[:, :, :3], np.asarray(expected))
 
 
+@pytest.mark.parametrize("of_cells", [False, True])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (3, 2), (41, 70)])
-def test_pixels_are_filtered_as_python_does_it(shape, tmp_path):
-    """Half of them from black to white, half of them nearly the same."""
+def test_pixels_are_filtered_as_python_does_it(shape, of_cells, tmp_path):
+    """Half of them from black to white, half of them nearly the same; in one cell, and in up to four."""
     random, (height, width) = np.random.default_rng(0), shape
     pixels = random.integers(0, 256, (height, width, 4), np.uint8)
     pixels[:, ::2] = 200 + pixels[:, ::2] // 32
     basis, q = filter_tables()[bilateral.BASIS].numpy(), np.array([100, -128, 77], np.int8)
     (tmp_path / "in").write_bytes(pixels.tobytes())
-    (tmp_path / "basis").write_bytes(basis.tobytes() + q.tobytes())
-    said = node("filter.mjs", tmp_path / "in", tmp_path / "out", tmp_path / "basis", width)
-    table = bilateral.Bilateral({bilateral.BASIS: basis}).table(q)
-    expected = bilateral.filtered(np.ascontiguousarray(pixels[:, :, :3]), table)
+    filtering, who, (top, left) = q.tobytes(), None, (47, 62) if of_cells else (0, 0)
+    if of_cells:
+        filtering, who = bytes([0, 250, 9]) + filtering, np.array([[0, 1, 0], [1, 0, 1]], np.uint8)
+    filter_map = None if who is None else maps.encode(who, 2)
+    (tmp_path / "basis").write_bytes(basis.tobytes() + filtering)
+    (tmp_path / "map").write_bytes(filter_map or b"")
+    files = tmp_path / "in", tmp_path / "out", tmp_path / "basis"
+    said = node("filter.mjs", *files, width, len(basis), tmp_path / "map", 2, 3, top, left)
+    filters = bilateral.Bilateral({bilateral.BASIS: basis}).read(filtering, filter_map, (2, 3))
+    expected = bilateral.filtered(np.ascontiguousarray(pixels[:, :, :3]), filters, top, left)
     assert np.array_equal(expected, pixels[:, :, :3]) == (shape == (1, 1))
     assert (tmp_path / "out").read_bytes() == np.dstack([expected, pixels[:, :, 3]]).tobytes()
     assert "another number" in said[0] and "knows no such filter" in said[1]
@@ -237,6 +244,7 @@ def test_a_file_with_a_filter_has_the_same_pixels(filtered, width, settings, tmp
     data = codec.compress(Image.fromarray(picture).convert("L" if settings else "RGB"), 1, **settings)
     contents = bitstream.unpack(data)
     assert contents.filtering and (contents.correction_map is not None) == (width == 1600)
+    assert (contents.filter_map is not None) == (width == 1600)
     (tmp_path / "file").write_bytes(data)
     node("pixels.mjs", tensors, INTEGER, tmp_path / "file", tmp_path / "pixels")
     pixels = np.fromfile(tmp_path / "pixels", np.uint8).reshape(90, width, 4)

@@ -1,6 +1,6 @@
 // node damage.mjs MODEL FILE: what becomes of damaged copies. Anything but a BadFile of one line is listed in `others`.
 import { readFileSync } from "node:fs";
-import { tableOf } from "../../web/codec/bilateral.js";
+import { filtersOf } from "../../web/codec/bilateral.js";
 import { crc32, inflated, unpack } from "../../web/codec/container.js";
 import { headsOf } from "../../web/codec/correction.js";
 import { BadFile } from "../../web/codec/errors.js";
@@ -28,7 +28,7 @@ async function attempt(data, what) {
     if (file.quality < 256 || file.quality > 256 * model.rungs) throw new BadFile("quality");
     readSymbols(model, file);
     headsOf(model, file);
-    tableOf(model, file);
+    filtersOf(model, file);
     if (file.chunks.alpha) await inflated(file.chunks.alpha, "alpha", file.width * file.height);
     report.decoded++;
   } catch (error) {

@@ -1,26 +1,29 @@
-// node filter.mjs IN OUT BASIS WIDTH: the pixels of IN, [height, WIDTH, 4], filtered. BASIS has a basis [K, 4, 256],
-// int16, and then the K coefficients of a file. Standard output has what is said of a file that has one of them fewer,
-// and of a model without a basis.
+// node filter.mjs IN OUT BASIS WIDTH K MAP ROWS COLUMNS TOP LEFT: the pixels of IN, [height, WIDTH, 4], filtered. They
+// are those of a picture of ROWS and COLUMNS of cells from TOP and LEFT on. BASIS has a basis [K, 4, 256], int16, and then
+// the coefficients of a file; MAP says which cell has which, or is empty. Standard output has what is said of a file that
+// has one coefficient fewer, and of a model without a basis.
 import { readFileSync, writeFileSync } from "node:fs";
-import { filterPixels, tableOf } from "../../web/codec/bilateral.js";
+import { filterPixels, filtersOf } from "../../web/codec/bilateral.js";
 import { BadFile } from "../../web/codec/errors.js";
 
-const [name, out, basis, width] = process.argv.slice(2);
+const [name, out, basis, mapped] = [2, 3, 4, 7].map((at) => process.argv[at]);
+const [width, count, , rows, columns, top, left] = process.argv.slice(5).map(Number);
 const { buffer } = new Uint8Array(readFileSync(basis));
-const count = buffer.byteLength / (2 * 4 * 256 + 1);
 const filterBasis = { data: new Int16Array(buffer, 0, count * 4 * 256), shape: [count, 4, 256] };
-const filter = new Uint8Array(buffer, filterBasis.data.byteLength);
+const filtering = new Uint8Array(buffer, filterBasis.data.byteLength);
+const filterMap = new Uint8Array(readFileSync(mapped));
+const file = { filtering, filterMap: filterMap.length ? filterMap : null, rows, columns };
 const pixels = new Uint8ClampedArray(readFileSync(name));
-filterPixels(pixels, Number(width), tableOf({ filterBasis }, { filter }));
+filterPixels(pixels, width, filtersOf({ filterBasis }, file), top, left);
 writeFileSync(out, pixels);
 
-function complaint(model, file) {
+function complaint(model, other) {
   try {
-    return tableOf(model, file);
+    return filtersOf(model, other);
   } catch (error) {
     return error instanceof BadFile ? error.message : null;
   }
 }
 
-const fewer = { filter: filter.subarray(1) };
-console.log(JSON.stringify([complaint({ filterBasis }, fewer), complaint({ filterBasis: null }, { filter })]));
+const fewer = { ...file, filtering: filtering.subarray(1) };
+console.log(JSON.stringify([complaint({ filterBasis }, fewer), complaint({ filterBasis: null }, file)]));

@@ -1,6 +1,7 @@
 // A bilateral filter of decoded pixels, in integers (docs/format.md): a pixel moves towards its neighbours by what a
 // table of the file's says of the difference between their luma and its own.
 import { BadFile } from "./errors.js";
+import { readMap } from "./maps.js";
 
 export const REACH = 2; // pixels around
 const GROUPS = 4; // of neighbours: 1 pixel straight, 1 diagonally, 2 straight, and a knight's move away
@@ -10,19 +11,29 @@ const LIMIT = 1023; // of an entry
 const BEYOND = 511;
 const SIDE = 1024; // entries of a group, by difference
 const NONE = SIDE / 2; // where the difference is 0
+const CELL = 64; // pixels
+const MOST = 16; // filters
 
-/** The table of a file's coefficients, Int16Array [GROUPS, SIDE]; null where it has none.
+/** {tables: those of a file's filters, Int16Array [GROUPS, SIDE] each; who: which of them every cell has, null where
+ * there is one; columns of cells}; null where it has none.
  *
  * Raises BadFile where file and model do not fit together.
  */
-export function tableOf({ filterBasis }, { filter = null }) {
-  if (!filter) return null;
+export function filtersOf({ filterBasis }, { filtering = null, filterMap = null, rows, columns }) {
+  if (!filtering) return null;
   if (!filterBasis) throw new BadFile("The file filters its picture, but this model knows no such filter.");
   const { data: basis, shape } = filterBasis;
-  if (filter.length !== shape[0])
+  const count = filtering.length / shape[0];
+  if (!Number.isInteger(count) || (filterMap ? count < 2 || count > MOST : count !== 1))
     throw new BadFile("The file's filter coefficients are damaged: there is another number of them.");
+  const own = (number) => filtering.subarray(shape[0] * number, shape[0] * (number + 1));
+  const tables = Array.from({ length: count }, (_, number) => tableOf(basis, own(number)));
+  return { tables, who: filterMap && readMap(filterMap, rows, columns, count, "filters"), columns };
+}
+
+function tableOf(basis, coefficients) {
   const sums = new Int32Array(GROUPS * STEPS);
-  Int8Array.from(filter).forEach((q, k) => {
+  Int8Array.from(coefficients).forEach((q, k) => {
     for (let at = 0; at < sums.length; at++) sums[at] += q * basis[k * sums.length + at];
   });
   const table = new Int16Array(GROUPS * SIDE);
@@ -36,13 +47,20 @@ export function tableOf({ filterBasis }, { filter = null }) {
   return table;
 }
 
-/** Pixels [height, width, 4] are filtered where they are; their opacity stays. */
-export function filterPixels(pixels, width, table) {
+/** Pixels [height, width, 4] of a picture, from a row and a column of it on, are filtered where they are; their opacity
+ * stays.
+ */
+export function filterPixels(pixels, width, { tables, who, columns }, top = 0, left = 0) {
   const [height, wide] = [pixels.length / (4 * width), width + 2 * REACH];
   const luma = lumaOf(pixels, width, height);
   for (let row = 0; row < height; row++) {
-    const begin = 4 * row * width;
-    filterRow(pixels.subarray(begin, begin + 4 * width), luma, wide, (row + REACH) * wide + REACH, table);
+    const cells = Math.floor((top + row) / CELL) * columns;
+    for (let begin = 0, end; begin < width; begin = end) {
+      const cell = Math.floor((left + begin) / CELL);
+      end = who ? Math.min(CELL * (cell + 1) - left, width) : width;
+      const part = pixels.subarray(4 * (row * width + begin), 4 * (row * width + end));
+      filterRow(part, luma, wide, (row + REACH) * wide + REACH + begin, tables[who ? who[cells + cell] : 0]);
+    }
   }
 }
 

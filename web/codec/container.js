@@ -10,7 +10,8 @@ const CORRECTION = 1; // bits of the features
 const MAP = 2;
 const SEVERAL = 16; // corrections
 const FILTER = 32;
-const ALL = 63;
+const FILTERS = 64;
+const ALL = 127;
 const FEATURES = { 2: 0, 3: CORRECTION, 4: CORRECTION | MAP }; // of versions that do not say them
 const MAPPED = 4;
 const CELL = 64;
@@ -20,7 +21,7 @@ const MOST_CORRECTIONS = 16;
 export const MAX_PROFILE_BYTES = 8 << 20;
 
 /** A whole file → {grey, modelHash, width, height, quarters, coded, quality, tile, rows, columns, chunks,
- * streams, corrections, correctionMap, map, filter}.
+ * streams, corrections, correctionMap, map, filtering, filterMap}.
  *
  * coded: {width, height} of the picture in it, `quarters` of the shown one. rows and columns are those of its cells.
  * Raises BadFile, before anything large is allocated, for a file that is not complete and intact, and for a picture of
@@ -43,7 +44,7 @@ export function unpack(data, maxPixels) {
   const parts = split(data, begin + 4 * sizes.length, sizes);
   const chunks = Object.fromEntries(names.map((name, number) => [name, parts[number]]));
   const streams = parts.slice(names.length);
-  let [corrections, correctionMap, map, filter] = [[], null, null, null];
+  let [corrections, correctionMap, map, filtering, filterMap] = [[], null, null, null, null];
   if (header.features & CORRECTION) {
     let one;
     [one, streams[0]] = takeShort(streams[0], "its correction does", header.version === MAPPED ? 0 : 1);
@@ -56,8 +57,12 @@ export function unpack(data, maxPixels) {
     corrections = takeSeveral(all);
   }
   if (header.features & MAP) [map, streams[0]] = takeSized(streams[0], "its map of specialists does");
-  if (header.features & FILTER) [filter, streams[0]] = takeShort(streams[0], "its filter's coefficients do", 1);
-  return { ...header, tiles, chunks, streams, corrections, correctionMap, map, filter };
+  if (header.features & FILTER) [filtering, streams[0]] = takeShort(streams[0], "its filter's coefficients do", 1);
+  if (header.features & FILTERS) {
+    [filtering, streams[0]] = takeSized(streams[0], "its filters' coefficients do");
+    [filterMap, streams[0]] = takeSized(streams[0], "its map of filters does");
+  }
+  return { ...header, tiles, chunks, streams, corrections, correctionMap, map, filtering, filterMap };
 }
 
 function readHeader(data, view) {

@@ -1,5 +1,5 @@
 // A file becomes a picture. `run` is that of networks.js.
-import { tableOf } from "./bilateral.js";
+import { filtersOf } from "./bilateral.js";
 import { headsOf } from "./correction.js";
 import { layersOf } from "./maps.js";
 import { latents, synthesise, wholeSynthesis } from "./networks.js";
@@ -21,10 +21,10 @@ export async function pictureOf(run, model, file, report) {
   const symbols = readSymbols(model, file);
   const who = layersOf(model, file);
   const heads = headsOf(model, file);
-  const table = tableOf(model, file);
+  const filters = filtersOf(model, file);
   const y_hat = await latents(run, model, symbols, file);
   const synthesis = who ? regionalSynthesis(run, model, heads, who, file) : wholeSynthesis(run, model, heads[0]);
-  const coded = await synthesise({ ...synthesis, table }, model, y_hat, file.coded, report);
+  const coded = await synthesise({ ...synthesis, filters }, model, y_hat, file.coded, report);
   const pixels = enlarged(coded, file);
   return file.grey ? greyed(pixels) : pixels;
 }

@@ -83,18 +83,18 @@ export function wholeSynthesis(run, model, head) {
 /** y_hat → the picture's pixels, Uint8ClampedArray [height, width, 4], opaque. report(share done).
  *
  * g_s(y_hat, window) gives x_hat [3, …] of a window of latents, which is one of squares of `side` of them.
- * table: of a filter, which sees the pixels around a piece, and those beyond the picture.
+ * filters see the pixels around a piece, and those beyond the picture.
  */
-export async function synthesise({ g_s, side, table = null }, model, y, { width, height }, report = () => {}) {
+export async function synthesise({ g_s, side, filters = null }, model, y, { width, height }, report = () => {}) {
   const pixels = new Uint8ClampedArray(4 * width * height);
   const [, M, rows, columns] = y.dims;
   const pieces = evenTiles(rows, columns);
   for (const [done, piece] of pieces.entries()) {
-    const made = table ? grown(piece, Math.ceil(REACH / LATENT), rows, columns) : piece;
+    const made = filters ? grown(piece, Math.ceil(REACH / LATENT), rows, columns) : piece;
     const seen = inSquares(grown(made, model.manifest.margins.g_s, rows, columns), side);
     const y_hat = { data: cut(y.data, M, rows, columns, seen), dims: [1, M, ...sides(seen)] };
     const painted = paint(await g_s(y_hat, seen), seen, made);
-    if (table) filterPixels(painted, LATENT * sides(made)[1], table);
+    if (filters) filterPixels(painted, LATENT * sides(made)[1], filters, LATENT * made.top, LATENT * made.left);
     place(painted, made, piece, pixels, width, height);
     report((done + 1) / pieces.length);
   }

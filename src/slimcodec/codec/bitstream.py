@@ -135,6 +135,10 @@ class Contents(NamedTuple):
     filtering: bytes = b""  # coefficients of the filter, or of several: codec/bilateral
     filter_map: bytes | None = None  # which filter every cell has, if there are several: codec/maps
 
+    @property
+    def adapted(self) -> Adapted:
+        return Adapted(*self[-len(NOT_ADAPTED) :])
+
     def chunk(self, name: str) -> bytes | None:
         """A chunk's bytes; None if there is none. Raises `InvalidFile` if it is damaged or larger than it may be."""
         if name not in self.chunks:
@@ -203,14 +207,14 @@ def _adaptation(header: Header, adapted: Adapted) -> tuple[int, bytes, bytes]:
     corrected = bytes([len(correction)]) + correction if correction_map is None else _sized(correction)
     several = b"" if correction_map is None else _sized(correction_map)
     mapped = b"" if cell_map is None else _sized(cell_map)
-    filters = bytes([len(filtering)]) + filtering if filtering else b""
     if filter_map is not None:
         filters = _sized(filtering) + _sized(filter_map)
+    else:
+        filters = bytes([len(filtering)]) + filtering if filtering else b""
     if header.quarters < QUARTERS or several or filters:
         there = _HAS_SEVERAL if several else _HAS_CORRECTION if correction else 0
-        there |= (0 if cell_map is None else _HAS_MAP) | (_HAS_FILTER if filter_map is None else _HAS_FILTERS) * bool(
-            filters
-        )
+        there |= 0 if cell_map is None else _HAS_MAP
+        there |= 0 if not filters else _HAS_FILTER if filter_map is None else _HAS_FILTERS
         features = bytes([there | header.quarters % QUARTERS << _QUARTERS_AT])
         return FEATURED, features, (corrected if correction or several else b"") + several + mapped + filters
     if cell_map is not None:
