@@ -113,7 +113,7 @@ ALLOWED = {
     "codec/batch": {"codec/blas"},
     "codec/workers": {"codec/batch"},
     "codec/encoding": {"numpy", "codec/bands", "codec/bitstream", "codec/choice", "codec/costs", "codec/heads"}
-    | {"codec/partition"}
+    | {"codec/bilateral", "codec/chunks", "codec/partition"}
     | {"codec/decoding", "codec/grid", "codec/heap", "codec/isolation", "codec/pictures", "codec/progress"}
     | {"codec/refine", "codec/resizing", "codec/rounding", "codec/symbols", "codec/tiling", "codec/transforms"},
     "codec/resizing": {"PIL", "numpy", "codec/grid", "codec/pictures"},

@@ -137,7 +137,7 @@ class Contents(NamedTuple):
 
     @property
     def adapted(self) -> Adapted:
-        return Adapted(*self[-len(NOT_ADAPTED) :])
+        return Adapted(self.correction, self.cell_map, self.correction_map, self.filtering, self.filter_map)
 
     def chunk(self, name: str) -> bytes | None:
         """A chunk's bytes; None if there is none. Raises `InvalidFile` if it is damaged or larger than it may be."""
