@@ -176,7 +176,7 @@ def test_a_file_of_version_5_holds_the_integers_of_the_smaller_picture(exported,
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize(("features", "word"), [(64, "features that this page does not know"), (None, "truncated")])
+@pytest.mark.parametrize(("features", "word"), [(128, "features that this page does not know"), (None, "truncated")])
 def test_unknown_features_are_refused(exported, smaller, features, word, tmp_path):
     data = smaller.read_bytes()
     (tmp_path / "bad").write_bytes(data[:25] + (b"" if features is None else bytes([features]) + data[26:]))
