@@ -183,13 +183,19 @@ def test_a_finished_student_is_trained_on_as_its_files_are(tmp_path, cache):
         *overrides, f"run_dir={tmp_path / 'first'}", "++finish.tables={photos:4,side:128,corrections:3}"
     ).directory
     more = [f"teacher.load={first.teacher}", f"finish.start={first.finished}", "stages=[finish]"]
-    more += ["+finish.training.freeze_encoder=g_a", "finish.training.learning_rate=1e-5"]
+    more += [
+        "finish.training.as_in_files=all",
+        "+finish.training.freeze_encoder=g_a",
+        "finish.training.learning_rate=1e-5",
+    ]
     second = run(*overrides, f"run_dir={tmp_path / 'second'}", *more).directory
     before, after = models.load(first.finished), models.load(second.finished)
     assert torch.equal(after.tables["r_next_states"], before.tables["r_next_states"])
     torch.testing.assert_close(after.codec.log_gain, before.codec.log_gain, rtol=0, atol=0.1)
     assert same(before.codec.g_a, after.codec.g_a)
     assert not any(same(*parts) for parts in zip(parts_of(before.codec), parts_of(after.codec), strict=True))
+    with pytest.raises(InvalidInput, match=r"^finish\.training\.as_in_files=all: .*set trainer\.whole_step=false$"):
+        checked(configuration(*overrides, *more, "trainer.whole_step=true"))
 
 
 def parts_of(codec):

@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from slimcodec.codec.grid import CELL
 from slimcodec.pipeline.ranges import (
+    AsInFiles,
     Corrections,
     Count,
     Crop,
@@ -71,9 +72,9 @@ class Training:
     """adam, or soap, which takes longer for a step and needs far fewer of them."""
     basis_every: Count = 10
     """Steps from one eigenbasis of soap's to the next."""
-    as_in_files: Switch = False
-    """Train with residuals as files hold them, by both quantisers if there are two; only for a model that has been
-    saved before."""
+    as_in_files: AsInFiles = False
+    """Train with residuals as files hold them, by one quantiser; all: by two if there are, and with pixels as they are
+    decoded. Only for a model that has been saved before."""
     freeze_encoder: Freeze = False
     """Leave g_a and h_a of a student that is pruned or finished as they are, or g_a alone: steps take less time."""
 

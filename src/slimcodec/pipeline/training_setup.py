@@ -295,7 +295,8 @@ def distillation(
 
 def finetune(run: Run, before: Path, model: Path, training: Training, stage: Stage) -> None:
     """Train the student in the model directory `before` further, into `model`."""
-    trained = load_trained(before, both_quantisers=training.as_in_files)
+    everything = training.as_in_files == "all"
+    trained = load_trained(before, both_quantisers=everything)
     # Every pass of every round sees other crops.
     place = model.relative_to(run.directory.path) if model.is_relative_to(run.directory.path) else model.name
     seed = run.settings.seed + zlib.crc32(str(place).encode()) % 2**16
@@ -313,11 +314,7 @@ def finetune(run: Run, before: Path, model: Path, training: Training, stage: Sta
     if stage == "finish" and run.settings.finish.quantise:
         codec = quantised(run, codec, training.crop, quantiser)
         freezing = {"freeze_share": 1.0}  # y's units are those of the decoder's integers
-    shown = Shown(trained.model, codec) if training.as_in_files and adapts(trained.model, codec) else None
-    of_cpu = shown or (quantiser and quantiser.dependent)
-    if of_cpu and run.settings.trainer.whole_step and run.photos.device.type == "cuda":
-        remedy = f"{before.name} adapts, or quantises dependently, which no CUDA graph can hold; set it to false"
-        raise InvalidInput(f"trainer.whole_step=true with {stage}.training.as_in_files: {remedy}")
+    shown = Shown(trained.model, codec) if everything and adapts(trained.model, codec) else None
     how: dict[str, Any] = {"seed": seed, "weights": weights, "quantiser": quantiser, "shown": shown, **freezing}
     module = distillation(run, codec, trained.prior, training, **how)
     train(run, module, model, training, stage)
