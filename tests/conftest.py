@@ -15,10 +15,11 @@ import skimage.data
 import torch
 from warm import count_on_few_crops
 
-from slimcodec.codec import adapt, bilateral, entropy, inference, models
+from slimcodec.codec import adapt, bilateral, bitstream, entropy, inference, models
 from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.network import HyperpriorCodec
+from slimcodec.codec.symbols import Symbols
 from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.teach import save_trained
 
@@ -266,3 +267,15 @@ def pictures() -> dict[str, np.ndarray]:
         "1x300": astronaut[200:201, 100:400],
         "17x31": chelsea[100:117, 120:151],
     }
+
+
+def with_short_paths(codec, photo, fixed_quality, tile=0):
+    """A file as older ones are: dependently quantised, each cell on its own. It has no correction."""
+    encoding = codec.encoding(photo, tile=tile)
+    y, transforms = encoding.y, codec.transforms
+    z_hat = transforms.hyper_latents(y, fixed_quality)
+    z = np.asarray(z_hat)[0].astype(np.int8)
+    index = transforms.coder.scale_index(z, fixed_quality, tile)
+    r, table, _ = transforms.residuals(y, z_hat, index, fixed_quality, block=1)
+    header = bitstream.Header(codec.model_hash, photo.shape[1], photo.shape[0], fixed_quality, tile)
+    return bitstream.pack(header, transforms.coder.write(Symbols(z, table, r), header))

@@ -114,10 +114,20 @@ def test_features_of_no_smaller_picture_are_read():
     assert unpack(data) == unpack(GOLDEN)
 
 
-@pytest.mark.parametrize("features", [0x80, 0x9B, 0xFF])
-def test_features_that_are_not_known_are_refused(features):
-    with pytest.raises(InvalidFile, match=r"features that this slimcodec does not know \(0x.0\); update slimcodec$"):
-        unpack(sealed(with_bytes(SMALLER, HEADER_BYTES, bytes([features]))))
+@pytest.mark.parametrize("correction", [b"", b"correction"])
+@pytest.mark.parametrize("quarters", [1, 4])
+def test_long_paths_are_a_feature_of_any_file(quarters, correction):
+    header = HEADER._replace(quarters=quarters, long_paths=True)
+    data = pack(header, [PAYLOAD], correction, icc=ICC)
+    assert data[4] == 5 and data[HEADER_BYTES] == bool(correction) + 4 * (quarters % 4) + 128
+    contents = unpack(data)
+    assert contents[:2] == (header, [PAYLOAD]) and contents.correction == correction and contents.chunk("icc") == ICC
+
+
+@pytest.mark.parametrize(("tile", "side"), [(0, 4), (1, 1), (2, 2), (3, 1), (4, 4), (6, 2), (32, 4), (255, 1)])
+def test_tiles_are_made_of_blocks(tile, side):
+    assert HEADER._replace(tile=tile, long_paths=True).block == side
+    assert HEADER._replace(tile=tile).block == 1
 
 
 @pytest.mark.parametrize("cell_map", [None, b"", b"maps"])

@@ -1,5 +1,6 @@
 """Dependent quantisation: the search finds the cheapest path, and a decoder follows it."""
 
+from functools import partial
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,9 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from conftest import with_short_paths
 
 from slimcodec import InvalidFile, InvalidModel
-from slimcodec.codec import dependent, entropy, models, rate, rounding
+from slimcodec.codec import bitstream, dependent, entropy, inference, models, rate, rounding
 from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.models import Model
 from slimcodec.codec.quantise import Quantiser
@@ -62,11 +64,11 @@ def residuals(channels, rows, columns, seed=0):
     return (random.standard_t(4, index.shape) * scales).astype(np.float32), index
 
 
-def followed(r, index, states, following):
-    """The tables of integers, symbol by symbol; `states` goes on."""
-    table = index.copy()
+def followed(r, index, paths, following):
+    """The tables of integers, symbol by symbol; `paths` go on."""
+    table, states = index.copy(), paths.states
     for channel, row, column in np.ndindex(*r.shape):
-        at = row // 2, column // 2
+        at = row // (2 * paths.side), column // (2 * paths.side)
         if index[channel, row, column] >= SKIP:
             table[channel, row, column] += SCALE_COUNT * (states[at] % 2)
             states[at] = following[states[at], abs(int(r[channel, row, column])) % 2]
@@ -80,13 +82,14 @@ def cost(quantiser, exact, r, table):
     return float((bits + ERROR_BITS * error**2 * (table >= SKIP)).sum())
 
 
-def test_what_is_found_is_what_a_decoder_follows(quantiser, following):
-    exact, index = residuals(6, 3, 2)
-    states = dependent.start((3, 2))
-    r, table = quantiser.path(exact, index, states)
-    followed_states = dependent.start((3, 2))
-    assert np.array_equal(table, followed(r, index, followed_states, following))
-    assert np.array_equal(states, followed_states) and len(np.unique(states)) > 1
+@pytest.mark.parametrize("side", [1, 2, 4])
+def test_what_is_found_is_what_a_decoder_follows(quantiser, following, side):
+    exact, index = residuals(6, 6, 5)
+    paths, again = (dependent.start((6, 5), side) for _ in range(2))
+    assert paths.states.shape == {1: (6, 5), 2: (3, 3), 4: (2, 2)}[side]
+    r, table = quantiser.path(exact, index, paths)
+    assert np.array_equal(table, followed(r, index, again, following))
+    assert np.array_equal(paths.states, again.states) and len(np.unique(paths.states)) > 1
     assert (r[index < SKIP] == 0).all() and (np.sign(r) * np.sign(exact) >= 0).all()
 
 
@@ -116,28 +119,56 @@ def test_it_costs_less_than_one_quantiser(quantiser):
         assert ratio < 1 - least
 
 
-def test_cells_and_stages_are_coded_on_their_own(quantiser, following):
-    """A cell's path is the same whatever is around it; states lead from one stage to the next."""
-    exact, index = residuals(8, 2, 3)
-    r, table = quantiser.path(exact, index, dependent.start((2, 3)))
-    alone = quantiser.path(exact[:, 2:, 2:4], index[:, 2:, 2:4], dependent.start((1, 1)))
-    assert np.array_equal(alone[0], r[:, 2:, 2:4]) and np.array_equal(alone[1], table[:, 2:, 2:4])
-    states = dependent.start((2, 3))
-    first, _ = quantiser.path(exact[:4], index[:4], states)
-    second, its_table = quantiser.path(exact[4:], index[4:], states)
+@pytest.mark.parametrize("side", [1, 2])
+def test_blocks_and_stages_are_coded_on_their_own(quantiser, following, side):
+    """A block's path is the same whatever is around it; states lead from one stage to the next."""
+    exact, index = residuals(8, 2 * side, 3 * side)
+    start = partial(dependent.start, (2 * side, 3 * side), side)
+    r, table = quantiser.path(exact, index, start())
+    block = np.s_[:, 2 * side :, 2 * side : 4 * side]
+    alone = quantiser.path(exact[block], index[block], dependent.start((side, side), side))
+    assert np.array_equal(alone[0], r[block]) and np.array_equal(alone[1], table[block])
+    paths = start()
+    first, _ = quantiser.path(exact[:4], index[:4], paths)
+    second, its_table = quantiser.path(exact[4:], index[4:], paths)
     both = np.concatenate([first, second])
-    assert np.array_equal(its_table, followed(both, index, dependent.start((2, 3)), following)[4:])
+    assert np.array_equal(its_table, followed(both, index, start(), following)[4:])
 
 
-def test_streams_give_back_integers_and_tables(quantiser, r_tables, following):
+def test_a_longer_path_costs_less(quantiser):
+    """Stage by stage, as files are coded."""
+    exact, index = residuals(200, 8, 8)
+    found = {}
+    for side in (1, 2, 4):
+        paths = dependent.start((8, 8), side)
+        stages = [
+            quantiser.path(exact[first : first + 50], index[first : first + 50], paths) for first in range(0, 200, 50)
+        ]
+        found[side] = cost(quantiser, exact, *map(np.concatenate, zip(*stages, strict=True)))
+    assert found[4] < found[1] and found[2] < found[1]
+
+
+def test_paths_of_another_shape_are_refused(quantiser, r_tables, following):
+    """Nothing beyond the arrays is looked at."""
+    exact, index = residuals(4, 3, 5)
+    for paths in (dependent.start((3, 5), 1), dependent.start((3, 4), 4), dependent.start((5, 3), 2)):
+        wrong = paths._replace(side=2)
+        with pytest.raises(ValueError, match="blocks for"):
+            quantiser.path(exact, index, wrong)
+        with pytest.raises(ValueError, match="blocks for"):
+            dependent.read(entropy.Decoder(entropy.Encoder().finish()), index, wrong, r_tables, following)
+
+
+@pytest.mark.parametrize("side", [1, 4])
+def test_streams_give_back_integers_and_tables(quantiser, r_tables, following, side):
     exact, index = residuals(12, 3, 5)
     exact[3, 2, 2:5], index[3, 2, 2:5] = (900, -900, 40_000), 20  # escaped
-    r, table = quantiser.path(exact, index, dependent.start((3, 5)))
+    r, table = quantiser.path(exact, index, dependent.start((3, 5), side))
     assert np.abs(r).max() in (dependent.LARGEST, dependent.LARGEST + 1)
     encoder = entropy.Encoder()
     encoder.put(r, table, r_tables)
-    decoder, states = entropy.Decoder(encoder.finish()), dependent.start((3, 5))
-    halves = [dependent.read(decoder, index[part], states, r_tables, following) for part in (slice(0, 5), slice(5, 12))]
+    decoder, paths = entropy.Decoder(encoder.finish()), dependent.start((3, 5), side)
+    halves = [dependent.read(decoder, index[part], paths, r_tables, following) for part in (slice(0, 5), slice(5, 12))]
     decoder.finish()
     assert np.array_equal(np.concatenate([found for found, _ in halves]), r)
     assert np.array_equal(np.concatenate([found for _, found in halves]), table)
@@ -248,11 +279,39 @@ def test_a_shipped_student_is_trained_further_with_one_quantiser():
     assert (trained.codec.log_gain > models.load("slim-2k").codec.log_gain).float().mean() > 0.99
 
 
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tile", [0, 2])
+def test_files_of_short_paths_are_read_as_they_were(tile):
+    """Those of older versions, in which each cell had a path of its own; a longer path is cheaper."""
+    codec, quality = inference.load("slim-2k"), 3 * QUALITY_ONE
+    photo = embedded("validation")[0].pixels[:300, :400]
+    old, new = with_short_paths(codec, photo, quality, tile), codec.compress(photo, 3, tile=tile)
+    contents = [bitstream.unpack(data) for data in (old, new)]
+    assert [(each.header.long_paths, each.header.block) for each in contents] == [(False, 1), (True, tile or 4)]
+    symbols = [codec.coder.read(each) for each in contents]
+    y = codec.encoding(photo).y
+    expected = [
+        codec.transforms.residuals(
+            y, codec.transforms.hyper_latents(y, quality), index, quality, block=each.header.block
+        )
+        for each in contents
+        for index in [codec.coder.scale_index(symbols[0].z, quality, tile)]
+    ]
+    for found, (r, table, _) in zip(symbols, expected, strict=True):
+        assert np.array_equal(found.r, r) and np.array_equal(found.index, table)
+    steps = [(codec.transforms.latents(found, quality) - y) * codec.transforms.gain(quality) for found in symbols]
+    bits = [codec.coder.information_bits(found, quality, tile) for found in symbols]
+    old_cost, new_cost = (b + ERROR_BITS * np.square(s).sum() for b, s in zip(bits, steps, strict=True))
+    assert new_cost < 0.998 * old_cost and np.asarray(codec.decompress(old)).shape == photo.shape
+
+
 # --- training with both -----------------------------------------------------------------------------------------------
 
 
 def test_in_training_a_pass_takes_what_files_of_its_pictures_would(tables, quantiser):
-    """Stage after stage, every picture in its own cells' states; the gradient is that of the residuals."""
+    """Stage after stage, every picture on its own paths; the gradient is that of the residuals."""
     training = Quantiser(tables, torch.device("cpu"))
     training.error_bits = ERROR_BITS
     one_pass, paths = training.for_pass(), [dependent.start((2, 3)) for _ in range(2)]

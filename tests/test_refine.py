@@ -29,9 +29,9 @@ def photo(pictures):
     return np.ascontiguousarray(pictures["astronaut 100x130"])
 
 
-@pytest.mark.parametrize(("name", "effort"), [("small", 3), ("slim-2k", 10), ("slim-2k-exact", 3)])
+@pytest.mark.parametrize(("name", "effort"), [("small", 3), ("slim-2k", 10), ("slim-2k-exact", 10)])
 def test_effort_lowers_the_cost_of_a_real_student(name, effort):
-    """What the search of 256 states leaves to gain takes slim-2k more steps: effort 3 gains 0.1 % there."""
+    """What the search of 256 states leaves to gain takes more steps: effort 3 gains 0.5 and 0.0 % there."""
     student, photo = load(name), np.ascontiguousarray(skimage.data.astronaut()[100:356, 100:356])
     plain, refined = (cost(student.encoding(photo, effort=each), 1024) for each in (0, effort))
     assert refined < 0.998 * plain

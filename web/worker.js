@@ -85,6 +85,7 @@ async function encode({ key, pixels, width, height, quality, model: name }, repo
     height,
     quality: Math.round(256 * quality),
     tile: 0,
+    longPaths: Boolean(model.nextStates),
     grey: false,
     rows,
     columns,

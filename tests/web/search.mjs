@@ -15,6 +15,6 @@ const data = bytes(name).buffer;
 const count = planes * model.M * 4 * rows * columns;
 const symbols = { r: new Int16Array(count), index: new Uint8Array(data, 4 * count) };
 const begins = Array.from({ length: planes }, (_, plane) => (plane * count) / planes);
-chooser(model, symbols, { rows, columns })(new Float32Array(data, 0, count), begins);
+chooser(model, symbols, { rows, columns, longPaths: true, tile: 0 })(new Float32Array(data, 0, count), begins);
 writeFileSync(out, Buffer.concat([Buffer.from(symbols.r.buffer), symbols.index]));
 console.log(JSON.stringify({ chosen: count }));

@@ -1,5 +1,5 @@
 // What an encoder makes of real residuals: integers that are near, or cheaper by more than their error costs.
-import { search } from "./dependent.js";
+import { newPaths, search } from "./dependent.js";
 import { nearest } from "./integers.js";
 
 const REACH = 32; // larger ones are rounded
@@ -9,13 +9,13 @@ const ESCAPE_BITS = 16;
 /** → (exact, begins): fills r, and index where it changes, for planes of real residuals, [planes, M, 2·rows, 2·columns].
  * `begins` says where these planes are in r and index.
  */
-export function chooser(model, symbols, cells) {
+export function chooser(model, symbols, file) {
   const { rTables, errorBits, offsets, nextStates } = model;
   const bits = magnitudeBits(rTables);
   if (!nextStates) return (exact, begins) => round(exact, begins, symbols, bits, model);
-  const states = new Uint8Array(cells.rows * cells.columns);
+  const paths = newPaths(file, file);
   const costs = { bits, reach: REACH, offsets, errorBits, nextStates };
-  return (exact, begins) => search(exact, begins, symbols, costs, rTables.skip, states, cells);
+  return (exact, begins) => search(exact, begins, symbols, costs, rTables.skip, paths);
 }
 
 /** Bits of every magnitude below REACH by every table, escapes included: [tables, REACH]. */

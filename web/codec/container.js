@@ -11,7 +11,7 @@ const MAP = 2;
 const SEVERAL = 16; // corrections
 const FILTER = 32;
 const FILTERS = 64;
-const ALL = 127;
+const LONG_PATHS = 128;
 const FEATURES = { 2: 0, 3: CORRECTION, 4: CORRECTION | MAP }; // of versions that do not say them
 const MAPPED = 4;
 const CELL = 64;
@@ -21,7 +21,7 @@ const MOST_CORRECTIONS = 16;
 export const MAX_PROFILE_BYTES = 8 << 20;
 
 /** A whole file → {grey, modelHash, width, height, quarters, coded, quality, tile, rows, columns, chunks,
- * streams, corrections, correctionMap, map, filtering, filterMap}.
+ * longPaths, streams, corrections, correctionMap, map, filtering, filterMap}.
  *
  * coded: {width, height} of the picture in it, `quarters` of the shown one. rows and columns are those of its cells.
  * Raises BadFile, before anything large is allocated, for a file that is not complete and intact, and for a picture of
@@ -88,6 +88,7 @@ function readHeader(data, view) {
     coded,
     quality,
     tile: data[20],
+    longPaths: Boolean(features & LONG_PATHS),
     rows: Math.ceil(coded.height / CELL),
     columns: Math.ceil(coded.width / CELL),
   };
@@ -96,7 +97,6 @@ function readHeader(data, view) {
 function readFeatures(data) {
   if (data.length === HEADER_BYTES) throw new BadFile(`The file is truncated: it has ${data.length} bytes.`);
   const features = data[HEADER_BYTES];
-  if (features > ALL) throw new BadFile("The file has features that this page does not know.");
   if (features & CORRECTION && features & SEVERAL)
     throw new BadFile("The file is damaged: it says that it has one correction, and that it has several.");
   return features;
@@ -176,12 +176,13 @@ function takeSized(stream, what) {
 }
 
 /** The bytes of a file of one stream a tile and no chunks. */
-export function pack({ modelHash, width, height, quality, tile, grey }, streams) {
-  const size = HEADER_BYTES + 4 * streams.length + streams.reduce((sum, stream) => sum + stream.length, 0);
+export function pack({ modelHash, width, height, quality, tile, grey, longPaths }, streams) {
+  const begin = HEADER_BYTES + (longPaths ? 1 : 0);
+  const size = begin + 4 * streams.length + streams.reduce((sum, stream) => sum + stream.length, 0);
   const data = new Uint8Array(size);
   const view = new DataView(data.buffer);
   data.set([..."SLIM"].map((letter) => letter.charCodeAt(0)));
-  data[4] = VERSION;
+  data[4] = longPaths ? FEATURED : VERSION;
   data[5] = grey ? 1 : 0;
   data.set(
     modelHash.match(/../g).map((byte) => parseInt(byte, 16)),
@@ -189,7 +190,8 @@ export function pack({ modelHash, width, height, quality, tile, grey }, streams)
   );
   [width, height, quality].forEach((value, number) => view.setUint16(14 + 2 * number, value, true));
   data[20] = tile;
-  let at = HEADER_BYTES;
+  if (longPaths) data[HEADER_BYTES] = LONG_PATHS;
+  let at = begin;
   for (const stream of streams) at = (view.setUint32(at, stream.length, true), at + 4);
   for (const stream of streams) at = (data.set(stream, at), at + stream.length);
   const checksum = crc32(data.subarray(CHECKSUM_AT + 4), crc32(data.subarray(0, CHECKSUM_AT)));

@@ -1,47 +1,67 @@
-// Dependent quantisation (docs/format.md): what was coded before in a cell says which quantiser a residual has.
+// Dependent quantisation (docs/format.md): what was coded before in a block of cells says which quantiser a residual has.
 
 export const SECOND = 64; // how far the second quantiser's tables lie behind
 const LARGEST = 32766; // of a residual that is chosen
+const BLOCK = 4; // cells along the side of a block, unless tiles are not made of such
+
+/** The paths of a tile or picture of so many cells, in state 0. tile: the side of a file's tiles, 0 for one tile. */
+export function newPaths({ rows, columns }, { longPaths, tile }) {
+  let side = longPaths ? BLOCK : 1;
+  while (tile % side) side /= 2;
+  const across = Math.ceil(columns / side);
+  return { states: new Uint8Array(Math.ceil(rows / side) * across), side, across, rows, columns };
+}
 
 /** Read a plane's residuals [M, 2·rows, 2·columns], and add SECOND to the index of each that is of the second quantiser.
  *
- * states: of the tile's cells, [rows, columns]. nextStates: after an even and after an odd value, [states, 2].
+ * nextStates: after an even and after an odd value, [states, 2]. The paths go on.
  */
-export function readDependent(decoder, r, index, tables, nextStates, states, { rows, columns }) {
+export function readDependent(decoder, r, index, tables, nextStates, { states, side, across, rows, columns }) {
   const width = 2 * columns;
   for (let line = 0, i = 0; i < r.length; line++) {
-    const cells = ((line % (2 * rows)) >> 1) * columns;
+    const blocks = Math.floor((line % (2 * rows)) / (2 * side)) * across;
     for (let column = 0; column < width; column++, i++) {
       if (index[i] < tables.skip) continue;
-      const cell = cells + (column >> 1);
-      if (states[cell] & 1) index[i] += SECOND;
+      const block = blocks + Math.floor(column / (2 * side));
+      if (states[block] & 1) index[i] += SECOND;
       r[i] = decoder.get(index[i], tables);
-      states[cell] = nextStates[2 * states[cell] + (r[i] & 1)];
+      states[block] = nextStates[2 * states[block] + (r[i] & 1)];
     }
   }
 }
 
-/** Choose a stage's residuals, cell by cell, so that their bits and errors cost least together.
+/** Choose a stage's residuals, block by block, so that their bits and errors cost least together.
  *
  * exact: the real ones, [planes, M, 2·rows, 2·columns]; their places in r and index, of all planes, are `begins[plane]`
- * and those after. costs: {bits, offsets, errorBits, nextStates}. `states` go on to where the cells end.
+ * and those after. costs: {bits, offsets, errorBits, nextStates}. The paths go on to where the blocks end.
  */
-export function search(exact, begins, { r, index }, costs, skip, states, { rows, columns }) {
-  const area = 4 * rows * columns;
+export function search(exact, begins, { r, index }, costs, skip, paths) {
+  const area = 4 * paths.rows * paths.columns;
   const size = exact.length / begins.length;
-  const path = newPath(4 * (exact.length / area), costs.nextStates);
-  for (let cell = 0; cell < states.length; cell++) {
-    const first = 4 * Math.floor(cell / columns) * columns + 2 * (cell % columns);
-    path.begin(states[cell]);
-    for (let at = first; at < exact.length; at += area) {
-      for (const within of [0, 1, 2 * columns, 2 * columns + 1]) {
+  const path = newPath((exact.length / area) * Math.min(area, (2 * paths.side) ** 2), costs.nextStates);
+  for (let block = 0; block < paths.states.length; block++) {
+    const places = placesIn(block, paths);
+    path.begin(paths.states[block]);
+    for (let at = 0; at < exact.length; at += area) {
+      for (const within of places) {
         const from = at + within;
         const place = begins[Math.floor(from / size)] + (from % size);
         if (index[place] >= skip) path.add(exact[from], index[place], place, costs);
       }
     }
-    states[cell] = path.end(r, index);
+    paths.states[block] = path.end(r, index);
   }
+}
+
+/** Where a block's elements are in a channel, in raster order. */
+function placesIn(block, { side, across, rows, columns }) {
+  const [top, left] = [2 * side * Math.floor(block / across), 2 * side * (block % across)];
+  const [bottom, right] = [Math.min(top + 2 * side, 2 * rows), Math.min(left + 2 * side, 2 * columns)];
+  const found = [];
+  for (let row = top; row < bottom; row++) {
+    for (let column = left; column < right; column++) found.push(row * 2 * columns + column);
+  }
+  return found;
 }
 
 /** The cheapest ways through the states (Viterbi), of at most `most` residuals. */

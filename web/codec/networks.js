@@ -212,7 +212,8 @@ function padded(pixels, width, height, seen) {
 }
 
 /** The integers of a picture at a quality: y → {z, index, r}. scaleIndex(z) gives the tables. */
-export async function quantise(run, model, y, { rows, columns, quality }, scaleIndex) {
+export async function quantise(run, model, y, file, scaleIndex) {
+  const { rows, columns, quality } = file;
   const gain = gains(model, quality);
   const [h, w] = [2 * rows, 2 * columns];
   const scaled = Float32Array.from(y.data, (value, i) => value * gain[Math.floor(i / (4 * h * w))]);
@@ -222,8 +223,8 @@ export async function quantise(run, model, y, { rows, columns, quality }, scaleI
   const symbols = { z, index, r: new Int16Array(index.length) };
   const planes = planesOf(y.data, h, w);
   const size = planes.length / 4;
-  const choose = chooser(model, symbols, { rows, columns });
-  const y_hat = await latents(run, model, symbols, { rows, columns, quality }, (stage, mu) => {
+  const choose = chooser(model, symbols, file);
+  const y_hat = await latents(run, model, symbols, file, (stage, mu) => {
     const begins = stage.map((plane) => plane * size);
     const place = (i) => begins[Math.floor(i / size)] + (i % size);
     const exact = mu.map((mean, i) => (planes[place(i)] - mean) * gain[Math.floor((i % size) / (h * w))]);

@@ -1,5 +1,5 @@
 // The integers of a file, tile by tile: z, then the scale indices that follow from it, then the residuals r.
-import { readDependent } from "./dependent.js";
+import { newPaths, readDependent } from "./dependent.js";
 import { Decoder, Encoder } from "./rans.js";
 import { gainShift, nearestRung } from "./model.js";
 import { scaleNetwork } from "./scale.js";
@@ -11,7 +11,7 @@ import { scaleNetwork } from "./scale.js";
 export function readSymbols(model, file) {
   const found = emptySymbols(model, file);
   file.tiles.forEach((tile, number) => {
-    const part = readTile(model, file.streams[number], tile, file.quality);
+    const part = readTile(model, file.streams[number], tile, file);
     for (const [name, scale] of [
       ["z", 1],
       ["index", 2],
@@ -28,15 +28,16 @@ export function emptySymbols({ M, N }, { rows, columns }) {
   return { z: new Int8Array(N * area), index: new Uint8Array(16 * M * area), r: new Int16Array(16 * M * area) };
 }
 
-function readTile(model, stream, tile, quality) {
+function readTile(model, stream, tile, file) {
+  const { quality } = file;
   const decoder = new Decoder(stream);
   const z = model.banks ? readBankedZ(model, decoder, tile, quality) : readZ(model, decoder, tile, quality);
   const index = scaleIndex(model, z, tile, quality);
   const r = new Int16Array(index.length);
-  const states = new Uint8Array(tile.rows * tile.columns);
+  const paths = newPaths(tile, file);
   for (const span of planeSpans(model, index.length)) {
     const plane = [r.subarray(...span), index.subarray(...span), model.rTables];
-    if (model.nextStates) readDependent(decoder, ...plane, model.nextStates, states, tile);
+    if (model.nextStates) readDependent(decoder, ...plane, model.nextStates, paths);
     else decoder.fill(...plane);
   }
   decoder.finish();

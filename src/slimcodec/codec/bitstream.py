@@ -10,11 +10,12 @@ from typing import NamedTuple
 
 from slimcodec import InvalidFile, InvalidInput
 from slimcodec.codec.chunks import compress_chunks, decompress, in_rows, most_bytes
-from slimcodec.codec.grid import QUARTERS, Window, cells_of, whole
+from slimcodec.codec.grid import QUARTERS, Window, block_side, cells_of, whole
 
 MAGIC = b"SLIM"
 # A file with a correction is of version 3, one of a model with specialists of version 4, one with several corrections,
-# a filter, or a picture coded smaller than it is shown, of version 5, whatever else it has; others of version 2.
+# a filter, long paths, or a picture coded smaller than it is shown, of version 5, whatever else it has; others of
+# version 2.
 VERSION, CORRECTED, MAPPED, FEATURED = 2, 3, 4, 5
 EXTENSION = ".slim"
 HASH_BYTES = 8  # of the SHA-256 of a model's weights: so files name it
@@ -46,7 +47,7 @@ MAX_FILTERS = 255  # of a basis, and coefficients of a picture's filter
 #   features    u8        in version 5 alone; bit 0: there is a correction; bit 1: there is a map; bits 2 and 3: how
 #                         many quarters of its width and height the picture is coded with, 0: all four; bit 4: there are
 #                         several corrections, and bit 0 is 0; bit 5: there is a filter; bit 6: there are several,
-#                         and bit 5 is 0; else 0
+#                         and bit 5 is 0; bit 7: a path of codec/dependent leads through more than one cell
 #   sizes       u32 each  bytes of the chunks that are there, in the order of their bits, then of every tile's stream
 #   chunks                each compressed by zlib; alpha is one byte a pixel, rows from the top
 #   streams               of the tiles in raster order: codec/entropy, z and then the residuals r stage by stage
@@ -57,15 +58,8 @@ _CHECKSUM = struct.Struct("<I")
 _GREY = 1
 # In the order of the chunks. Those without a meaning are there so that a later format can add some to version 2.
 _CHUNK_FLAGS = {"icc": 2, "exif": 4, "alpha": 8, "xmp": 16, "bit 5": 32, "bit 6": 64, "bit 7": 128}
-_HAS_CORRECTION, _HAS_MAP, _QUARTERS_AT, _HAS_SEVERAL, _HAS_FILTER, _HAS_FILTERS = (
-    1,
-    2,
-    2,
-    16,
-    32,
-    64,
-)  # in the features
-_FEATURES = 127  # those that there are
+# In the features:
+_HAS_CORRECTION, _HAS_MAP, _QUARTERS_AT, _HAS_SEVERAL, _HAS_FILTER, _HAS_FILTERS, _LONG_PATHS = 1, 2, 2, 16, 32, 64, 128
 _IMPLIED = {VERSION: 0, CORRECTED: _HAS_CORRECTION, MAPPED: _HAS_CORRECTION | _HAS_MAP}
 _SIZE_BYTES = 4
 _MOST_SIZE_BYTES = 4  # of a map's size: a million cells have less than a megabyte
@@ -84,6 +78,12 @@ class Header(NamedTuple):
     tile: int = 0  # cells; 0: one tile
     grey: bool = False
     quarters: int = QUARTERS  # of its width and height that the picture is coded with
+    long_paths: bool = False  # of codec/dependent, through blocks of cells
+
+    @property
+    def block(self) -> int:
+        """Cells along the side of a block that has a path of its own."""
+        return block_side(self.tile) if self.long_paths else 1
 
     @property
     def shown(self) -> Window:
@@ -211,10 +211,11 @@ def _adaptation(header: Header, adapted: Adapted) -> tuple[int, bytes, bytes]:
         filters = _sized(filtering) + _sized(filter_map)
     else:
         filters = bytes([len(filtering)]) + filtering if filtering else b""
-    if header.quarters < QUARTERS or several or filters:
+    if header.quarters < QUARTERS or several or filters or header.long_paths:
         there = _HAS_SEVERAL if several else _HAS_CORRECTION if correction else 0
         there |= 0 if cell_map is None else _HAS_MAP
         there |= 0 if not filters else _HAS_FILTER if filter_map is None else _HAS_FILTERS
+        there |= _LONG_PATHS if header.long_paths else 0
         features = bytes([there | header.quarters % QUARTERS << _QUARTERS_AT])
         return FEATURED, features, (corrected if correction or several else b"") + several + mapped + filters
     if cell_map is not None:
@@ -258,8 +259,9 @@ def unpack(data: bytes, *, max_pixels: int = MAX_PIXELS, allow_partial: bool = F
 def _check_header(header: Header, streams: int) -> None:
     if not isinstance(header.model_hash, bytes) or len(header.model_hash) != 8:
         raise InvalidInput(f".slim header: model_hash must be 8 bytes, not {header.model_hash!r}")
-    if not isinstance(header.grey, bool):
-        raise InvalidInput(f".slim header: grey must be True or False, not {header.grey!r}")
+    for name in ("grey", "long_paths"):
+        if not isinstance(value := getattr(header, name), bool):
+            raise InvalidInput(f".slim header: {name} must be True or False, not {value!r}")
     for name, (lowest, highest) in _RANGES.items():
         value = getattr(header, name)
         if not isinstance(value, int) or not lowest <= value <= highest:
@@ -281,15 +283,14 @@ def _read_fields(data: memoryview) -> tuple[Header, int, int, int]:
         raise InvalidFile(f"the file has format version {version}, this slimcodec reads versions {read}")
     features = _read_features(data) if version == FEATURED else _IMPLIED[version]
     quarters = (features >> _QUARTERS_AT) % QUARTERS or QUARTERS
-    return Header(model_hash, width, height, quality, tile, bool(flags & _GREY), quarters), flags, version, features
+    of_picture = bool(flags & _GREY), quarters, bool(features & _LONG_PATHS)
+    return Header(model_hash, width, height, quality, tile, *of_picture), flags, version, features
 
 
 def _read_features(data: memoryview) -> int:
     if len(data) == HEADER_BYTES:
         raise InvalidFile(f"the file is truncated: {HEADER_BYTES} bytes, the header alone has {HEADER_BYTES + 1}")
     features = data[HEADER_BYTES]
-    if unknown := features & ~_FEATURES:
-        raise InvalidFile(f"the file has features that this slimcodec does not know ({unknown:#04x}); update slimcodec")
     if features & _HAS_CORRECTION and features & _HAS_SEVERAL:
         raise InvalidFile("the file says that it has one correction, and that it has several; it is damaged")
     if features & _HAS_FILTER and features & _HAS_FILTERS:

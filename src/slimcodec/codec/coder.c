@@ -227,18 +227,27 @@ EXPORTED int64_t slimcodec_decode_banks(uint64_t *states, const uint32_t *words,
 
 /* See codec/dependent. */
 #define MOST_STATES 256
+#define MOST_SIDE 4 /* of a block, in cells */
 #define REACH 32 /* as in codec/rounding */
 #define IMPOSSIBLE 1e30f
 
 static inline int quantiser_of(int state) { return state & 1; }
 
-/* Of planes [planes, channels, 2 rows, 2 columns] whose cells are 2 x 2 elements: where an element of a cell is. */
+/* A block of cells, of planes [channels, 2 rows, 2 columns] whose cells are 2 x 2 elements: through its elements, channel
+   by channel and each in raster order, a path leads. */
 typedef struct {
-    int64_t rows, columns, row, column;
-} Cell;
+    int64_t area;                             /* elements of a channel */
+    int64_t count;                            /* of those, this block's */
+    int64_t places[4 * MOST_SIDE * MOST_SIDE]; /* in the first channel */
+} Block;
 
-static inline int64_t place(const Cell cell, int64_t channel, int64_t within) {
-    return (channel * 2 * cell.rows + 2 * cell.row + within / 2) * 2 * cell.columns + 2 * cell.column + within % 2;
+static inline Block block_at(int64_t rows, int64_t columns, int64_t side, int64_t row, int64_t column) {
+    int64_t end = (row + 1) * side < rows ? (row + 1) * side : rows;
+    int64_t last = (column + 1) * side < columns ? (column + 1) * side : columns;
+    Block block = {4 * rows * columns, 0, {0}};
+    for (int64_t y = 2 * row * side; y < 2 * end; y++)
+        for (int64_t x = 2 * column * side; x < 2 * last; x++) block.places[block.count++] = y * 2 * columns + x;
+    return block;
 }
 
 /* What a residual's magnitude may become, by quantiser and parity. */
@@ -331,66 +340,75 @@ static inline int64_t before(const Code code, int64_t state, int parity) {
 }
 
 /* For residuals `exact` of planes [channels, 2 rows, 2 columns] the integers `r` and the tables that cost least
-   together, cell by cell: error_bits * error^2, and bits. `table` holds scale indices before; where they are below
-   `skip`, they stay, and so does r. `bits` [2 count, REACH] and `offsets` [2 count] are of both quantisers' tables.
-   `cells` [rows, columns]: in which states they begin, and on return end. Room: `levels` [16 * channels],
-   `parities` [4 * channels, states]. */
+   together, block by block of side x side cells: error_bits * error^2, and bits. `table` holds scale indices before; where
+   they are below `skip`, they stay, and so does r. `bits` [2 count, REACH] and `offsets` [2 count] are of both quantisers'
+   tables. `blocks`, rows and then columns of them: in which states they begin, and on return end. Room: `levels`
+   [16 * side^2 * channels], `parities` [4 * side^2 * channels, states]. Returns 1 for too large a side. */
 EXPORTED WIDE int64_t slimcodec_search(const float *exact, uint8_t *table, int64_t channels, int64_t rows, int64_t columns,
-                                  const float *bits, const float *offsets, int64_t count, double error_bits,
+                                  int64_t side, const float *bits, const float *offsets, int64_t count, double error_bits,
                                   int64_t skip, int64_t states, int64_t of_parities, int64_t of_quantisers,
-                                  uint8_t *cells, int16_t *levels, uint8_t *parities, int16_t *r) {
+                                  uint8_t *blocks, int16_t *levels, uint8_t *parities, int16_t *r) {
     const Code code = {states, of_parities, of_quantisers};
-    for (int64_t at = 0; at < rows * columns; at++) {
-        const Cell cell = {rows, columns, at / columns, at % columns};
+    if (side < 1 || side > MOST_SIDE) return 1;
+    int64_t across = (columns + side - 1) / side, down = (rows + side - 1) / side;
+    for (int64_t at = 0; at < down * across; at++) {
+        const Block block = block_at(rows, columns, side, at / across, at % across);
         float costs[MOST_STATES];
-        for (int64_t state = 0; state < states; state++) costs[state] = state == cells[at] ? 0 : IMPOSSIBLE;
+        for (int64_t state = 0; state < states; state++) costs[state] = state == blocks[at] ? 0 : IMPOSSIBLE;
         int64_t coded = 0;
-        for (int64_t i = 0; i < 4 * channels; i++) {
-            int64_t here = place(cell, i / 4, i % 4), first = table[here], second = first + count;
-            if (first < skip) continue;
-            const float *const its_bits[2] = {bits + first * REACH, bits + second * REACH};
-            const float its_offsets[2] = {offsets[first], offsets[second]};
-            float magnitude = exact[here] < 0 ? -exact[here] : exact[here];
-            const Options options = options_of(magnitude, its_bits, its_offsets, (float)error_bits);
-            for (int option = 0; option < 4; option++) levels[4 * coded + option] = options.level[option / 2][option % 2];
-            advance(costs, code, options, parities + states * coded++);
+        for (int64_t channel = 0; channel < channels; channel++) {
+            for (int64_t i = 0; i < block.count; i++) {
+                int64_t here = channel * block.area + block.places[i], first = table[here], second = first + count;
+                if (first < skip) continue;
+                const float *const its_bits[2] = {bits + first * REACH, bits + second * REACH};
+                const float its_offsets[2] = {offsets[first], offsets[second]};
+                float magnitude = exact[here] < 0 ? -exact[here] : exact[here];
+                const Options options = options_of(magnitude, its_bits, its_offsets, (float)error_bits);
+                for (int option = 0; option < 4; option++)
+                    levels[4 * coded + option] = options.level[option / 2][option % 2];
+                advance(costs, code, options, parities + states * coded++);
+            }
         }
         int64_t state = 0;
         for (int64_t other = 1; other < states; other++) state = costs[other] < costs[state] ? other : state;
-        cells[at] = (uint8_t)state;
-        for (int64_t i = 4 * channels; i-- > 0;) {
-            int64_t here = place(cell, i / 4, i % 4);
-            if (table[here] < skip) continue;
-            int parity = parities[states * --coded + state];
-            state = before(code, state, parity);
-            int quantiser = quantiser_of((int)state);
-            int16_t level = levels[4 * coded + 2 * quantiser + parity];
-            r[here] = exact[here] < 0 ? -level : level;
-            table[here] += (uint8_t)(quantiser * count);
+        blocks[at] = (uint8_t)state;
+        for (int64_t channel = channels; channel-- > 0;) {
+            for (int64_t i = block.count; i-- > 0;) {
+                int64_t here = channel * block.area + block.places[i];
+                if (table[here] < skip) continue;
+                int parity = parities[states * --coded + state];
+                state = before(code, state, parity);
+                int quantiser = quantiser_of((int)state);
+                int16_t level = levels[4 * coded + 2 * quantiser + parity];
+                r[here] = exact[here] < 0 ? -level : level;
+                table[here] += (uint8_t)(quantiser * count);
+            }
         }
     }
     return 0;
 }
 
 /* As slimcodec_decode, of planes [channels, 2 rows, 2 columns]: `table` holds scale indices before, and what was read
-   with afterwards. `next` [states, 2]: the state that an even and an odd integer lead to. `cells` [rows, columns]: their
-   states. `count`: how far the second quantiser's tables are behind. */
+   with afterwards. `next` [states, 2]: the state that an even and an odd integer lead to. `blocks`, rows and then columns
+   of side x side cells: their states. `count`: how far the second quantiser's tables are behind. */
 EXPORTED int64_t slimcodec_decode_dependent(uint64_t *states, const uint32_t *words, int64_t word_count,
                                             int64_t position, uint8_t *table, int64_t channels, int64_t rows,
-                                            int64_t columns, TABLES_ARGUMENTS, int64_t count,
-                                            const uint8_t *next, uint8_t *cells, int16_t *symbols) {
+                                            int64_t columns, int64_t side, TABLES_ARGUMENTS, int64_t count,
+                                            const uint8_t *next, uint8_t *blocks, int16_t *symbols) {
     const Tables tables = TABLES;
     Stream stream = {states[0], states[1], words, word_count, position};
     for (int64_t row = 0; row < 2 * rows * channels; row++) {
-        uint8_t *cells_of_row = cells + row % (2 * rows) / 2 * columns;
-        for (int64_t column = 0; column < 2 * columns; column++) {
-            int64_t i = row * 2 * columns + column;
-            uint8_t *state = cells_of_row + column / 2;
-            if (table[i] < tables.skip) continue;
-            if (exhausted(&stream)) return left(&stream, states);
-            table[i] += (uint8_t)(quantiser_of(*state) * count);
-            symbols[i] = next_value(&stream, tables, table[i]);
-            *state = next[2 * *state + (symbols[i] & 1)];
+        uint8_t *state = blocks + row % (2 * rows) / (2 * side) * ((columns + side - 1) / side);
+        for (int64_t column = 0; column < 2 * columns; state++) {
+            int64_t end = column + 2 * side < 2 * columns ? column + 2 * side : 2 * columns;
+            for (; column < end; column++) {
+                int64_t i = row * 2 * columns + column;
+                if (table[i] < tables.skip) continue;
+                if (exhausted(&stream)) return left(&stream, states);
+                table[i] += (uint8_t)(quantiser_of(*state) * count);
+                symbols[i] = next_value(&stream, tables, table[i]);
+                *state = next[2 * *state + (symbols[i] & 1)];
+            }
         }
     }
     return left(&stream, states);

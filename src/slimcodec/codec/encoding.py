@@ -23,6 +23,7 @@ from slimcodec.codec.grid import (
     QUARTERS,
     Window,
     automatic_tile,
+    block_side,
     cells_of,
     coding_groups,
     coding_pieces,
@@ -60,6 +61,7 @@ class Encoding:
         self.quarters, self.pixels = quarters, resizing.smaller(picture.pixels, quarters)
         self.grid = cells_of(*self.pixels.shape[:2])
         self.tile = automatic_tile(self.grid) if tile is None else tile
+        self._block = block_side(self.tile)
         alpha = None if picture.alpha is None else (rows.tobytes() for rows in in_strips(picture.alpha))
         profiles = {"icc": picture.icc, "exif": picture.exif, "xmp": picture.xmp}
         self.choice = choice_of(transforms, self.pixels)
@@ -211,7 +213,7 @@ class Encoding:
         for line in in_lines(coding_groups(self.grid, self.tile), along):
             for window in line:
                 yield self._encode_group(y, z, window, fixed_quality, fit, refined=bool(effort))
-            y.forget((line[0][along + 2] - self.transforms.latent_margin) * LATENTS)
+            y.forget((line[0][along + 2] - self.transforms.latent_margin) // self._block * self._block * LATENTS)
 
     def _encode_group(
         self, y: Band, z: "_HyperLatents", window: Window, fixed_quality: int, fit: GroupFit | None, *, refined: bool
@@ -219,11 +221,11 @@ class Encoding:
         symbols, big = self.transforms.coder.empty(window.shape), is_big(self.grid)
         for piece in coding_pieces(window, self.grid):
             # The means within depend on what is coded around: that is coded here as well, and left out.
-            seen = piece.grown(self.transforms.latent_margin, self.grid)
+            seen = piece.grown(self.transforms.latent_margin, self.grid).in_blocks(self._block, self.grid)
             z_hat, index = z.take(seen, self.tile)
             heap.trim(big)
             r, table, planes = self.transforms.residuals(
-                y.take(seen.finer(LATENTS)), z_hat, index, fixed_quality, refined=refined
+                y.take(seen.finer(LATENTS)), z_hat, index, fixed_quality, block=self._block, refined=refined
             )
             copy_symbols(Symbols(z.integers[:, *seen.slices], table, r), seen, symbols, window, within=piece)
             y_hat = None if big and not fit else self.transforms.join_planes(planes)
@@ -276,7 +278,7 @@ class Encoding:
 
     def _header(self, fixed_quality: int) -> bitstream.Header:
         height, width, _ = self.picture.pixels.shape
-        how = self.tile, self.picture.grey, self.quarters
+        how = self.tile, self.picture.grey, self.quarters, self.transforms.rounding.dependent
         return bitstream.Header(self.transforms.model_hash, width, height, fixed_quality, *how)
 
 

@@ -17,6 +17,7 @@ PLANE_SCALE = 2 * LATENT_SCALE  # planes, p and the context are at 1/32
 LATENTS = CELL // LATENT_SCALE  # latents along the side of a cell
 PLANE_CELLS = CELL // PLANE_SCALE  # elements of a plane along the side of a cell
 QUARTERS = 4  # of a side of a picture: it may be coded with fewer, in blocks of 4 x 4 of its pixels
+BLOCK = 4  # cells along the side of a block, whose residuals are chosen together. Means see as far: no piece must grow
 CODING_TILE = 32  # cells: a picture of more than 2048 x 2048 pixels is big, coded in tiles and windows of that size
 
 
@@ -57,6 +58,10 @@ class Window(NamedTuple):
     def coarser(self, factor: int) -> "Window":
         """The elements of a grid `factor` times coarser that the area touches."""
         return Window(self.top // factor, self.left // factor, -(-self.bottom // factor), -(-self.right // factor))
+
+    def in_blocks(self, side: int, grid: "Window") -> "Window":
+        """With all else of a grid of cells that is in the same blocks."""
+        return self.coarser(side).finer(side).grown(0, grid)
 
     def seen_from(self, outer: "Window") -> "Window":
         """The same area in the coordinates of a window that contains it."""
@@ -135,6 +140,11 @@ def is_big(cells: Window) -> bool:
 def automatic_tile(grid: Window) -> int:
     """The side of a picture's tiles, in cells, unless another is asked for; 0: one tile."""
     return CODING_TILE if is_big(grid) else 0
+
+
+def block_side(tile: int) -> int:
+    """Cells along the side of a block where tiles have so many, and 0 means one tile: every tile is made of blocks."""
+    return math.gcd(tile, BLOCK)
 
 
 def coding_groups(grid: Window, tile: int) -> list[Window]:

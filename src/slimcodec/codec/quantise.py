@@ -22,12 +22,12 @@ class Quantiser(Rounding):
         )
 
     def coded(
-        self, exact: Tensor, index: Tensor, states: np.ndarray, *, refined: bool = False
+        self, exact: Tensor, index: Tensor, paths: dependent.Paths, *, refined: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """The integers that a file has, as floats, and their tables, int64; shapes and `states` as for `path`."""
+        """The integers that a file has, as floats, and their tables, int64; shapes and `paths` as for `path`."""
         if not self.dependent:
             return self.choose(exact, index, refined=refined), index
-        r, table = self.path(exact.detach().cpu().numpy(), index.cpu().numpy(), states)
+        r, table = self.path(exact.detach().cpu().numpy(), index.cpu().numpy(), paths)
         return torch.from_numpy(r).to(exact), torch.from_numpy(table).to(index)
 
     def for_pass(self) -> Callable[[Tensor, Tensor], Tensor]:
@@ -64,7 +64,7 @@ class Pass:
 
     def __init__(self, quantiser: Quantiser):
         self.quantiser = quantiser
-        self._states: list[np.ndarray] = []  # of each picture's cells
+        self._paths: list[dependent.Paths] = []  # of each picture
         self._coded: list[tuple[Tensor, Tensor, Tensor]] = []  # r, its table and its scale index, by stage
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -88,7 +88,7 @@ class Pass:
 
     def _integers(self, exact: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         rows, columns = (side // PLANE_CELLS for side in exact.shape[-2:])
-        self._states = self._states or [dependent.start((rows, columns)) for _ in exact]
-        found = [self.quantiser.coded(*of_one) for of_one in zip(exact, index, self._states, strict=True)]
+        self._paths = self._paths or [dependent.start((rows, columns)) for _ in exact]
+        found = [self.quantiser.coded(*of_one) for of_one in zip(exact, index, self._paths, strict=True)]
         r, table = (torch.stack(parts) for parts in zip(*found, strict=True))
         return r, table

@@ -157,12 +157,12 @@ class _Piece:
     @torch.no_grad()
     def as_in_a_file(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """u = y·gain in planes → y_hat in planes, and what coding it costs, in bits."""
-        quantiser, states = self.quantiser, dependent.start(self.z_hat.shape[2:])
+        quantiser, paths = self.quantiser, dependent.start(self.z_hat.shape[2:])
         features, y_hat, bits = [self.network.h_mean(self.z_hat)], [], []
         for stage, planes in self.network.stages():
             mu = self.network.means(stage, features)
             exact = u[:, planes] - mu * self.gain
-            r, table = quantiser.coded(exact, self.index[:, planes], states, refined=True)
+            r, table = quantiser.coded(exact, self.index[:, planes], paths, refined=True)
             bits.append(quantiser.bits(r, table).sum())
             y_hat.append(self.network.latent(mu + quantiser.reconstruct(r, table) / self.gain))
             features.append(y_hat[-1].flatten(1, 2))
@@ -214,7 +214,7 @@ class _Paths:
         self.piece, self.u = piece, u
         self.target, self.on_path = u.detach().clone(), torch.zeros_like(u, requires_grad=False)
         self.free = torch.ones(*u.shape[:3], 1, 1, dtype=torch.bool, device=u.device)
-        self.states = dependent.start(piece.z_hat.shape[2:])
+        self.paths = dependent.start(piece.z_hat.shape[2:])
         self.features, self.decided = [piece.network.h_mean(piece.z_hat)], 0
         halves = slice(0, u.shape[2] // 2), slice(u.shape[2] // 2, u.shape[2])
         self.parts = [(stage, planes, half) for stage, planes in piece.network.stages() for half in halves]
@@ -231,7 +231,7 @@ class _Paths:
         piece, (stage, planes, half) = self.piece, self.parts[self.decided]
         mu = (piece.network.means(stage, self.features) * piece.gain)[:, :, half]
         target = self.u[:, planes, half]
-        r, table = piece.quantiser.coded(target - mu, piece.index[:, planes, half], self.states)
+        r, table = piece.quantiser.coded(target - mu, piece.index[:, planes, half], self.paths)
         self.target[:, planes, half], self.on_path[:, planes, half] = target, mu + piece.quantiser.reconstruct(r, table)
         self.free[:, planes, half] = False
         if half.stop == self.u.shape[2]:  # the stage is complete

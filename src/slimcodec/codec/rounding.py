@@ -77,11 +77,11 @@ class Rounding:
             rounded = xp.where((saved > error_bits * more_error) & (rounded < REACH), rounded - 1, rounded)
         return xp.where(index < self.skip, xp.zeros_like(rounded), rounded * xp.sign(exact))
 
-    def path(self, exact: np.ndarray, index: np.ndarray, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def path(self, exact: np.ndarray, index: np.ndarray, paths: dependent.Paths) -> tuple[np.ndarray, np.ndarray]:
         """As `choose`, with dependent quantisation, for refined latents as for others: see `dependent.search`."""
         assert self.error_bits is not None and self._code is not None  # rounding to the nearest is no search
         costs = self._bits, self._offsets, self.error_bits
-        return dependent.search(exact, index, states, *costs, self.skip, self._code)
+        return dependent.search(exact, index, paths, *costs, self.skip, self._code)
 
     def reconstruct(self, r: Array, index: Array) -> Array:
         """r and its tables → what the decoder adds to mu, in quantisation steps."""

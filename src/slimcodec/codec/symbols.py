@@ -121,41 +121,45 @@ class SymbolCoder:
         window = window or whole(contents.header.cells)
         return SymbolReader(self, contents, window).read(window)
 
-    def read_tile(self, stream: bytes, tile: Window, wanted: Window, fixed_quality: int, *, partial: bool) -> Symbols:
+    def read_tile(
+        self, stream: bytes, tile: Window, wanted: Window, header: bitstream.Header, *, partial: bool
+    ) -> Symbols:
         """A tile's stream → its symbols in `wanted`, a window within the tile, which is all that is kept of it.
 
         Residuals of a partial stream that ends before them are 0, and then their scale indices are 0 too.
         """
         decoder = entropy.Decoder(stream, partial=partial)
         architecture = self.architecture
-        z = self._get_z(decoder, (architecture.hypers, *tile.shape), fixed_quality)
+        z = self._get_z(decoder, (architecture.hypers, *tile.shape), header.quality)
         inner = wanted.seen_from(tile)
         if decoder.exhausted:
             symbols = _no_residuals(z[:, *inner.slices].copy(), architecture.latents)
         else:
             symbols = self.empty(wanted.shape)
             symbols.z[:] = z[:, *inner.slices]
-            self._read_residuals(decoder, self.scale_index(z, fixed_quality), inner, symbols)
+            paths = dependent.start(tile.shape, header.block)
+            self._read_residuals(decoder, self.scale_index(z, header.quality), paths, inner, symbols)
         decoder.finish()
         return symbols
 
-    def _read_residuals(self, decoder: entropy.Decoder, index: np.ndarray, inner: Window, symbols: Symbols) -> None:
+    def _read_residuals(
+        self, decoder: entropy.Decoder, index: np.ndarray, paths: dependent.Paths, inner: Window, symbols: Symbols
+    ) -> None:
         """Fill the planes of `symbols`, the window `inner` of a tile; `index` is the whole tile's."""
         rows, columns = inner.finer(PLANE_CELLS).slices
-        states = dependent.start((index.shape[2] // PLANE_CELLS, index.shape[3] // PLANE_CELLS))
         channels = max(1, CHUNK_SYMBOLS // index[0, 0].size)
         for plane in (plane for stage in self.architecture.stages for plane in stage):
             for first in range(0, index.shape[1], channels):
                 chunk = slice(first, first + channels)
-                r, table = self._get_residuals(decoder, index[plane, chunk], states)
+                r, table = self._get_residuals(decoder, index[plane, chunk], paths)
                 symbols.r[plane, chunk], symbols.index[plane, chunk] = r[:, rows, columns], table[:, rows, columns]
 
     def _get_residuals(
-        self, decoder: entropy.Decoder, index: np.ndarray, states: np.ndarray
+        self, decoder: entropy.Decoder, index: np.ndarray, paths: dependent.Paths
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Residuals and their tables, [channels, 2·rows, 2·columns] of all cells in their `states`."""
+        """Residuals and their tables, [channels, 2·rows, 2·columns]; `paths` go on."""
         if self.next_states is not None:
-            return dependent.read(decoder, index, states, self.r_tables, self.next_states)
+            return dependent.read(decoder, index, paths, self.r_tables, self.next_states)
         return decoder.get(index, self.r_tables), index
 
     def empty(self, shape: tuple[int, int]) -> Symbols:
@@ -241,9 +245,9 @@ class SymbolReader:
         return part, Symbols(z.copy(), *(values.copy() if any(values.strides) else values for values in (index, r)))
 
     def _read_tile(self, tile: Window) -> tuple[Window, Symbols]:
-        header, streams = self.contents.header, self.contents.streams
-        number, covered = tile_number(tile, header), tile.grown(0, self.wanted)
-        found = self.coder.read_tile(streams[number], tile, covered, header.quality, partial=not self.contents.complete)
+        header, covered = self.contents.header, tile.grown(0, self.wanted)
+        stream = self.contents.streams[tile_number(tile, header)]
+        found = self.coder.read_tile(stream, tile, covered, header, partial=not self.contents.complete)
         if found.r.dtype == np.int8:
             return covered, found
         small = found.r.astype(np.int8)  # hardly any residual needs 16 bits

@@ -21,7 +21,7 @@ from slimcodec.codec.analysis import analysed
 from slimcodec.codec.arrays import array_namespace
 from slimcodec.codec.bilateral import Bilateral
 from slimcodec.codec.bitstream import HASH_BYTES, Contents
-from slimcodec.codec.grid import CELL, LATENT_SCALE, LATENTS, PLANES, Window, cells_of, whole
+from slimcodec.codec.grid import BLOCK, CELL, LATENT_SCALE, LATENTS, PLANES, Window, cells_of, whole
 from slimcodec.codec.heads import Corrected, Heads
 from slimcodec.codec.networks import Networks, Synthesis
 from slimcodec.codec.pictures import LazyPixels
@@ -143,30 +143,38 @@ class Transforms:
 
     @_inference
     def residuals(
-        self, y: Array, z_hat: Array, index: np.ndarray, fixed_quality: int, *, refined: bool = False
+        self,
+        y: Array,
+        z_hat: Array,
+        index: np.ndarray,
+        fixed_quality: int,
+        *,
+        block: int = BLOCK,
+        refined: bool = False,
     ) -> tuple[np.ndarray, np.ndarray, list[Array]]:
         """y, z_hat and scale indices → r int16 and its tables uint8 [4, M, 2·rows, 2·columns], and y_hat's four planes,
         [1, M, …] each.
 
-        refined: y comes from `refine`.
+        block: the side of codec/dependent's, in cells. refined: y comes from `refine`.
         """
         xp, gain = array_namespace(y), self.gain(fixed_quality)[:, None]
-        r, table, states = np.empty(index.shape, np.int16), np.empty_like(index), dependent.start(z_hat.shape[2:])
+        r, table = np.empty(index.shape, np.int16), np.empty_like(index)
+        paths = dependent.start(z_hat.shape[2:], block)
         features, y_hat = [self.networks.h_mean(z_hat)], dict[int, Array]()
         for stage, chosen in enumerate(map(list, self.architecture.stages)):
             mu = self._means(stage, features)
             exact = (xp.stack([plane_of(y, plane) for plane in chosen], axis=1) - mu) * gain
             self._require_finite(exact, "means")
-            stage_r, tables = self._chosen(exact, index[chosen], states, refined)
+            stage_r, tables = self._chosen(exact, index[chosen], paths, refined)
             r[chosen], table[chosen] = (self.networks.numpy(found)[0] for found in (stage_r, tables))
             self._keep(self._latent(mu, stage_r, tables, fixed_quality), chosen, features, y_hat)
         return r, table, [y_hat[plane] for plane in range(PLANES)]
 
-    def _chosen(self, exact: Array, index: np.ndarray, states: np.ndarray, refined: bool) -> tuple[Array, Array]:
+    def _chosen(self, exact: Array, index: np.ndarray, paths: dependent.Paths, refined: bool) -> tuple[Array, Array]:
         """exact [1, n, M, h, w] and its scale indices → r, integers as floats, and its tables."""
         native, xp = self.networks.native, array_namespace(exact)
         if self.rounding.dependent:
-            r, table = self.rounding.path(self.networks.numpy(exact)[0], index, states)
+            r, table = self.rounding.path(self.networks.numpy(exact)[0], index, paths)
             return native(r[None].astype(np.float32)), native(table[None])
         scales = native(index[None])
         r = self.rounding.choose(exact, scales, refined=refined)

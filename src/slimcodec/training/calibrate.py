@@ -122,11 +122,11 @@ def _counted(codec: HyperpriorCodec, quantiser: Quantiser, y: Tensor, fixed_qual
     z_hat = round_z(codec.h_a(y * gain[:, :, None, None]))
     index = rate.whole_index(codec.scale_index(z_hat, shift))
     planes, plane_gain, found = to_planes(y), gain[:, None, :, None, None], []
-    features, states = [codec.h_mean(z_hat)], start(z_hat.shape[2:])
+    features, paths = [codec.h_mean(z_hat)], start(z_hat.shape[2:])
     for stage, chosen in codec.stages():
         mu = codec.means(stage, features)
         exact = (planes[:, chosen] - mu) * plane_gain
-        r, table = quantiser.coded(exact, index[:, chosen], states)
+        r, table = quantiser.coded(exact, index[:, chosen], paths)
         middle = 0.5 * r.sign() * (table >= SCALE_COUNT)  # of the second quantiser's steps
         features.append(codec.latent(mu + (r - middle) / plane_gain).flatten(1, 2))
         found.append((exact, r, table))
