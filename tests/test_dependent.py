@@ -32,7 +32,7 @@ SKIP, ERROR_BITS = 3, 14.0
 SECOND = {"r_odd_frequencies", "r_odd_sizes", "r_odd_offsets", "r_next_states"}
 
 
-@pytest.fixture(scope="module", params=[8, 256])
+@pytest.fixture(scope="module", params=[8, 256, 1024])
 def tables(request):
     torch.manual_seed(0)
     found = with_second_quantiser(export_tables(FactorizedPrior(3, 2)), request.param)
@@ -48,7 +48,7 @@ def quantiser(tables):
 
 @pytest.fixture(scope="module")
 def following(tables):
-    return tables["r_next_states"]
+    return tables["r_next_states"].astype(np.uint16)
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +208,15 @@ def test_a_second_quantiser_without_one_of_its_tables_is_refused(tables, name):
 )
 def test_impossible_states_are_refused(tables, impossible):
     with pytest.raises(InvalidModel, match=r"tables\.r_next_states: must be those of a convolutional code"):
-        entropy_tables(tables | {"r_next_states": np.asarray(impossible).astype(np.uint8)})
+        following = np.asarray(impossible).astype(np.uint8 if len(impossible) <= 256 else np.uint16)
+        entropy_tables(tables | {"r_next_states": following})
+
+
+@pytest.mark.parametrize(("states", "dtype"), [(256, np.uint16), (1024, np.uint8), (512, np.int16)])
+def test_states_of_another_type_are_refused(tables, states, dtype):
+    """As many bytes as they need, so that there is one way to write a model."""
+    with pytest.raises(InvalidModel, match=r"tables\.r_next_states"):
+        entropy_tables(tables | {"r_next_states": next_states(states).numpy().astype(dtype)})
 
 
 @pytest.mark.parametrize("states", CODES)

@@ -9,7 +9,7 @@ export function newPaths({ rows, columns }, { longPaths, tile }) {
   let side = longPaths ? BLOCK : 1;
   while (tile % side) side /= 2;
   const across = Math.ceil(columns / side);
-  return { states: new Uint8Array(Math.ceil(rows / side) * across), side, across, rows, columns };
+  return { states: new Uint16Array(Math.ceil(rows / side) * across), side, across, rows, columns };
 }
 
 /** Read a plane's residuals [M, 2·rows, 2·columns], and add SECOND to the index of each that is of the second quantiser.

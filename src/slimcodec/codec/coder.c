@@ -226,10 +226,13 @@ EXPORTED int64_t slimcodec_decode_banks(uint64_t *states, const uint32_t *words,
 /* ------------------------------------------------------------------------------------ dependent quantisation */
 
 /* See codec/dependent. */
-#define MOST_STATES 256
+#define MOST_STATES 1024
 #define MOST_SIDE 4 /* of a block, in cells */
 #define REACH 32 /* as in codec/rounding */
-#define IMPOSSIBLE 1e30f
+#define COST_UNIT 32.0f /* a bit: costs of paths are int16, so that many are looked at together */
+#define MOST_COST 1536  /* of a residual more than its cheapest option: twelve such are less than IMPOSSIBLE and RENEWED */
+#define IMPOSSIBLE 16000
+#define RENEWED 8000 /* from here on what all paths have in common is taken off */
 
 static inline int quantiser_of(int state) { return state & 1; }
 
@@ -286,51 +289,70 @@ typedef struct {
     int64_t states, of_parities, of_quantisers;
 } Code;
 
-/* to[i] = from[i ^ far ^ near] for as many as a multiple of 4, which `far` is, too. */
-static inline void exchange_within(const float *restrict from, float *restrict to, int64_t count, int64_t far, int near) {
-    for (int64_t i = 0; i < count; i += 4) {
-        const float *source = from + (i ^ far);
-        to[i] = source[near];
-        to[i + 1] = source[1 ^ near];
-        to[i + 2] = source[2 ^ near];
-        to[i + 3] = source[3 ^ near];
+enum { LANES = 8 }; /* states that are moved together */
+
+/* to[i] = from[i ^ far ^ near], where `near` is below LANES and `far` a multiple of it. */
+static inline void exchange_within(const int16_t *restrict from, int16_t *restrict to, int64_t count, int64_t far, int near) {
+    for (int64_t i = 0; i < count; i += LANES) {
+        const int16_t *source = from + (i ^ far);
+        for (int k = 0; k < LANES; k++) to[i + k] = source[k ^ near];
     }
 }
 
-/* to[i] = from[i ^ mask]. A compiler makes vectors of constant cases. */
-static inline void exchange(const float *from, float *to, int64_t count, int64_t mask) {
-    int64_t far = mask & ~(int64_t)3;
-    switch (mask & 3) {
+/* to[i] = from[i ^ mask] for as many as a multiple of LANES, or fewer than that: then there is room for all. A compiler
+   makes vectors of constant cases. */
+static inline void exchange(const int16_t *from, int16_t *to, int64_t count, int64_t mask) {
+    int64_t far = mask & ~(int64_t)(LANES - 1);
+    switch (mask & (LANES - 1)) {
     case 0: exchange_within(from, to, count, far, 0); break;
     case 1: exchange_within(from, to, count, far, 1); break;
     case 2: exchange_within(from, to, count, far, 2); break;
-    default: exchange_within(from, to, count, far, 3);
+    case 3: exchange_within(from, to, count, far, 3); break;
+    case 4: exchange_within(from, to, count, far, 4); break;
+    case 5: exchange_within(from, to, count, far, 5); break;
+    case 6: exchange_within(from, to, count, far, 6); break;
+    default: exchange_within(from, to, count, far, 7);
     }
 }
 
 /* The cheaper of two ways into each state of a half, and whether it is the second, that of an odd integer. */
-static inline void cheaper(const float *restrict even, const float *restrict odd, const float cost[2], int64_t count,
-                           float *restrict costs, uint8_t *restrict parities) {
+static inline void cheaper(const int16_t *restrict even, const int16_t *restrict odd, const int16_t cost[2], int64_t count,
+                           int16_t *restrict costs, uint8_t *restrict parities) {
     for (int64_t i = 0; i < count; i++) {
-        float first = even[i] + cost[0], second = odd[i] + cost[1];
+        int16_t first = (int16_t)(even[i] + cost[0]), second = (int16_t)(odd[i] + cost[1]);
         parities[i] = second < first;
         costs[i] = second < first ? second : first;
     }
 }
 
+/* What the options cost more than the cheapest. */
+static inline void set_costs(const Options options, int16_t cost[2][2]) {
+    float least = options.cost[0][0];
+    for (int i = 1; i < 4; i++) least = options.cost[i / 2][i % 2] < least ? options.cost[i / 2][i % 2] : least;
+    for (int i = 0; i < 4; i++) {
+        float more = (options.cost[i / 2][i % 2] - least) * COST_UNIT + 0.5f;
+        cost[i / 2][i % 2] = (int16_t)(more < MOST_COST ? more : MOST_COST);
+    }
+}
+
 /* One residual on: what it costs to be in each state, and by which parity it was reached. */
-static inline void advance(float *costs, const Code code, const Options options, uint8_t *parities) {
-    float from[2][MOST_STATES / 2], even[MOST_STATES / 2], odd[MOST_STATES / 2];
+static inline void advance(int16_t *costs, const Code code, const Options options, uint8_t *parities) {
+    int16_t from[2][MOST_STATES / 2], even[MOST_STATES / 2], odd[MOST_STATES / 2], cost[2][2];
     int64_t half = code.states / 2;
+    set_costs(options, cost);
+    if (costs[0] > RENEWED) {
+        int16_t common = costs[0];
+        for (int64_t i = 0; i < code.states; i++) costs[i] = (int16_t)(costs[i] - common);
+    }
     for (int64_t i = 0; i < half; i++) {
         from[0][i] = costs[2 * i];
         from[1][i] = costs[2 * i + 1];
     }
     exchange(from[0], odd, half, code.of_parities);
-    cheaper(from[0], odd, options.cost[0], half, costs, parities);
+    cheaper(from[0], odd, cost[0], half, costs, parities);
     exchange(from[1], even, half, code.of_quantisers - half);
     exchange(even, odd, half, code.of_parities);
-    cheaper(even, odd, options.cost[1], half, costs + half, parities + half);
+    cheaper(even, odd, cost[1], half, costs + half, parities + half);
 }
 
 /* The state before, of which `parity` led to this one. */
@@ -347,13 +369,13 @@ static inline int64_t before(const Code code, int64_t state, int parity) {
 EXPORTED WIDE int64_t slimcodec_search(const float *exact, uint8_t *table, int64_t channels, int64_t rows, int64_t columns,
                                   int64_t side, const float *bits, const float *offsets, int64_t count, double error_bits,
                                   int64_t skip, int64_t states, int64_t of_parities, int64_t of_quantisers,
-                                  uint8_t *blocks, int16_t *levels, uint8_t *parities, int16_t *r) {
+                                  uint16_t *blocks, int16_t *levels, uint8_t *parities, int16_t *r) {
     const Code code = {states, of_parities, of_quantisers};
     if (side < 1 || side > MOST_SIDE) return 1;
     int64_t across = (columns + side - 1) / side, down = (rows + side - 1) / side;
     for (int64_t at = 0; at < down * across; at++) {
         const Block block = block_at(rows, columns, side, at / across, at % across);
-        float costs[MOST_STATES];
+        int16_t costs[MOST_STATES];
         for (int64_t state = 0; state < states; state++) costs[state] = state == blocks[at] ? 0 : IMPOSSIBLE;
         int64_t coded = 0;
         for (int64_t channel = 0; channel < channels; channel++) {
@@ -371,7 +393,7 @@ EXPORTED WIDE int64_t slimcodec_search(const float *exact, uint8_t *table, int64
         }
         int64_t state = 0;
         for (int64_t other = 1; other < states; other++) state = costs[other] < costs[state] ? other : state;
-        blocks[at] = (uint8_t)state;
+        blocks[at] = (uint16_t)state;
         for (int64_t channel = channels; channel-- > 0;) {
             for (int64_t i = block.count; i-- > 0;) {
                 int64_t here = channel * block.area + block.places[i];
@@ -394,11 +416,11 @@ EXPORTED WIDE int64_t slimcodec_search(const float *exact, uint8_t *table, int64
 EXPORTED int64_t slimcodec_decode_dependent(uint64_t *states, const uint32_t *words, int64_t word_count,
                                             int64_t position, uint8_t *table, int64_t channels, int64_t rows,
                                             int64_t columns, int64_t side, TABLES_ARGUMENTS, int64_t count,
-                                            const uint8_t *next, uint8_t *blocks, int16_t *symbols) {
+                                            const uint16_t *next, uint16_t *blocks, int16_t *symbols) {
     const Tables tables = TABLES;
     Stream stream = {states[0], states[1], words, word_count, position};
     for (int64_t row = 0; row < 2 * rows * channels; row++) {
-        uint8_t *state = blocks + row % (2 * rows) / (2 * side) * ((columns + side - 1) / side);
+        uint16_t *state = blocks + row % (2 * rows) / (2 * side) * ((columns + side - 1) / side);
         for (int64_t column = 0; column < 2 * columns; state++) {
             int64_t end = column + 2 * side < 2 * columns ? column + 2 * side : 2 * columns;
             for (; column < end; column++) {

@@ -26,8 +26,9 @@ from slimcodec.codec.grid import BLOCK, PLANE_CELLS
 from slimcodec.codec.units import SCALE_COUNT
 
 TABLE = "r_odd_frequencies"  # a model that has it quantises so
-NEXT = "r_next_states"  # uint8 [states, 2]: where an even and an odd integer lead
-STATES = 8, 16, 32, 64, 128, 256
+NEXT = "r_next_states"  # [states, 2]: where an even and an odd integer lead
+STATES = 8, 16, 32, 64, 128, 256, 512, 1024
+BYTES = 256  # that many states, and not more, are uint8 in a model
 LARGEST = 2**15 - 2  # of a magnitude whose neighbours are int16
 
 
@@ -45,10 +46,11 @@ class Code(NamedTuple):
 
     @property
     def next_states(self) -> np.ndarray:
-        """Where an even and an odd integer lead, uint8 [states, 2]."""
+        """Where an even and an odd integer lead, [states, 2]: uint8 up to 256 states, uint16 for more."""
         state = np.arange(self.states)
         even = state >> 1 ^ np.where(state & 1, self.of_quantisers, 0)
-        return np.stack([even, even ^ self.of_parities], axis=1).astype(np.uint8)
+        dtype = np.uint8 if self.states <= BYTES else np.uint16
+        return np.stack([even, even ^ self.of_parities], axis=1).astype(dtype)
 
 
 def code_of(tables: Mapping[str, Any]) -> Code:
@@ -57,7 +59,9 @@ def code_of(tables: Mapping[str, Any]) -> Code:
     states = len(following)
     if states in STATES:
         code = Code(states, int(following[0, 1]), int(following[1, 0]))
-        if code.of_parities < states // 2 <= code.of_quantisers and np.array_equal(following, code.next_states):
+        expected = code.next_states
+        in_halves = code.of_parities < states // 2 <= code.of_quantisers
+        if in_halves and following.dtype == expected.dtype and np.array_equal(following, expected):
             return code
     raise InvalidModel(f"tables.{NEXT}: must be those of a convolutional code of {STATES[0]} to {STATES[-1]} states")
 
@@ -65,13 +69,13 @@ def code_of(tables: Mapping[str, Any]) -> Code:
 class Paths(NamedTuple):
     """How far the paths of a window of cells have come, which goes on with every residual."""
 
-    states: np.ndarray  # uint8, rows and columns of blocks
+    states: np.ndarray  # uint16, rows and columns of blocks
     side: int  # of a block, in cells; the last ones may be smaller
 
 
 def start(cells: tuple[int, ...], side: int = BLOCK) -> Paths:
     """Of so many rows and columns of cells."""
-    return Paths(np.zeros([-(-count // side) for count in cells], np.uint8), side)
+    return Paths(np.zeros([-(-count // side) for count in cells], np.uint16), side)
 
 
 def search(
@@ -105,7 +109,7 @@ def read(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The next symbols, int16, and their tables, uint8, for scale indices uint8 [..., 2·rows, 2·columns].
 
-    following: the states after each, as a model has them. Raises InvalidFile as `Decoder.get`.
+    following: the states after each, uint16. Raises InvalidFile as `Decoder.get`.
     """
     table, r = np.array(index, np.uint8, order="C"), np.zeros(index.shape, np.int16)
     decoder.follow(

@@ -45,7 +45,7 @@ EDGES = (_read(np.int32, 2), COUNT)
 RULE = (_read(np.int32), *EDGES, *EDGES, _read(np.uint8, 3), COUNT)
 CELLS = (_written(np.uint8), *4 * (COUNT,))  # tables of channels, rows and columns of cells, and the side of blocks
 COSTS = (_read(np.float32, 2), _read(np.float32), COUNT, ctypes.c_double, COUNT)
-STATES = (_written(np.uint8, 2),)
+STATES = (_written(np.uint16, 2),)
 CODE = COUNT, COUNT, COUNT
 RESIDUALS = (_read(np.float32), *CELLS, *COSTS)
 LAYER = _read(np.float32, 2), _read(np.float32), _read(np.float32)  # weight, bias, and zeros
@@ -53,7 +53,7 @@ FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "look_up": (_read(np.int16), COUNT, *INDEX, *TABLES, _written(np.uint32), ctypes.POINTER(COUNT)),
     "encode": (_read(np.uint32), COUNT, _written(np.uint64), _written(np.uint32), COUNT),
     "decode": (*STREAM, *INDEX, COUNT, *TABLES, _written(np.int16)),
-    "decode_dependent": (*STREAM, *CELLS, *TABLES, COUNT, _read(np.uint8, 2), *STATES, _written(np.int16)),
+    "decode_dependent": (*STREAM, *CELLS, *TABLES, COUNT, _read(np.uint16, 2), *STATES, _written(np.int16)),
     "search": (*RESIDUALS, *CODE, *STATES, _written(np.int16), _written(np.uint8), _written(np.int16)),
     "depthwise": (_read(np.float32, 2), COUNT, COUNT, _read(np.int32, 2), COUNT, *LAYER, _written(np.float32, 2)),
     "integers": (*(_read(np.float64, n) for n in (2, 1, 2)), COUNT, COUNT, COUNT, _written(np.int64)),

@@ -42,7 +42,7 @@ class Rounding:
     `error_bits` in 1/16, which only encoders look at.
 
     With dependent quantisation r_odd_frequencies, r_odd_sizes and r_odd_offsets are those of the second quantiser, and
-    r_next_states uint8 [states, 2] says how the two take turns.
+    r_next_states [states, 2] says how the two take turns.
 
     native  makes of NumPy's arrays those that residuals come in
     """

@@ -37,20 +37,20 @@ BANK_TABLES: Shapes = {  # they take z_frequencies' place; see codec/contexts
     "z_sum_edges": (("Q", "N", "S - 1"), np.int32),
     "z_activity_edges": (("Q", "N", "A - 1"), np.int32),
 }
-INTEGER_CORRECTION: Shapes = {
-    adapt.BASIS: (("K", "O", "I"), np.int16),
-    adapt.EXPONENT: ((1,), np.int16),
-}
 CORRECTION_TABLES: Shapes = {  # see codec/adapt
     adapt.BASIS: (("K", "O", "I"), np.float32),
     adapt.SCALES: (("Q", "K"), np.int16),
+}
+INTEGER_CORRECTION: Shapes = {
+    adapt.BASIS: (("K", "O", "I"), np.int16),
+    adapt.EXPONENT: ((1,), np.int16),
 }
 DEPENDENT_TABLES: Shapes = {  # the second quantiser's; see codec/dependent
     **{dependent.odd(name): TABLES[name] for name in rounding.OF_RESIDUALS},
     dependent.NEXT: (("T", 2), np.uint8),
 }
+MANY_STATES: Shapes = {dependent.NEXT: (("T", 2), np.uint16)}
 FILTER_TABLES: Shapes = {bilateral.BASIS: (("K", bilateral.GROUPS, bilateral.STEPS), np.int16)}  # see codec/bilateral
-GROUPS = COST_TABLES, BANK_TABLES, CORRECTION_TABLES, DEPENDENT_TABLES, FILTER_TABLES
 
 
 class Symbols(NamedTuple):
@@ -73,7 +73,8 @@ class SymbolCoder:
         self.scales, self.architecture = scales, scales.architecture
         tables = {name: np.asarray(table) for name, table in tables.items()}
         self.z_tables, self.r_tables = entropy_tables(tables)
-        self.next_states = tables.get(dependent.NEXT)
+        following = tables.get(dependent.NEXT)
+        self.next_states = None if following is None else following.astype(np.uint16)
         adapt.check_tables(tables, self.architecture)
         bilateral.check_tables(tables)
         expected = self.architecture.rungs, self.architecture.hypers
@@ -283,8 +284,9 @@ def entropy_tables(tables: Mapping[str, Any]) -> tuple[entropy.Tables, entropy.T
 
     Raises InvalidModel when one is missing, of the wrong shape or type, or no probability table.
     """
-    groups = [group | INTEGER_CORRECTION if group is CORRECTION_TABLES and adapt.EXPONENT in tables else group
-              for group in GROUPS]  # fmt: skip
+    integer = INTEGER_CORRECTION if adapt.EXPONENT in tables else {}
+    many = MANY_STATES if len(tables.get(dependent.NEXT, ())) > dependent.BYTES else {}
+    groups = COST_TABLES, BANK_TABLES, CORRECTION_TABLES | integer, DEPENDENT_TABLES | many, FILTER_TABLES
     if unknown := sorted(set(tables).difference(TABLES, *groups)):
         raise InvalidModel(f"tables.{unknown[0]} is not a table of this format")
     needed = [TABLES, *(group for group in groups if not tables.keys().isdisjoint(group))]
