@@ -11,7 +11,7 @@ from test_adapt import model_of
 from test_corrections import six_photos
 
 from slimcodec import InvalidFile, InvalidModel
-from slimcodec.codec import bilateral, bitstream, inference, maps
+from slimcodec.codec import bilateral, bitstream, decoding, encoding, grid, inference, maps
 from slimcodec.codec.adapt import BASIS as CORRECTIONS
 from slimcodec.codec.bilateral import (
     BASIS,
@@ -26,7 +26,6 @@ from slimcodec.codec.bilateral import (
 )
 from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.grid import CELL
-from slimcodec.codec.partition import SAMPLE_PIXELS
 from slimcodec.training.bilateral import Examples, clipped, coefficients, in_turns, learned, stored
 
 OFFSETS = [
@@ -196,13 +195,6 @@ def test_a_filter_that_is_cut_off(data, stream):
         bitstream.unpack(bytes(cut))
 
 
-def test_other_features_are_refused(data):
-    changed = bytearray(data)
-    changed[bitstream.HEADER_BYTES] |= 128
-    with pytest.raises(InvalidFile, match="features that this slimcodec does not know"):
-        bitstream.unpack(bytes(changed))
-
-
 @pytest.mark.parametrize("shape", [(0, GROUPS, STEPS), (256, GROUPS, STEPS)])
 def test_a_basis_has_a_number_of_filters(architectures, shape):
     with pytest.raises(InvalidModel, match=BASIS):
@@ -227,35 +219,38 @@ def noisy(photo, seed=0):
 
 def test_the_best_coefficients_are_found(photo):
     """Neighbours of theirs are worse."""
-    mine, sample = Bilateral(filter_tables()), noisy(photo)
+    mine, sample = Bilateral(filter_tables()), noisy(photo[:CELL, :CELL])
 
     def error(q):
         found = filtered(sample.found, Filters(mine.table(q)[None])).astype(float)
         return np.square(found - sample.wanted).sum()
 
-    best = np.frombuffer(mine.best([sample], 1e6, photo[..., 0].size).filtering, np.int8).astype(int)
+    best = np.frombuffer(mine.best([sample], 1e6, (1, 1)).filtering, np.int8).astype(int)
     assert error(best) < 0.8 * error(np.zeros(3))
     for changed in np.eye(3, dtype=int) * 8:
         assert error(best) < error(best + changed) and error(best) < error(best - changed)
 
 
 def test_a_filter_that_does_not_pay_is_left_out(photo):
-    mine, pixels = Bilateral(filter_tables()), photo[..., 0].size
-    assert mine.best([noisy(photo)], 1e-9, pixels) == NO_FILTER
-    assert mine.best([Filtered(photo, photo)], 1e6, pixels) == NO_FILTER
-    assert mine.best([], 1e6, pixels) == NO_FILTER
+    mine, cells = Bilateral(filter_tables()), tuple(-(-side // CELL) for side in photo.shape[:2])
+    assert mine.best([noisy(photo)], 1e-9, cells) == NO_FILTER
+    assert mine.best([Filtered(photo, photo)], 1e6, cells) == NO_FILTER
+    assert mine.best([], 1e6, cells) == NO_FILTER
 
 
-def test_cells_that_want_something_else_get_it(photo):
+def test_cells_that_want_something_else_get_it(photo, monkeypatch):
     """Left of the middle there is noise to be mended, right of it edges were made soft."""
     wanted = photo[: 2 * CELL, : 3 * CELL]
     soft = sum(np.roll(wanted.astype(float), by, axis) for by in (-1, 0, 1) for axis in (0, 1)) / 6
     found = noisy(wanted).found.copy()
     found[:, CELL:] = soft.round()[:, CELL:]
-    mine, price, pixels = Bilateral(filter_tables()), 1e6, wanted[..., 0].size
+    mine, price = Bilateral(filter_tables()), 1e6
     parts = [Filtered(wanted[rows, columns], found[rows, columns], rows.start, columns.start)
              for rows in (slice(0, 100), slice(100, 128)) for columns in (slice(0, 70), slice(70, 192))]  # fmt: skip
-    several, one = mine.best(parts, price, pixels, (2, 3)), mine.best(parts, price, pixels)
+    several = mine.best(parts, price, (2, 3))
+    monkeypatch.setattr(bilateral, "MAX_SEVERAL", 1)
+    one = mine.best(parts, price, (2, 3))
+    monkeypatch.undo()
     read = mine.read(*several, (2, 3))
     assert one.filter_map is None and len(read.tables) >= 2
     assert read.who[0, 0] == read.who[1, 0] and not set(read.who[:, 0]) & set(read.who[:, 1:].ravel())
@@ -279,14 +274,22 @@ def test_samples_are_decoded_as_the_decoder_does(codec, photo):
     assert np.abs(sample.found.astype(int) - pixels[:height, :width]).max() <= 1
 
 
-def test_of_a_large_picture_there_are_samples(codec):
-    encoding = codec.encoding(np.zeros((33 * CELL, 33 * CELL, 3), np.uint8))
-    fit = encoding._start_fit()
-    for _ in encoding._groups(QUALITY_ONE, None, fit):
-        pass
-    assert 0.5 < sum(sample.pixels[0].size for sample in fit.samples) / SAMPLE_PIXELS < 2
-    rows = {sample.window.top for sample in fit.samples}
-    assert len(rows) > 3 and len({sample.window.left for sample in fit.samples}) > 3
+def test_cells_of_a_large_picture_have_filters_as_those_of_a_small_one(monkeypatch):
+    """It is decoded again, window by window; what few neighbours its windows lack makes hardly a difference."""
+    codec, wanted, reports = inference.load("slim-2k"), np.ascontiguousarray(skimage.data.astronaut()[:, :470]), []
+    small = codec.encoding(wanted, tile=4).file(7 * QUALITY_ONE)
+    for module in (grid, encoding, decoding):
+        monkeypatch.setattr(module, "is_big", lambda cells: True)
+    monkeypatch.setattr(grid, "CODING_TILE", 4)
+    coded = codec.encoding(wanted, tile=4, progress=reports.append)
+    big = coded.file(7 * QUALITY_ONE)
+    assert reports == sorted(reports) and reports[-1] == 1 and len(reports) > 4
+    found = [bitstream.unpack(data) for data in (small, big)]
+    assert all(each.filter_map for each in found)
+    errors = [np.square(np.asarray(codec.decompress(data)).astype(float) - wanted).sum() for data in (small, big)]
+    assert errors[1] == pytest.approx(errors[0], rel=0.02)
+    own = len(found[1].correction) + len(found[1].correction_map) + len(found[1].filtering) + len(found[1].filter_map)
+    assert coded.correction_bits(7 * QUALITY_ONE) == 8 * own
 
 
 # --- learning -------------------------------------------------------------------------------------------------------

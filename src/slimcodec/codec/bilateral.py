@@ -13,7 +13,7 @@ Bilateral filters smooth and keep edges (Tomasi and Manduchi, ICCV 1998). Video 
 few parameters, in the loop (Ström et al., JVET-F0034, 2017). Here least squares says what the table is.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,39 +88,30 @@ class Bilateral:
         who = None if filter_map is None else maps.decode(filter_map, cells, count, "filters")
         return Filters(np.stack([self.table(each) for each in coefficients]), who)
 
-    def best(
-        self, samples: list[Filtered], error_bits: float, pixels: int, cells: tuple[int, int] | None = None
-    ) -> Filtering:
-        """The coefficients of a picture of so many pixels, as a file has them; none where they do not pay.
+    def best(self, parts: Iterable[Filtered], error_bits: float, cells: tuple[int, int]) -> Filtering:
+        """The coefficients that a file has of a picture in parts, of so many rows and columns of cells; none where they
+        do not pay.
 
         error_bits  what a squared error of 1, in one colour of one pixel, counts for in bits
-        cells       rows and columns, if the samples are all of the picture: its cells may have several filters then
         """
-        count, seen = len(self.basis), sum(sample.found.size // 3 for sample in samples)
-        if not seen:
-            return NO_FILTER
-        scale = error_bits / LEVELS**2 * pixels / seen
-        curvature, slope = (scale * sums for sums in self._by_cell(samples, cells or (1, 1), CELL if cells else None))
+        count, scale = len(self.basis), error_bits / LEVELS**2
+        curvature, slope = (scale * sums for sums in self._by_cell(parts, cells))
         all_curvature, all_slope = curvature.sum(axis=0), slope.sum(axis=0)
         ridge = RIDGE * all_curvature.diagonal().mean() + 1e-12
         q = whole_coefficients(np.linalg.solve(all_curvature + ridge * np.eye(count), all_slope))
         saved = 2 * all_slope @ q - q @ all_curvature @ q - 8 * (count + 1)
         one = Filtering(q.astype(np.int8).tobytes()) if q.any() and saved > 0 else NO_FILTER
-        if cells is None:
-            return one
         several, more = _several(Grouping(curvature, slope, 8 * count), q, cells)
         return several if more > max(saved, 0) else one
 
-    def _by_cell(
-        self, samples: list[Filtered], cells: tuple[int, int], side: int | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The sums of the samples, of every cell of so many pixels a side; None: of the only one."""
+    def _by_cell(self, parts: Iterable[Filtered], cells: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """The sums of every cell."""
         count = len(self.basis)
         curvature, slope = np.zeros((*cells, count, count)), np.zeros((*cells, count))
-        for sample in samples:
+        for sample in parts:
             moves, missing = moved(sample, self.basis)
-            for rows, row in _parts(sample.top, missing.shape[0], side):
-                for columns, column in _parts(sample.left, missing.shape[1], side):
+            for rows, row in _parts(sample.top, missing.shape[0]):
+                for columns, column in _parts(sample.left, missing.shape[1]):
                     part = moves[:, rows, columns].reshape(count, -1)
                     curvature[row, column] += 3 * (part @ part.T)
                     slope[row, column] += part @ missing[rows, columns].reshape(-1)
@@ -149,12 +140,12 @@ def _several(grouping: Grouping, one: np.ndarray, cells: tuple[int, int]) -> tup
     return found, gained - 8 * (found.size + 2)
 
 
-def _parts(begin: int, length: int, side: int | None) -> Iterator[tuple[slice, int]]:
+def _parts(begin: int, length: int) -> Iterator[tuple[slice, int]]:
     """Parts of a length that begins somewhere, each in one cell, and its number."""
     at = 0
     while at < length:
-        number = (begin + at) // side if side else 0
-        end = min(length, (number + 1) * side - begin) if side else length
+        number = (begin + at) // CELL
+        end = min(length, (number + 1) * CELL - begin)
         yield slice(at, end), number
         at = end
 

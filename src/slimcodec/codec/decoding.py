@@ -74,6 +74,15 @@ def colours(transforms: Transforms, data: bytes) -> np.ndarray:
     return resizing.assembled(task.shown(reader, task.threads), contents.header.shown)
 
 
+def coded_windows(
+    transforms: Transforms, contents: bitstream.Contents, progress: Progress | None = None
+) -> Iterator[tuple[Window, np.ndarray]]:
+    """Windows of the coded picture and their pixels, uint8 [h, w, 3], which together are all of it."""
+    task = _Decoding(transforms, contents, contents.header.shown)
+    reader = SymbolReader(transforms.coder, contents, task.grid)
+    return task.windows(reader, task.threads, progress)
+
+
 class _Decoding:
     """How an area of a picture is decoded: `wanted`, pixels of what is shown, by `area`, those of what is coded."""
 
@@ -100,13 +109,13 @@ class _Decoding:
         self, reader: SymbolReader, threads: int, progress: Progress | None = None
     ) -> Iterator[tuple[Window, np.ndarray]]:
         """Windows that make up what is wanted, and their pixels, uint8 [h, w, 3]."""
-        windows = self._windows(reader, threads, progress)
+        windows = self.windows(reader, threads, progress)
         if self.header.quarters == QUARTERS:
             return windows
         coded = resizing.assembled(windows, self.area)
         return resizing.larger(coded, self.area, self.wanted, self.header.shown, self.header.quarters)
 
-    def _windows(
+    def windows(
         self, reader: SymbolReader, threads: int, progress: Progress | None = None
     ) -> Iterator[tuple[Window, np.ndarray]]:
         """Windows that make up the area and their pixels, uint8 [h, w, 3], in an order in which tiles serve once."""
@@ -127,12 +136,17 @@ class _Decoding:
 
     def _latents(self, symbols: Symbols) -> Array | None:
         """y_hat; None where there is nothing but zeros."""
-        # Cells of several specialists do not look alike, zeros or not.
-        if is_big(self.grid) and self.transforms.specialists == 1 and not (symbols.z.any() or symbols.r.any()):
+        if is_big(self.grid) and self._cells_are_alike and not (symbols.z.any() or symbols.r.any()):
             return None
         y_hat = self.transforms.latents(symbols, self.header.quality)
         heap.trim(is_big(self.grid))
         return y_hat
+
+    @property
+    def _cells_are_alike(self) -> bool:
+        """Where there is nothing but zeros: those of several specialists, corrections or filters are not."""
+        several = (own is not None and own.who is not None for own in (self.heads, self.filters))
+        return self.transforms.specialists == 1 and not any(several)
 
     def _pixels(self, y_hat: Array | None, window: Window, helpers: Workers, report: Progress | None) -> np.ndarray:
         if y_hat is None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from slimcodec.codec import bitstream, chunks, decoding, heap, pictures, resizing
 from slimcodec.codec.bands import Band
-from slimcodec.codec.bilateral import NO_FILTER, Filtering
+from slimcodec.codec.bilateral import NO_FILTER, Filtered, Filtering
 from slimcodec.codec.choice import choice_of
 from slimcodec.codec.costs import STEPS, error_bits
 from slimcodec.codec.grid import (
@@ -33,12 +33,14 @@ from slimcodec.codec.grid import (
 )
 from slimcodec.codec.heads import Corrected
 from slimcodec.codec.isolation import isolated
-from slimcodec.codec.partition import SAMPLE_PIXELS, GroupFit
+from slimcodec.codec.partition import GroupFit
 from slimcodec.codec.progress import Progress, part_of, tell
 from slimcodec.codec.rounding import Array
 from slimcodec.codec.symbols import SCALE_MARGIN, Symbols, copy_symbols, tile_number
 from slimcodec.codec.tiling import hyper_margin
 from slimcodec.codec.transforms import Transforms
+
+ANALYSED = 0.85  # of the time that a big picture takes, until it is decoded for its filters
 
 
 class Encoding:
@@ -102,13 +104,8 @@ class Encoding:
     @isolated
     def file(self, fixed_quality: int, *, effort: int | None = None) -> bytes:
         """The bytes of the whole .slim file."""
-        header, fit = self._header(fixed_quality), self._start_fit()
-        streams = [b""] * len(self.grid.tiles(self.tile))
-        for group in self._groups(fixed_quality, effort, fit):
-            for tile in group.window.tiles_meeting(self.tile, group.window):
-                stream = self.transforms.coder.write_tile(group.symbols, tile.seen_from(group.window), fixed_quality)
-                streams[tile_number(tile, header)] = stream
-        return self._pack(streams, fixed_quality, self._best(fit, fixed_quality))
+        streams, own = self._coded(fixed_quality, effort)
+        return self._pack(streams, fixed_quality, own)
 
     @isolated
     def bits(self, fixed_quality: int, *, effort: int | None = None) -> float:
@@ -125,10 +122,8 @@ class Encoding:
         """What the picture's corrections, their map, and its filter take."""
         key = fixed_quality, self.effort if effort is None else effort
         if self._own is None or self._own[0] != key:
-            fit = self._start_fit()
-            for _ in self._groups(fixed_quality, effort, fit):
-                pass
-            self._own = key, self._best(fit, fixed_quality)
+            _, own = self._coded(fixed_quality, effort)
+            self._own = key, own
         correction, correction_map = self._written(self._own[1].corrected, fixed_quality)
         return 8 * (len(correction) + len(correction_map or b"") + self._own[1].filtering.size)
 
@@ -141,7 +136,7 @@ class Encoding:
         fit = self._start_fit()
         (group,) = self._groups(fixed_quality, effort, fit)
         assert group.y_hat is not None  # it is kept, as the picture is not big
-        transforms, own = self.choice.transforms(fixed_quality), self._best(fit, fixed_quality)
+        transforms, own = self.choice.transforms(fixed_quality), self._best(fit, fixed_quality, [])
         self._own = (fixed_quality, self.effort if effort is None else effort), own
         height, width, _ = self.pixels.shape
         coded = transforms.synthesise(group.y_hat, width, height, **own._asdict())
@@ -158,19 +153,23 @@ class Encoding:
         """Of a file of the picture, coded at whatever size."""
         return psnr_db(self.picture.pixels, decoding.colours(self.transforms, data))
 
+    def _coded(self, fixed_quality: int, effort: int | None) -> tuple[list[bytes], "_Own"]:
+        """The streams of all tiles, and what the picture changes about its decoder."""
+        header, fit = self._header(fixed_quality), self._start_fit()
+        streams = [b""] * len(self.grid.tiles(self.tile))
+        for group in self._groups(fixed_quality, effort, fit):
+            for tile in group.window.tiles_meeting(self.tile, group.window):
+                stream = self.transforms.coder.write_tile(group.symbols, tile.seen_from(group.window), fixed_quality)
+                streams[tile_number(tile, header)] = stream
+        return streams, self._best(fit, fixed_quality, streams)
+
     def _start_fit(self) -> GroupFit | None:
-        """What the picture's corrections and its filter follow from; None where the model knows none."""
-        corrections, share = self.transforms.corrections, self._filtered_share
-        return GroupFit(corrections, self.grid, CELL // corrections.ratio, share) if corrections else None
+        """What the picture's corrections and its filters follow from; None where the model knows none."""
+        corrections, keep = self.transforms.corrections, bool(self.transforms.bilateral) and not is_big(self.grid)
+        return GroupFit(corrections, self.grid, CELL // corrections.ratio, keep=keep) if corrections else None
 
-    @property
-    def _filtered_share(self) -> float:
-        """Of the picture, for its filters. One filter is enough for a big one, and a sample for that."""
-        if self.transforms.bilateral is None:
-            return 0.0
-        return min(1.0, SAMPLE_PIXELS / self.pixel_count) if is_big(self.grid) else 1.0
-
-    def _best(self, fit: GroupFit | None, fixed_quality: int) -> "_Own":
+    def _best(self, fit: GroupFit | None, fixed_quality: int, streams: list[bytes]) -> "_Own":
+        """streams: of all tiles, from which a big picture is decoded to see what its filters may do."""
         if fit is None:
             return _Own(None)
         bilateral, ladder = self.transforms.bilateral, self.transforms.architecture.quality_ladder
@@ -178,8 +177,22 @@ class Encoding:
         corrected = fit.best(fixed_quality, price)
         if bilateral is None:
             return _Own(corrected)
-        cells = None if is_big(self.grid) else self.grid.shape
-        return _Own(corrected, bilateral.best(fit.decoded(corrected), price, self.pixel_count, cells))
+        decoded = (
+            self._decoded_again(streams, corrected, fixed_quality) if is_big(self.grid) else fit.decoded(corrected)
+        )
+        return _Own(corrected, bilateral.best(decoded, price, self.grid.shape))
+
+    def _decoded_again(
+        self, streams: list[bytes], corrected: Corrected | None, fixed_quality: int
+    ) -> Iterator[Filtered]:
+        """Window by window, with corrections and before a filter."""
+        correction, correction_map = self._written(corrected, fixed_quality)
+        own = correction, self.choice.written(fixed_quality), correction_map
+        contents = bitstream.Contents(self._header(fixed_quality), streams, {}, True, *own)
+        report = part_of(self.progress, ANALYSED, 1)
+        for window, found in decoding.coded_windows(self.transforms, contents, report):
+            rows, columns = window.slices
+            yield Filtered(np.asarray(self.pixels[rows, columns]), found, window.top, window.left)
 
     def _groups(self, fixed_quality: int, effort: int | None, fit: GroupFit | None = None) -> Iterator["_Group"]:
         """The picture in groups of tiles, coded one after the other; that of a small picture is kept.
@@ -242,8 +255,8 @@ class Encoding:
     def _new_y(self, strip: Window) -> Array:
         along = self.grid.long_axis
         begin, end = (strip[edge] / self.grid.finer(LATENTS)[along + 2] for edge in (along, along + 2))
-        report = part_of(self.progress, begin, end)
-        return self.transforms.analyse(self.pixels, strip, report)
+        share = ANALYSED if self.transforms.bilateral and is_big(self.grid) else 1
+        return self.transforms.analyse(self.pixels, strip, part_of(self.progress, share * begin, share * end))
 
     def _refine(self, y: Band, z: "_HyperLatents", fixed_quality: int, effort: int) -> Array:
         """All of y, refined; that of the latest quality is kept."""

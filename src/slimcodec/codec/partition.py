@@ -22,9 +22,6 @@ from slimcodec.codec.units import LEVELS, MID_GREY
 CELLS_EACH = 12  # at least so many cells for every correction: to merge one takes 13 operations a pixel of theirs
 MOST_GROUPS = 4096  # of cells: those of larger pictures have more than one
 BITS_EACH = 170.0  # about what a correction takes
-# What the filter follows from: about so many pixels, in squares of SAMPLE_SIDE blocks that are spread as the terms of a
-# Kronecker sequence.
-SAMPLE_PIXELS, SAMPLE_SIDE, SAMPLE_STEPS = 512**2, 16, (0.7549, 0.5698)
 
 
 class Sample(NamedTuple):
@@ -39,8 +36,8 @@ class Sample(NamedTuple):
 class GroupFit(Fit):
     """The sums of all of a picture, and of its groups: cells, or squares of `side` of them."""
 
-    def __init__(self, corrections: Corrections, grid: Window, cell: int, share: float = 0.0):
-        """cell: blocks along the side of a cell. share: of the blocks are kept, to see how they are decoded."""
+    def __init__(self, corrections: Corrections, grid: Window, cell: int, *, keep: bool = False):
+        """cell: blocks along the side of a cell. keep: them all, to see how they are decoded."""
         count, outputs, inputs = corrections.basis.shape
         super().__init__(inputs, outputs)
         self.corrections, self.grid, self.side = corrections, grid, 1
@@ -48,7 +45,7 @@ class GroupFit(Fit):
         while math.prod(grid.coarser(self.side).shape) > MOST_GROUPS:
             self.side += 1
         self.cell, self.blocks = cell, self.side * cell
-        self.share, self.samples = share, list[Sample]()
+        self.kept, self.samples = keep, list[Sample]()
         self.groups = grid.coarser(self.side)
         self.curvature = np.zeros((*self.groups.shape, len(upper(count)[0])), np.float32)  # as `upper` says
         self.slope = np.zeros((*self.groups.shape, count), np.float32)
@@ -71,18 +68,11 @@ class GroupFit(Fit):
         return inner.sum(axis=0), outer.sum(axis=0)
 
     def sample(self, features: np.ndarray, errors: np.ndarray, window: Window, pixels: np.ndarray) -> None:
-        ratio, squares = self.corrections.ratio, window.coarser(SAMPLE_SIDE)
-        parts = (square.finer(SAMPLE_SIDE).grown(0, window) for square in squares.even_tiles(1) if self._chosen(square))
-        for part in [window] if self.share == 1 else parts if self.share else ():
-            at = part.seen_from(window)
-            seen, wrong = (values[:, *at.slices].copy() for values in (features, errors))
-            self.samples.append(Sample(part, seen, wrong, pixels[:, *at.finer(ratio).slices].copy()))
-
-    def _chosen(self, square: Window) -> bool:
-        return (square.top * SAMPLE_STEPS[0] + square.left * SAMPLE_STEPS[1]) % 1 < self.share
+        if self.kept:
+            self.samples.append(Sample(window, features.copy(), errors.copy(), pixels.copy()))
 
     def decoded(self, corrected: Corrected | None) -> list[Filtered]:
-        """The samples, as they are decoded with corrections, before a filter."""
+        """What was kept, as it is decoded with corrections, before a filter."""
         found, ratio = [], self.corrections.ratio
         changes = [self.corrections.change(each) for each in corrected.corrections] if corrected else []
         for window, features, errors, pixels in self.samples:

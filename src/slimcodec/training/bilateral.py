@@ -64,7 +64,7 @@ def gathered(model: Model, photos: Iterable[np.ndarray]) -> Examples:
             quality = rung * QUALITY_ONE
             symbols, y_hat = transforms.code(y, transforms.hyper_latents(y, quality), quality)
             cells = whole(symbols.z.shape[1:])
-            fit = GroupFit(transforms.corrections, cells, CELL // transforms.corrections.ratio, share=1.0)
+            fit = GroupFit(transforms.corrections, cells, CELL // transforms.corrections.ratio, keep=True)
             transforms.add_to_fit(fit, y_hat, cells, cells, pixels)
             for sample in fit.decoded(fit.best(quality, error_bits(ladder, quality))):
                 error = float(np.square(sample.wanted.astype(np.float64) - sample.found).sum())

@@ -45,12 +45,12 @@ class Shown:
 
     def _of_one(self, features: np.ndarray, pixels: np.ndarray, fixed_quality: int) -> np.ndarray:
         cells, blocks = cells_of(*pixels.shape[1:]), whole(features.shape[1:])
-        fit = GroupFit(self.corrections, cells, CELL // self.corrections.ratio, share=1.0)
+        fit = GroupFit(self.corrections, cells, CELL // self.corrections.ratio, keep=True)
         self.corrections.add(fit, features[None], blocks, blocks, pixels[None] - np.float32(MID_GREY))
         price = error_bits(self.ladder, fixed_quality)
         decoded = fit.decoded(fit.best(fixed_quality, price))
         (found,) = (np.ascontiguousarray(sample.found) for sample in decoded)
-        filtering = self.bilateral.best(decoded, price, pixels[0].size, cells.shape) if self.bilateral else NO_FILTER
+        filtering = self.bilateral.best(decoded, price, cells.shape) if self.bilateral else NO_FILTER
         if self.bilateral and filtering.size:
             found = filtered(found, self.bilateral.read(*filtering, cells.shape))
         return found.transpose(2, 0, 1).astype(np.float32) / LEVELS
