@@ -221,7 +221,7 @@ class Tables:
     """Filters of decoded pixels that a picture may mix; 0 for none."""
     kinds: list[Kind] = field(default_factory=lambda: list(TABLES))
     """Those of its tables that are made anew; the others stay. Filters are learned for the corrections."""
-    states: Literal[1, 8, 16, 32, 64, 128, 256, 512, 1024] = 256
+    states: Literal[1, 8, 16, 32, 64, 128, 256, 512, 1024] = 1024
     """States of dependent quantisation; 1 leaves a student as it is, with one quantiser or with two."""
 
 
