@@ -196,6 +196,8 @@ def test_a_finished_student_is_trained_on_as_its_files_are(tmp_path, cache):
     assert not any(same(*parts) for parts in zip(parts_of(before.codec), parts_of(after.codec), strict=True))
     with pytest.raises(InvalidInput, match=r"^finish\.training\.as_in_files=all: .*set trainer\.whole_step=false$"):
         checked(configuration(*overrides, *more, "trainer.whole_step=true"))
+    with pytest.raises(InvalidInput, match=r"^finish\.training\.as_in_files=both: .*set trainer\.whole_step=false$"):
+        checked(configuration(*overrides, *more, "finish.training.as_in_files=both", "trainer.whole_step=true"))
 
 
 def parts_of(codec):

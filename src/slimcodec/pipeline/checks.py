@@ -95,9 +95,9 @@ def _of_training(settings: Settings) -> Problems:
                 f"what files hold is known of a model that has been saved; {remedy}",
             )
     for section, later in (("prune", settings.prune.training), ("finish", settings.finish.training)):
-        if later and later.as_in_files == "all" and settings.trainer.whole_step:
+        if later and later.as_in_files in ("both", "all") and settings.trainer.whole_step:
             remedy = "takes the CPU in between, and a whole step is one graph; set trainer.whole_step=false"
-            yield f"{section}.training.as_in_files=all", remedy
+            yield f"{section}.training.as_in_files={later.as_in_files}", remedy
     terms = {"distill.weights": settings.distill.weights, "prune.distill_weights": settings.prune.distill_weights}
     for field, weights in terms.items():
         if unknown := set(weights or {}) - set(DISTILLATION_TERMS):

@@ -47,7 +47,7 @@ Count = Annotated[int, Strict(), Field(ge=1), says("must be a whole number, 1 or
 NotNegative = Annotated[int, Strict(), Field(ge=0), says("must be 0 or more")]
 Switch = Annotated[bool, Strict(), says("must be true or false")]
 Freeze = Annotated[Annotated[bool, Strict()] | Literal["g_a"], says("must be true, false or g_a")]
-AsInFiles = Annotated[Annotated[bool, Strict()] | Literal["all"], says("must be true, false or all")]
+AsInFiles = Annotated[Annotated[bool, Strict()] | Literal["both", "all"], says("must be true, false, both or all")]
 Positive = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False), says("must be a number above 0")]
 Share = Annotated[float, Strict(), Field(ge=0, le=1), says("must be a number from 0 to 1")]
 Weight = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False), says("must be a number, 0 or more")]

@@ -73,8 +73,8 @@ class Training:
     basis_every: Count = 10
     """Steps from one eigenbasis of soap's to the next."""
     as_in_files: AsInFiles = False
-    """Train with residuals as files hold them, by one quantiser; all: by two if there are, and with pixels as they are
-    decoded. Only for a model that has been saved before."""
+    """Train with residuals as files hold them, by one quantiser; both: by two if there are; all: and with pixels as
+    they are decoded. Only for a model that has been saved before."""
     freeze_encoder: Freeze = False
     """Leave g_a and h_a of a student that is pruned or finished as they are, or g_a alone: steps take less time."""
 

@@ -295,8 +295,7 @@ def distillation(
 
 def finetune(run: Run, before: Path, model: Path, training: Training, stage: Stage) -> None:
     """Train the student in the model directory `before` further, into `model`."""
-    everything = training.as_in_files == "all"
-    trained = load_trained(before, both_quantisers=everything)
+    trained = load_trained(before, both_quantisers=training.as_in_files in ("both", "all"))
     # Every pass of every round sees other crops.
     place = model.relative_to(run.directory.path) if model.is_relative_to(run.directory.path) else model.name
     seed = run.settings.seed + zlib.crc32(str(place).encode()) % 2**16
@@ -314,7 +313,7 @@ def finetune(run: Run, before: Path, model: Path, training: Training, stage: Sta
     if stage == "finish" and run.settings.finish.quantise:
         codec = quantised(run, codec, training.crop, quantiser)
         freezing = {"freeze_share": 1.0}  # y's units are those of the decoder's integers
-    shown = Shown(trained.model, codec) if everything and adapts(trained.model, codec) else None
+    shown = Shown(trained.model, codec) if training.as_in_files == "all" and adapts(trained.model, codec) else None
     how: dict[str, Any] = {"seed": seed, "weights": weights, "quantiser": quantiser, "shown": shown, **freezing}
     module = distillation(run, codec, trained.prior, training, **how)
     train(run, module, model, training, stage)

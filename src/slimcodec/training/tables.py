@@ -7,7 +7,7 @@
 
 The networks stay as they are. Only the gains of a model that is to quantise dependently become other ones. A model
 that is trained on begins without banks, corrections and filters, which follow them. Only where it is trained on as its
-files are (training.as_in_files=all) does it keep a second quantiser.
+files are (training.as_in_files=both or all) does it keep a second quantiser.
 """
 
 from collections.abc import Callable, Iterator, Sequence
