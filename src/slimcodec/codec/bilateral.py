@@ -108,13 +108,16 @@ class Bilateral:
         """The sums of every cell."""
         count = len(self.basis)
         curvature, slope = np.zeros((*cells, count, count)), np.zeros((*cells, count))
-        for sample in parts:
-            moves, missing = moved(sample, self.basis)
-            for rows, row in _parts(sample.top, missing.shape[0]):
-                for columns, column in _parts(sample.left, missing.shape[1]):
-                    part = moves[:, rows, columns].reshape(count, -1)
-                    curvature[row, column] += 3 * (part @ part.T)
-                    slope[row, column] += part @ missing[rows, columns].reshape(-1)
+        for part in parts:
+            height, width, _ = part.found.shape
+            for rows, row in _parts(part.top, height):  # one row of cells, as moves are large
+                first = max(rows.start - REACH, 0)
+                near, inner = slice(first, rows.stop + REACH), slice(rows.start - first, rows.stop - first)
+                moves, missing = moved(Filtered(part.wanted[near], part.found[near]), self.basis)
+                for columns, column in _parts(part.left, width):
+                    own = moves[:, inner, columns].reshape(count, -1)
+                    curvature[row, column] += 3 * (own @ own.T)
+                    slope[row, column] += own @ missing[inner, columns].reshape(-1)
         return curvature.reshape(-1, count, count), slope.reshape(-1, count)
 
 
