@@ -51,6 +51,8 @@ def test_the_gradient_is_that_of_x_hat_and_the_head_the_one_that_is_trained(trai
     weight = torch.randn(pixels.shape)
     (pixels * weight).sum().backward()
     assert torch.equal(x_hat.grad, weight)
+    half = shown(found._replace(x_hat=x_hat), X, torch.tensor([3 * QUALITY_ONE]), 0.5)
+    torch.testing.assert_close(half, (pixels + x_hat) / 2, rtol=0, atol=1e-6)
     before = (pixels - X).square().mean()
     with torch.no_grad():
         codec.g_s.head.conv.weight.mul_(0.7)  # far less than corrections can mend

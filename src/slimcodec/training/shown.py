@@ -1,7 +1,8 @@
 """What files of pictures show, in training: x_hat with the corrections and the filter that an encoder would choose.
 
 Networks that are trained so look at the errors that these leave. Without, half of what a short training gained was what
-they would have mended anyway. They are found anew in every step, and have no gradient of their own.
+they would have mended anyway. They are found anew in every step, and have no gradient of their own. So what they mend
+would hold g_s no more: training takes pictures that are half-way between what g_s makes and what is shown.
 """
 
 import numpy as np
@@ -27,6 +28,9 @@ def adapts(model: Model, codec: HyperpriorCodec) -> bool:
     return model.tables[BASIS].shape[1:] == (len(weight), weight[0].numel() + 1)
 
 
+IN_TRAINING = 0.5  # of the way: with all of it a training by SOAP at 4e-4 drifted away
+
+
 class Shown:
     """By the corrections and filters of `model`, while `codec` is trained on."""
 
@@ -36,12 +40,15 @@ class Shown:
         self.corrections, self.bilateral = transforms.corrections, transforms.bilateral
         self.codec, self.ladder = codec, codec.architecture.quality_ladder
 
-    def __call__(self, coded: Coded, x: Tensor, quality: Tensor) -> Tensor:
-        """What is shown of pictures x [B, 3, H, W], sides multiples of 64; the gradient is that of x_hat."""
+    def __call__(self, coded: Coded, x: Tensor, quality: Tensor, share: float = 1.0) -> Tensor:
+        """What is shown of pictures x [B, 3, H, W], sides multiples of 64; the gradient is that of x_hat.
+
+        share: how far from x_hat, 0, to what is shown, 1.
+        """
         self.corrections.fitted = head_of(self.codec)
         features, pixels = (tensor.detach().float().cpu().numpy() for tensor in (coded.features, x))
         shown = [self._of_one(*of_one) for of_one in zip(features, pixels, quality.tolist(), strict=True)]
-        return coded.x_hat + (torch.from_numpy(np.stack(shown)).to(coded.x_hat) - coded.x_hat.detach())
+        return coded.x_hat + share * (torch.from_numpy(np.stack(shown)).to(coded.x_hat) - coded.x_hat.detach())
 
     def _of_one(self, features: np.ndarray, pixels: np.ndarray, fixed_quality: int) -> np.ndarray:
         cells, blocks = cells_of(*pixels.shape[1:]), whole(features.shape[1:])

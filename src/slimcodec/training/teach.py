@@ -29,7 +29,7 @@ from slimcodec.training.names import OPTIMIZERS
 from slimcodec.training.prior import FactorizedPrior, export_tables
 from slimcodec.training.progress import Progress, Status
 from slimcodec.training.schedule import Late, Schedule
-from slimcodec.training.shown import Shown
+from slimcodec.training.shown import IN_TRAINING, Shown
 
 LOSS_MEAN_MOMENTUM = 0.98
 
@@ -143,13 +143,13 @@ class Teach(lightning.LightningModule):
 
     def coded_of(self, drawn: Drawn, noise: torch.Generator) -> CodedBatch:
         x, quality = self.pictures(drawn), drawn.quality
-        coded = self.as_shown(x, quality, self.forward_in_training(x, quality, self.quantise))
+        coded = self.as_shown(x, quality, self.forward_in_training(x, quality, self.quantise), IN_TRAINING)
         with torch.autocast(x.device.type, enabled=False):  # bits and errors are small differences of large numbers
             measured = self.rate_distortion(x, quality, coded, *self.noise(coded, noise))
         return CodedBatch(x, quality, coded, measured)
 
-    def as_shown(self, x: Tensor, quality: Tensor, coded: Coded) -> Coded:
-        return coded._replace(x_hat=self.shown(coded, x, quality)) if self.shown else coded
+    def as_shown(self, x: Tensor, quality: Tensor, coded: Coded, share: float = 1.0) -> Coded:
+        return coded._replace(x_hat=self.shown(coded, x, quality, share)) if self.shown else coded
 
     def terms(self, x: Tensor, quality: Tensor, coded: Coded) -> dict[str, Tensor]:
         """Terms beside rate–distortion, each [B]; distillation has some."""
