@@ -212,6 +212,12 @@ def test_impossible_states_are_refused(tables, impossible):
         entropy_tables(tables | {"r_next_states": following})
 
 
+@pytest.mark.parametrize("impossible", [np.uint8(3), np.zeros(16, np.uint8), np.zeros((600, 3), np.uint16)])
+def test_states_of_another_shape_are_refused(tables, impossible):
+    with pytest.raises(InvalidModel, match=r"tables\.r_next_states is missing or not uint"):
+        entropy_tables(tables | {"r_next_states": np.asarray(impossible)})
+
+
 @pytest.mark.parametrize(("states", "dtype"), [(256, np.uint16), (1024, np.uint8), (512, np.int16)])
 def test_states_of_another_type_are_refused(tables, states, dtype):
     """As many bytes as they need, so that there is one way to write a model."""

@@ -285,7 +285,7 @@ def entropy_tables(tables: Mapping[str, Any]) -> tuple[entropy.Tables, entropy.T
     Raises InvalidModel when one is missing, of the wrong shape or type, or no probability table.
     """
     integer = INTEGER_CORRECTION if adapt.EXPONENT in tables else {}
-    many = MANY_STATES if len(tables.get(dependent.NEXT, ())) > dependent.BYTES else {}
+    many = MANY_STATES if np.asarray(tables.get(dependent.NEXT, ())).size > 2 * dependent.BYTES else {}
     groups = COST_TABLES, BANK_TABLES, CORRECTION_TABLES | integer, DEPENDENT_TABLES | many, FILTER_TABLES
     if unknown := sorted(set(tables).difference(TABLES, *groups)):
         raise InvalidModel(f"tables.{unknown[0]} is not a table of this format")
