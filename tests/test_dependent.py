@@ -159,6 +159,13 @@ def test_paths_of_another_shape_are_refused(quantiser, r_tables, following):
             dependent.read(entropy.Decoder(entropy.Encoder().finish()), index, wrong, r_tables, following)
 
 
+@pytest.mark.parametrize("side", [5, 8])
+def test_blocks_that_the_search_has_no_room_for_are_refused(quantiser, side):
+    exact, index = residuals(4, 8, 8)
+    with pytest.raises(ValueError, match=f"blocks of {side} x {side} cells"):
+        quantiser.path(exact, index, dependent.start((8, 8), side))
+
+
 @pytest.mark.parametrize("side", [1, 4])
 def test_streams_give_back_integers_and_tables(quantiser, r_tables, following, side):
     exact, index = residuals(12, 3, 5)

@@ -230,7 +230,7 @@ EXPORTED int64_t slimcodec_decode_banks(uint64_t *states, const uint32_t *words,
 #define MOST_SIDE 4 /* of a block, in cells */
 #define REACH 32 /* as in codec/rounding */
 #define COST_UNIT 32.0f /* a bit: costs of paths are int16, so that many are looked at together */
-#define MOST_COST 1536  /* of a residual more than its cheapest option: twelve such are less than IMPOSSIBLE and RENEWED */
+#define MOST_COST 1536  /* of a residual more than its cheapest option: after ten, which are less than IMPOSSIBLE, any state is possible */
 #define IMPOSSIBLE 16000
 #define RENEWED 8000 /* from here on what all paths have in common is taken off */
 

@@ -97,10 +97,12 @@ def search(
     shape = channels, _, _, side = _shape(exact, paths)
     most = min(exact.size, channels * (PLANE_CELLS * side) ** 2)  # residuals of a block
     room = np.empty(4 * most, np.int16), np.empty(most * code.states, np.uint8)
-    native.call(
+    refused = native.call(
         "search", exact.reshape(-1), table.reshape(-1), *shape, bits, offsets, SCALE_COUNT, error_bits, skip, *code,
         paths.states, *room, r.reshape(-1),
     )  # fmt: skip
+    if refused:
+        raise ValueError(f"blocks of {side} x {side} cells: the search has room for {BLOCK} x {BLOCK}")
     return r, table
 
 
