@@ -70,7 +70,7 @@ ALLOWED = {
     "codec/native": {"numpy", "codec/building"},
     "codec/entropy": {"numpy", "codec/native"},
     "codec/handful": {"numpy", "codec/entropy"},
-    "codec/adapt": {"numpy", "codec/architecture", "codec/bitstream", "codec/entropy", "codec/grid"}
+    "codec/adapt": {"numpy", "codec/architecture", "codec/bitstream", "codec/entropy", "codec/grid", "codec/grouping"}
     | {"codec/handful", "codec/native", "codec/networks", "codec/scales", "codec/units"},
     "codec/bilateral": {"numpy", "codec/bitstream", "codec/grid", "codec/grouping", "codec/maps", "codec/native"}
     | {"codec/units"},

@@ -21,6 +21,7 @@ from slimcodec.codec.architecture import Architecture
 from slimcodec.codec.bitstream import MAX_CORRECTION_BYTES, MAX_CORRECTIONS, QUALITY_ONE
 from slimcodec.codec.entropy import Tables
 from slimcodec.codec.grid import Window
+from slimcodec.codec.grouping import triangle
 from slimcodec.codec.networks import Grid, Head
 from slimcodec.codec.scales import unfolded
 from slimcodec.codec.units import INDEX_STEP, LEVELS, MID_GREY, MIDDLE, SCALE_COUNT, SUM_LIMIT
@@ -145,11 +146,11 @@ class Corrections:
     def curvatures(self) -> np.ndarray:
         """What makes the curvature of some blocks of their features by features, float32 [pairs of K, pairs of I].
 
-        `upper` says which pairs.
+        `triangle` says which pairs.
         """
         count, _, inputs = self.basis.shape
-        (rows, columns), made = upper(inputs), np.empty((len(upper(count)[0]), len(upper(inputs)[0])), np.float32)
-        begin = 0
+        rows, columns = triangle(inputs)
+        made, begin = np.empty((len(triangle(count)[0]), len(rows)), np.float32), 0
         for k, basis in enumerate(self.basis):
             both = np.tensordot(basis, self.basis[k:], axes=(0, 1))  # [I, K - k, I]
             twice = both[rows, :, columns] + both[columns, :, rows]
@@ -238,12 +239,6 @@ class Corrections:
         bits[:, 0] = np.where(index < self.r_tables.skip, 0, bits[:, 0])
         q, saved = integers(curvature * step**2, slope * step, bits)
         return Correction(shift, q), saved
-
-
-def upper(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rows and the columns of a symmetric matrix that say all of it."""
-    rows, columns = np.triu_indices(size)
-    return rows, columns
 
 
 def fixed_point(shift: int) -> tuple[int, int]:

@@ -22,7 +22,7 @@ from slimcodec import InvalidFile, InvalidModel
 from slimcodec.codec import maps, native
 from slimcodec.codec.bitstream import MAX_FILTERS, MAX_SEVERAL
 from slimcodec.codec.grid import CELL
-from slimcodec.codec.grouping import Grouping, shares
+from slimcodec.codec.grouping import Grouping, shares, triangle
 from slimcodec.codec.units import LEVELS
 
 BASIS = "bilateral_basis"  # the name of the table
@@ -101,7 +101,7 @@ class Bilateral:
         q = whole_coefficients(np.linalg.solve(all_curvature + ridge * np.eye(count), all_slope))
         saved = 2 * all_slope @ q - q @ all_curvature @ q - 8 * (count + 1)
         one = Filtering(q.astype(np.int8).tobytes()) if q.any() and saved > 0 else NO_FILTER
-        several, more = _several(Grouping(curvature, slope, 8 * count), q, cells)
+        several, more = _several(Grouping(curvature[:, *triangle(count)], slope, 8 * count), q, cells)
         return several if more > max(saved, 0) else one
 
     def _by_cell(self, parts: Iterable[Filtered], cells: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

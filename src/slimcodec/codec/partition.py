@@ -11,15 +11,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from slimcodec.codec.adapt import Correction, Corrections, Fit, products, upper
+from slimcodec.codec.adapt import Correction, Corrections, Fit, products
 from slimcodec.codec.bilateral import Filtered
 from slimcodec.codec.bitstream import MAX_SEVERAL
 from slimcodec.codec.grid import Window
-from slimcodec.codec.grouping import Grouping, shares
+from slimcodec.codec.grouping import Grouping, shares, triangle
 from slimcodec.codec.heads import Corrected, of_elements
 from slimcodec.codec.units import LEVELS, MID_GREY
 
-CELLS_EACH = 12  # at least so many cells for every correction: to merge one takes 13 operations a pixel of theirs
+CELLS_EACH = 12  # at least, for every correction: to merge 64 directions takes 26 operations a pixel of so many cells
 MOST_GROUPS = 4096  # of cells: those of larger pictures have more than one
 BITS_EACH = 170.0  # about what a correction takes
 
@@ -47,7 +47,7 @@ class GroupFit(Fit):
         self.cell, self.blocks = cell, self.side * cell
         self.kept, self.samples = keep, list[Sample]()
         self.groups = grid.coarser(self.side)
-        self.curvature = np.zeros((*self.groups.shape, len(upper(count)[0])), np.float32)  # as `upper` says
+        self.curvature = np.zeros((*self.groups.shape, len(triangle(count)[0])), np.float32)  # as `triangle` says
         self.slope = np.zeros((*self.groups.shape, count), np.float32)
 
     def sums(self, features: np.ndarray, errors: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
@@ -61,7 +61,7 @@ class GroupFit(Fit):
             seen, wrong = (values[:, *part].reshape(len(values), -1) for values in (features, errors))
             inner[number], outer[number] = products(seen, wrong)
         self.keep(groups, inner, outer)
-        pairs = inner[:, *upper(basis.shape[2])]
+        pairs = inner[:, *triangle(basis.shape[2])]
         self.curvature[groups.slices] += (pairs @ self.corrections.curvatures.T).reshape(*groups.shape, -1)
         by_outputs = basis.transpose(0, 2, 1).reshape(len(basis), -1)
         self.slope[groups.slices] += (outer.reshape(len(outer), -1) @ by_outputs.T).reshape(*groups.shape, -1)
@@ -107,11 +107,8 @@ class _Search:
     def __init__(self, fit: GroupFit, fixed_quality: int, error_bits: float):
         self.fit, self.corrections, self.fixed_quality = fit, fit.corrections, fixed_quality
         count = fit.slope.shape[-1]
-        rows, columns = upper(count)
         slope = error_bits * fit.slope.reshape(-1, count).astype(np.float64)
-        curvature = np.empty((len(slope), count, count))
-        curvature[:, rows, columns] = error_bits * fit.curvature.reshape(len(slope), -1)
-        curvature[:, columns, rows] = curvature[:, rows, columns]
+        curvature = error_bits * fit.curvature.reshape(len(slope), -1).astype(np.float64)
         self.grouping = Grouping(curvature, slope, BITS_EACH)
 
     def best(self, one: Correction | None, most: int) -> tuple[Corrected | None, float]:
@@ -126,8 +123,8 @@ class _Search:
         for _ in range(2):
             whose = self.grouping.assigned(coefficients, shares(whose, len(coefficients)))
             numbers, whose = np.unique(whose, return_inverse=True)
-            sums = [self.grouping.sums(whose == number) for number in range(len(numbers))]
-            found = [self.corrections.nearest(*each, self.fixed_quality) for each in sums]
+            sums = self.grouping.sums(whose, len(numbers))
+            found = [self.corrections.nearest(*each, self.fixed_quality) for each in zip(*sums, strict=True)]
             coefficients = np.stack([correction.coefficients for correction in found])
         whose = self.grouping.assigned(coefficients, shares(whose, len(found)))
         numbers, whose = np.unique(whose, return_inverse=True)
