@@ -8,9 +8,6 @@ What is measured are estimated bits, rounded symbols and Gaussian tables, on the
 picture, or each of its cells of 64 × 64 pixels, is given to the specialist whose cost is the lowest, and the bits that
 say so are added. "alone" are a cell's costs where the whole picture is coded by its specialist. "together" are those
 among cells of others, as files have them.
-
---foresee N joins each arm's specialists into a model in RUNS/K/joined, and learns on N photos to foresee which of them
-is best (codec/foresight). Costs of cells are then those of files, each specialist coding whole pictures.
 """
 
 import argparse
@@ -23,27 +20,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from slimcodec.codec import models
 from slimcodec.codec.atomic import write_text
 from slimcodec.codec.bitstream import QUALITY_ONE
-from slimcodec.codec.choice import Choice
 from slimcodec.codec.grid import CELL
 from slimcodec.codec.quantise import Quantiser
 from slimcodec.evaluation.curves import Curve, bd_rate
 from slimcodec.evaluation.provenance import commit
-from slimcodec.training import foresight, specialists
 from slimcodec.training.compete import Compete
 from slimcodec.training.data import PhotoData
 from slimcodec.training.photos import centre_crops, folder_photos
 from slimcodec.training.progress import Status
 from slimcodec.training.pyramid import PhotoPyramid
 from slimcodec.training.schedule import Late
-from slimcodec.training.tables import crops_to_learn_from
 from slimcodec.training.teach import fit, load_trained, save_trained
 
 WAYS = "by picture", "by cell, alone", "by cell, together"
@@ -63,10 +55,6 @@ def main() -> None:
     photos = folder_photos(options.photos, limit=options.limit, max_pixels=MOST_PIXELS)
     cache = PhotoPyramid(photos, device=options.device, saturated=options.saturated)
     arms = {count: _arm(options, count, cache) for count in options.specialists}
-    if options.foresee:
-        seen = crops_to_learn_from(photos, options.side, options.foresee)
-        for count in (count for count in arms if count > 1):
-            arms[count]["told"]["foreseen"] = _foreseen(options, options.runs / str(count), count, seen)
     result = {
         "command": "python benchmarks/compete.py " + " ".join(sys.argv[1:]),
         "date": date.today().isoformat(),
@@ -106,7 +94,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--limit", type=int, help="photos to train on at most")
-    parser.add_argument("--foresee", type=int, default=0, help="photos to learn from which specialist is best")
     parser.add_argument("--pictures", type=int, default=12, help="of each validation set")
     parser.add_argument("--side", type=int, default=512, help="of their middles, in pixels")
     return parser.parse_args()
@@ -204,38 +191,6 @@ def _costs(module: Compete, x: Tensor, rung: int, features: Tensor) -> Costs:
     found = [module.cells(codec, x, quality, features) for codec in (*module.codecs, module.mixed)]
     bits, errors = (torch.stack([values.flatten() for values in each]).cpu() for each in zip(*found, strict=True))
     return Costs(bits, errors)
-
-
-def _foreseen(options: argparse.Namespace, work: Path, count: int, photos: list[np.ndarray]) -> dict[str, Any]:
-    """Set → the share of cells whose best specialist is foreseen; and by how many per cent costs are above the least
-    where it is foreseen, where each picture has its best one, and where all have the same."""
-    joined = specialists.join([work / f"specialist-{number}" for number in range(count)], work / "joined")
-    model = models.load(joined)
-    models.copy_with_tables(joined, joined, foresight.learned(model, tqdm(photos, f"{count} specialists, foresight")))
-    transforms, found = models.load(joined).transforms(), {}
-    assert transforms.foresight is not None
-    for folder in options.validation:
-        costs, right = [], []
-        for _, pixels in tqdm(centre_crops(folder_photos(folder, limit=options.pictures), options.side), folder.name):
-            choice, features = Choice(transforms, pixels, quick=False), transforms.analyse(pixels)
-            for rung in range(0, model.codec.architecture.rungs, 3):
-                of_cells = choice.costs(features, choice.grid, (rung + 1) * QUALITY_ONE)
-                who = transforms.foresight.best(transforms.networks.numpy(features), rung)[None]
-                chosen, least = np.take_along_axis(of_cells, who.astype(int), 0), of_cells.min(axis=0)
-                costs.append(np.array([least.sum(), chosen.sum(), *of_cells.sum(axis=(1, 2))]) / least.sum())
-                right.append((chosen == least).mean())
-        above = [100 * (np.mean(each) - 1) for each in _ways(np.stack(costs))]
-        names = "foreseen", "best of each picture", "best of all"
-        found[folder.name] = {"right": round(float(np.mean(right)), 3)} | {
-            name: round(float(value), 2) for name, value in zip(names, above, strict=True)
-        }
-    return found
-
-
-def _ways(costs: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Costs [n, 2 + K] → as foreseen, by the best of K for each, and by the one that is best for all: [n] each."""
-    alone = costs[:, 2:]
-    return costs[:, 1], alone.min(axis=1), alone[:, alone.sum(axis=0).argmin()]
 
 
 def _compared(arms: dict[int, dict[str, Any]], ladder: tuple[float, ...]) -> dict[str, Any]:

@@ -5,13 +5,12 @@
 The specialists are copies of the model with a little noise in their weights, in a temporary folder; how good they are
 does not change how long they take. A picture is put together from the middles of photos. Each round decodes it without
 specialists, with a smooth map, and with a random one, by one backend after the other: CPU seconds of one thread, which
-other work on the machine hardly changes. A ratio is of the same round's seconds. Encoding is measured in the same way,
-but for the largest picture: where all specialists are tried in every cell, and where the best one is foreseen.
+other work on the machine hardly changes. A ratio is of the same round's seconds. Encoding, where all specialists are
+tried in every cell, is measured in the same way, but for the largest picture.
 """
 
 import argparse
 import json
-import shutil
 import statistics
 import sys
 import tempfile
@@ -28,13 +27,11 @@ import torch
 import slimcodec
 from slimcodec.codec import bitstream, maps, models
 from slimcodec.codec.atomic import write_text
-from slimcodec.codec.foresight import HIDDEN, HIDDEN_BIAS, SCORES, SCORES_BIAS
 from slimcodec.codec.inference import BACKENDS, Codec
 from slimcodec.codec.native import functions
 from slimcodec.evaluation.photos import find_photos, open_photo
 from slimcodec.evaluation.provenance import commit
 from slimcodec.training import onnx_export, specialists
-from slimcodec.training.foresight import WIDTH
 
 SIZES = (512, 768), (1792, 2496), (3000, 4000)  # the first is one piece, the others are decoded window by window
 PATCH = 512  # pixels of the middle of a photo
@@ -50,12 +47,12 @@ def main() -> None:
     functions()  # loaded before anything is timed
     photos = [np.asarray(open_photo(path)) for path in find_photos(options.photos, options.limit)]
     with tempfile.TemporaryDirectory() as folder:
-        tried = several(options.model, options.count, Path(folder, "tried"))
-        shutil.copytree(tried, joined := Path(folder, "foreseen"))
-        add_foresight(joined)
-        found = [result for shape in SIZES for result in _measured(options, joined, tried, picture(photos, *shape))]
+        joined = several(options.model, options.count, Path(folder, "joined"))
+        found = [result for shape in SIZES for result in _measured(options, joined, picture(photos, *shape))]
     for each in found:
-        print(f"{each['megapixels']:5.1f} Mpx {each['backend']:6}", each["ratios"], each["encoding_ratios"], flush=True)
+        print(
+            f"{each['megapixels']:5.1f} Mpx {each['backend']:6}", each["ratios"], each.get("encoding_ratio"), flush=True
+        )
     result = {
         "command": "python benchmarks/specialists.py " + " ".join(sys.argv[1:]),
         "date": date.today().isoformat(),
@@ -92,17 +89,6 @@ def several(name: str, count: int, target: Path) -> Path:
     return target
 
 
-def add_foresight(directory: Path) -> None:
-    """To a model of specialists, which foresees at random then."""
-    model, random = models.load(directory), torch.Generator().manual_seed(1)
-    architecture = model.codec.architecture
-    seen, count = 2 * architecture.g_a[-1].channels + architecture.rungs, architecture.specialists
-    shapes = (WIDTH, seen), (WIDTH,), (count, WIDTH), (count,)
-    names = HIDDEN, HIDDEN_BIAS, SCORES, SCORES_BIAS
-    more = {name: torch.randn(shape, generator=random) for name, shape in zip(names, shapes, strict=True)}
-    models.copy_with_tables(directory, directory, model.tables | more)
-
-
 def picture(photos: list[np.ndarray], height: int, width: int) -> np.ndarray:
     """uint8 [height, width, 3]: patches of the photos beside and below each other."""
     rows, columns = -(-height // PATCH), -(-width // PATCH)
@@ -124,11 +110,9 @@ def cell_maps(shape: tuple[int, int], count: int) -> dict[str, np.ndarray]:
     return {"smooth": smooth.astype(np.uint8), "random": random.integers(0, count, shape).astype(np.uint8)}
 
 
-def _measured(options: argparse.Namespace, joined: Path, tried: Path, pixels: np.ndarray) -> Iterator[dict[str, Any]]:
-    one, many, slow = (
-        {backend: slimcodec.load(model, backend=backend) for backend in BACKENDS}
-        for model in (options.model, joined, tried)
-    )
+def _measured(options: argparse.Namespace, joined: Path, pixels: np.ndarray) -> Iterator[dict[str, Any]]:
+    one = {backend: slimcodec.load(options.model, backend=backend) for backend in BACKENDS}
+    many = {backend: slimcodec.load(joined, backend=backend) for backend in BACKENDS}
     data = one["onnx"].compress(pixels, quality=QUALITY)
     contents = bitstream.unpack(data)
     files = {
@@ -142,19 +126,14 @@ def _measured(options: argparse.Namespace, joined: Path, tried: Path, pixels: np
             for _ in range(WARM + options.rounds)
         ][WARM:]
         encoding = [
-            {"foreseen": _encoding(one[backend], many[backend], pixels)}
-            | {"tried": _encoding(one[backend], slow[backend], pixels)}
-            for _ in range(ENCODING_ROUNDS if len(pixels) < 3000 else 0)
+            _encoding(one[backend], many[backend], pixels) for _ in range(ENCODING_ROUNDS) if len(pixels) < 3000
         ]
         yield {
             "megapixels": round(pixels.shape[0] * pixels.shape[1] / 1e6, 1),
             "backend": backend,
             "seconds": {name: _told([each[name] for each in rounds]) for name in rounds[0]},
             "ratios": {name: _told([each[name] / each["one"] for each in rounds]) for name in files},
-            "encoding_ratios": {name: _told([each[name] for each in encoding]) for name in ("foreseen", "tried")}
-            if encoding
-            else None,
-        }
+        } | ({"encoding_ratio": _told(encoding)} if encoding else {})
 
 
 def _with_map(contents: bitstream.Contents, codec: Codec, cell_map: np.ndarray) -> bytes:

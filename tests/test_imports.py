@@ -90,7 +90,6 @@ ALLOWED = {
     | {"codec/regions", "codec/scales", "codec/transforms", "codec/zoo"},
     "codec/quantise": {"numpy", "torch", "codec/dependent", "codec/grid", "codec/rate", "codec/rounding"},
     "codec/contexts": {"numpy", "codec/entropy"},
-    "codec/foresight": {"numpy", "codec/architecture", "codec/grid"},
     "codec/symbols": {
         "numpy",
         "codec/adapt",
@@ -98,12 +97,11 @@ ALLOWED = {
         "codec/bitstream",
         "codec/contexts",
         "codec/entropy",
-        "codec/foresight",
         "codec/grid",
     }
     | {"codec/dependent", "codec/rounding", "codec/scales", "codec/units"},
     "codec/transforms": {"numpy", "codec/adapt", "codec/analysis", "codec/arrays", "codec/bitstream", "codec/dependent"}
-    | {"codec/bilateral", "codec/foresight"}
+    | {"codec/bilateral"}
     | {"codec/grid", "codec/heads", "codec/maps", "codec/networks", "codec/pictures", "codec/progress"}
     | {"codec/regions"}
     | {"codec/rounding", "codec/rows", "codec/scales", "codec/symbols", "codec/tiling", "codec/units"}

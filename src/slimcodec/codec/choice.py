@@ -3,7 +3,7 @@
     y of every specialist ─► what a file of it alone would hold, and its picture ─► cost of every cell ─► the least
 
 What a cell costs beside a cell of another specialist is not looked at. The choice is made at the nearest rung: searches
-ask for many qualities. A quick encoder does not try them all, where the model can foresee which it would be.
+ask for many qualities.
 """
 
 import numpy as np
@@ -41,11 +41,10 @@ class Alone:
 
 
 class Choice(Alone):
-    """Made as far as latents are asked for. quick: as the model foresees it, if it can."""
+    """Made as far as latents are asked for."""
 
-    def __init__(self, transforms: Transforms, pixels: np.ndarray | LazyPixels, *, quick: bool):
+    def __init__(self, transforms: Transforms, pixels: np.ndarray | LazyPixels):
         super().__init__(transforms, pixels)
-        self.foresight = transforms.foresight if quick else None
         self.grid = cells_of(*pixels.shape[:2])
         self.maps: dict[int, np.ndarray] = {}
 
@@ -53,29 +52,13 @@ class Choice(Alone):
         cells, quality = strip.coarser(LATENTS), self._nearest(fixed_quality)
         chosen = self._map(fixed_quality)[cells.slices]
         if (chosen == UNKNOWN).any():
-            if self.foresight:
-                features = self._transforms.networks.numpy(analysed)
-                chosen[:] = self.foresight.best(features, quality // QUALITY_ONE - 1)
-            else:
-                chosen[:] = self._tried(analysed, cells, quality)
+            for piece in cells.even_tiles(CODING_TILE // 2 if is_big(self.grid) else CODING_TILE**2):
+                seen = piece.grown(MARGIN, cells)
+                features = analysed[:, :, *seen.seen_from(cells).finer(LATENTS).slices]
+                costs = [self._costs(k, features, seen, quality) for k in range(self._transforms.specialists)]
+                inner = np.stack(costs)[:, *piece.seen_from(seen).slices]
+                chosen[piece.seen_from(cells).slices] = inner.argmin(axis=0)
         return self._transforms.latents_by(analysed, chosen)
-
-    def _tried(self, analysed: Array, cells: Window, quality: int) -> np.ndarray:
-        found = np.empty(cells.shape, np.uint8)
-        for piece in cells.even_tiles(CODING_TILE // 2 if is_big(self.grid) else CODING_TILE**2):
-            seen = piece.grown(MARGIN, cells)
-            costs = self.costs(analysed[:, :, *seen.seen_from(cells).finer(LATENTS).slices], seen, quality)
-            inner = costs[:, *piece.seen_from(seen).slices]
-            found[piece.seen_from(cells).slices] = inner.argmin(axis=0)
-        return found
-
-    def costs(self, features: Array, cells: Window, fixed_quality: int) -> np.ndarray:
-        """What every one of the cells costs, in bits, where all are one specialist's: [K, rows, columns].
-
-        features: what `Transforms.analyse` gave for them; fixed_quality: a rung's
-        """
-        specialists = range(self._transforms.specialists)
-        return np.stack([self._costs_of(number, features, cells, fixed_quality) for number in specialists])
 
     def transforms(self, fixed_quality: int) -> Transforms:
         return self._transforms.with_map(self._map(fixed_quality))
@@ -92,7 +75,8 @@ class Choice(Alone):
         rung = (fixed_quality + QUALITY_ONE // 2) // QUALITY_ONE
         return QUALITY_ONE * min(rung, self._transforms.architecture.rungs)
 
-    def _costs_of(self, specialist: int, features: Array, cells: Window, fixed_quality: int) -> np.ndarray:
+    def _costs(self, specialist: int, features: Array, cells: Window, fixed_quality: int) -> np.ndarray:
+        """What every one of the cells costs, in bits, where all of them are one specialist's: [rows, columns]."""
         alone = self._transforms.with_map(np.full(cells.shape, specialist, np.uint8))
         y = alone.latents_of(specialist, features)
         symbols, y_hat = alone.code(y, alone.hyper_latents(y, fixed_quality), fixed_quality)
@@ -113,9 +97,8 @@ class Choice(Alone):
         return _by_cell(bits.sum(axis=(0, 1)), PLANE_CELLS) + of_z.sum(axis=0)
 
 
-def choice_of(transforms: Transforms, pixels: np.ndarray | LazyPixels, effort: int) -> Alone:
-    """Effort 0 is quick."""
-    return Alone(transforms, pixels) if transforms.specialists == 1 else Choice(transforms, pixels, quick=not effort)
+def choice_of(transforms: Transforms, pixels: np.ndarray | LazyPixels) -> Alone:
+    return (Choice if transforms.specialists > 1 else Alone)(transforms, pixels)
 
 
 def _by_cell(values: np.ndarray, side: int) -> np.ndarray:

@@ -66,7 +66,7 @@ class Encoding:
         self._block = block_side(self.tile)
         alpha = None if picture.alpha is None else (rows.tobytes() for rows in in_strips(picture.alpha))
         profiles = {"icc": picture.icc, "exif": picture.exif, "xmp": picture.xmp}
-        self.choice = choice_of(transforms, self.pixels, effort)
+        self.choice = choice_of(transforms, self.pixels)
         self.chunks = chunks.compress_chunks(pixels=self.pixel_count, alpha=alpha, **profiles)
         self._refined: tuple[tuple[int, int], Array] | None = None
         self._own: tuple[tuple[int, int], _Own] | None = None

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from slimcodec import InvalidModel
-from slimcodec.codec import adapt, bilateral, bitstream, dependent, entropy, foresight, rounding
+from slimcodec.codec import adapt, bilateral, bitstream, dependent, entropy, rounding
 from slimcodec.codec.bitstream import QUALITY_ONE
 from slimcodec.codec.contexts import BankCoder
 from slimcodec.codec.grid import PLANE_CELLS, PLANES, Window, whole
@@ -51,12 +51,6 @@ DEPENDENT_TABLES: Shapes = {  # the second quantiser's; see codec/dependent
 }
 MANY_STATES: Shapes = {dependent.NEXT: (("T", 2), np.uint16)}
 FILTER_TABLES: Shapes = {bilateral.BASIS: (("K", bilateral.GROUPS, bilateral.STEPS), np.int16)}  # see codec/bilateral
-CHOICE_TABLES: Shapes = {  # of specialists, and for encoders alone; see codec/foresight
-    foresight.HIDDEN: (("H", "I"), np.float32),
-    foresight.HIDDEN_BIAS: (("H",), np.float32),
-    foresight.SCORES: (("K", "H"), np.float32),
-    foresight.SCORES_BIAS: (("K",), np.float32),
-}
 
 
 class Symbols(NamedTuple):
@@ -83,7 +77,6 @@ class SymbolCoder:
         self.next_states = None if following is None else following.astype(np.uint16)
         adapt.check_tables(tables, self.architecture)
         bilateral.check_tables(tables)
-        foresight.check_tables(tables, self.architecture)
         expected = self.architecture.rungs, self.architecture.hypers
         if tables["z_frequencies"].shape[:2] != expected:
             raise InvalidModel(f"tables.z_frequencies must begin with {expected}, rungs and channels")
@@ -293,8 +286,7 @@ def entropy_tables(tables: Mapping[str, Any]) -> tuple[entropy.Tables, entropy.T
     """
     integer = INTEGER_CORRECTION if adapt.EXPONENT in tables else {}
     many = MANY_STATES if np.asarray(tables.get(dependent.NEXT, ())).size > 2 * dependent.BYTES else {}
-    groups = (COST_TABLES, BANK_TABLES, CORRECTION_TABLES | integer, DEPENDENT_TABLES | many, FILTER_TABLES,
-              CHOICE_TABLES)  # fmt: skip
+    groups = COST_TABLES, BANK_TABLES, CORRECTION_TABLES | integer, DEPENDENT_TABLES | many, FILTER_TABLES
     if unknown := sorted(set(tables).difference(TABLES, *groups)):
         raise InvalidModel(f"tables.{unknown[0]} is not a table of this format")
     needed = [TABLES, *(group for group in groups if not tables.keys().isdisjoint(group))]

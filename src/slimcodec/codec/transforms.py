@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 
 from slimcodec import InvalidFile, InvalidModel
-from slimcodec.codec import bilateral, dependent, foresight, maps
+from slimcodec.codec import bilateral, dependent, maps
 from slimcodec.codec.adapt import BASIS, Corrections, Fit
 from slimcodec.codec.analysis import analysed
 from slimcodec.codec.arrays import array_namespace
 from slimcodec.codec.bilateral import Bilateral
 from slimcodec.codec.bitstream import HASH_BYTES, Contents
-from slimcodec.codec.foresight import Foresight
 from slimcodec.codec.grid import BLOCK, CELL, LATENT_SCALE, LATENTS, PLANES, Window, cells_of, whole
 from slimcodec.codec.heads import Corrected, Heads
 from slimcodec.codec.networks import Networks, Synthesis
@@ -82,7 +81,6 @@ class Transforms:
             bits = networks.numpy(self.rounding.magnitude_bits)
             self.corrections = Corrections(networks.head, architecture.g_s[-1].scale, tables, self.coder.r_tables, bits)
         self.bilateral = Bilateral(tables) if bilateral.BASIS in tables else None
-        self.foresight = Foresight(tables, architecture) if foresight.HIDDEN in tables else None
         self.latent_margin, self.synthesis_margin = latent_margin(architecture), synthesis_margin(architecture)
 
     @property
