@@ -59,9 +59,10 @@ def test_the_readme_quotes_the_summary(summary):
     (said,) = re.findall(r"\*\*(\d+\.\d) % more bits than VTM\*\*", readme)
     against = {name: entries[PSNR].percent for name, entries in summary.bd_rate[VTM].items() if PSNR in entries}
     assert float(said) == pytest.approx(against["slim-2k"], abs=0.06)
-    assert "ahead of AVIF, JPEG 2000, WebP and JPEG." in readme and "behind HEVC and VVC" in readme
+    assert "ahead of AVIF, JPEG 2000, WebP and JPEG." in readme
+    assert "level with HEVC, as x265 encodes it, and behind VVC" in readme
     assert all(against[name] > against["slim-2k"] for name in ("avif", "jpeg2000", "webp", "jpeg"))
-    assert all(against[name] < against["slim-2k"] for name in ("hevc", "vvc"))
+    assert against["hevc"] == pytest.approx(against["slim-2k"], abs=0.5) and against["vvc"] < against["slim-2k"]
 
 
 def test_the_models_were_those_of_the_zoo(summary):
