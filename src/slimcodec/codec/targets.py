@@ -23,6 +23,7 @@ BEST = "best"
 WORTH_BPP = 0.2  # of the full size, beyond which no other is tried: docs/tried.md
 MAX_EFFORT = 10
 TOLERANCE = 0.02  # of a target size
+WORD = 4  # bytes, by which streams grow
 EXCESS_DB = 0.1  # that a picture may have over its target without a word
 ATTEMPTS = 4  # real files that are made on the way to a target
 
@@ -158,6 +159,12 @@ def _near_bpp(encoding: "Encoding", bpp: float) -> Found:
             return Found(data, below=True)
         # Refined latents take fewer bits than the search saw.
         aim *= wanted / len(data)
+    # Tiny files are too far from their estimates, and grow by whole words.
+    below = _largest(encoding, lambda q: len(encoding.file(q)) <= wanted) or QUALITY_ONE
+    around = (encoding.file(fixed) for fixed in (below, min(below + 1, _highest(encoding))))
+    nearest = min(around, key=lambda data: abs(len(data) - wanted))
+    if abs(len(nearest) - wanted) <= max(TOLERANCE * wanted, WORD):
+        return Found(nearest)
     raise InvalidInput(f"target_bpp {bpp:g}: cannot be met for this picture; {_reach(encoding)}")
 
 
