@@ -9,7 +9,7 @@ import skimage.data
 from PIL import Image
 
 from slimcodec import InvalidInput
-from slimcodec.codec import bitstream, inference, targets
+from slimcodec.codec import bitstream, encoding, inference, targets
 
 ASTRONAUT = skimage.data.astronaut()
 PHOTOS = {
@@ -119,9 +119,18 @@ def test_a_size_that_is_too_small_is_refused_with_what_is_possible(student, phot
         student.compress(photo, **{wish: limit}, scale=scale)
 
 
-def test_bits_a_pixel_that_are_too_many_are_refused(student):
+def test_bits_a_pixel_that_are_too_many_are_refused(student, monkeypatch):
+    """At once: one file says that they are, and two say what is possible."""
+    made, file = [], encoding.Encoding.file
+
+    def counted(self, fixed_quality, **settings):
+        made.append(fixed_quality)
+        return file(self, fixed_quality, **settings)
+
+    monkeypatch.setattr(encoding.Encoding, "file", counted)
     with pytest.raises(InvalidInput, match=r"^target_bpp 20: cannot be met .* bytes .* to .* bytes"):
         student.compress(PHOTOS["17x31"], target_bpp=20)
+    assert made == [2048, 256, 2048]
 
 
 def test_a_psnr_that_is_too_high_is_refused_with_the_best_there_is(student, photo):

@@ -157,14 +157,16 @@ def _near_bpp(encoding: "Encoding", bpp: float) -> Found:
             return Found(best)
         if fixed == QUALITY_ONE and len(data) > wanted:
             return Found(data, below=True)
+        if fixed == _highest(encoding) and len(data) < wanted:
+            break
         # Refined latents take fewer bits than the search saw.
         aim *= wanted / len(data)
-    # Tiny files are too far from their estimates, and grow by whole words.
-    below = _largest(encoding, lambda q: len(encoding.file(q)) <= wanted) or QUALITY_ONE
-    around = (encoding.file(fixed) for fixed in (below, min(below + 1, _highest(encoding))))
-    nearest = min(around, key=lambda data: abs(len(data) - wanted))
-    if abs(len(nearest) - wanted) <= max(TOLERANCE * wanted, WORD):
-        return Found(nearest)
+    else:  # Tiny files are too far from their estimates, and grow by whole words.
+        under = _largest(encoding, lambda q: len(encoding.file(q)) <= wanted) or QUALITY_ONE
+        around = (encoding.file(fixed) for fixed in (under, min(under + 1, _highest(encoding))))
+        nearest = min(around, key=lambda data: abs(len(data) - wanted))
+        if abs(len(nearest) - wanted) <= max(TOLERANCE * wanted, WORD):
+            return Found(nearest)
     raise InvalidInput(f"target_bpp {bpp:g}: cannot be met for this picture; {_reach(encoding)}")
 
 

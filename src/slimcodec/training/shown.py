@@ -19,6 +19,8 @@ from slimcodec.codec.partition import GroupFit
 from slimcodec.codec.torch_networks import head_of
 from slimcodec.codec.units import LEVELS, MID_GREY
 
+IN_TRAINING = 0.5  # of the way: with all of it a training by SOAP at 4e-4 drifted away
+
 
 def adapts(model: Model, codec: HyperpriorCodec) -> bool:
     """Whether files of the codec can be shown so: the model has corrections for its head, which is one, in floats."""
@@ -26,9 +28,6 @@ def adapts(model: Model, codec: HyperpriorCodec) -> bool:
         return False
     weight = codec.g_s.head.conv.weight
     return model.tables[BASIS].shape[1:] == (len(weight), weight[0].numel() + 1)
-
-
-IN_TRAINING = 0.5  # of the way: with all of it a training by SOAP at 4e-4 drifted away
 
 
 class Shown:
