@@ -253,13 +253,19 @@ class HyperpriorCodec(nn.Module):
         """The same for inference, a new module; layers that have nothing to prepare are shared."""
         return packed(self)
 
-    def forward(self, x: Tensor, quality: Tensor, quantise: Callable[[Tensor, Tensor], Tensor] | None = None) -> Coded:
+    def forward(
+        self,
+        x: Tensor,
+        quality: Tensor,
+        quantise: Callable[[Tensor, Tensor], Tensor] | None = None,
+        y: Tensor | None = None,
+    ) -> Coded:
         """A training pass: rounding is straight-through; the noise for the rate is added by the caller.
 
-        quantise(exact, index) may take rounding's place: `Quantiser.straight_through`.
+        quantise(exact, index) may take rounding's place: `Quantiser.straight_through`. y: if it is known.
         """
         # Mixed precision stops here: bfloat16 cannot hold the integers that rounding makes.
-        return self.coded(self.g_a(x).float(), quality, quantise)
+        return self.coded(self.g_a(x).float() if y is None else y, quality, quantise)
 
     def coded(self, y: Tensor, quality: Tensor, quantise: Callable[[Tensor, Tensor], Tensor] | None = None) -> Coded:
         """`forward` from the latent y [B, M, H/16, W/16] on."""

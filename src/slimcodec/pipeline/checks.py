@@ -98,12 +98,14 @@ def _of_training(settings: Settings) -> Problems:
         if later and later.as_in_files in ("both", "all") and settings.trainer.whole_step:
             remedy = "takes the CPU in between, and a whole step is one graph; set trainer.whole_step=false"
             yield f"{section}.training.as_in_files={later.as_in_files}", remedy
+    for stage in settings.stages:
+        yield from _of_stored_latents(settings, stage)
     terms = {"distill.weights": settings.distill.weights, "prune.distill_weights": settings.prune.distill_weights}
     for field, weights in terms.items():
         if unknown := set(weights or {}) - set(DISTILLATION_TERMS):
             yield f"{field}.{min(unknown)}", f"there is no such term; known are {', '.join(DISTILLATION_TERMS)}"
     new = dict.fromkeys(("encoder_blocks", "decoder_blocks"), "new blocks have")
-    new |= {"decoder_levels": "new levels have", "encoder": "a new encoder has"}
+    new |= {"decoder_levels": "new levels have", "encoder": "a new encoder has", "context": "a wider context has"}
     for field, what in new.items():
         if getattr(settings.finish, field) is not None and settings.finish.training is None:
             yield f"finish.{field}", f"{what} to be trained, and finish.training is null"
@@ -124,6 +126,17 @@ def _of_integers(settings: Settings) -> Problems:
             f"prune.distill_weights.{min(units)}",
             "compares values that have other units in a decoder of integers (finish.quantise); set it to 0",
         )
+
+
+def _of_stored_latents(settings: Settings, stage: Stage) -> Problems:
+    training = settings.training(stage)
+    if training is None or not training.stored_latents:
+        return
+    field = f"{'student' if stage == 'distill' else stage}.training.stored_latents"
+    if not training.freeze_encoder or stage not in ("prune", "finish"):
+        yield field, "g_a would not stay as it is; set prune.training.freeze_encoder or finish.training.freeze_encoder"
+    if settings.data.kind == "shards":
+        yield field, "needs photos in memory; take data=folder, or false"
 
 
 def _of_processes(settings: Settings) -> Problems:

@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -34,8 +34,9 @@ from slimcodec.training.crops import Crops, PhotoCache, ShardCache
 from slimcodec.training.data import PhotoData
 from slimcodec.training.dependent import dependently_quantised
 from slimcodec.training.distill import Distill
-from slimcodec.training.grow import freeze_old, with_blocks, with_encoder, with_levels
+from slimcodec.training.grow import freeze_old, with_blocks, with_context, with_encoder, with_levels
 from slimcodec.training.integers import in_integers
+from slimcodec.training.latents import StoredLatents
 from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.prune import prune
 from slimcodec.training.pyramid import PhotoPyramid
@@ -286,8 +287,7 @@ def distillation(
         weights=weights,
         inherited_encoder=run.settings.student.inherit_encoder,
         seed=seed,
-        cache=run.photos.cache,
-        **more,
+        **{"cache": run.photos.cache} | more,
         **engine(run.settings),
         **training.of_module,
     )
@@ -315,8 +315,29 @@ def finetune(run: Run, before: Path, model: Path, training: Training, stage: Sta
         freezing = {"freeze_share": 1.0}  # y's units are those of the decoder's integers
     shown = Shown(trained.model, codec) if training.as_in_files == "all" and adapts(trained.model, codec) else None
     how: dict[str, Any] = {"seed": seed, "weights": weights, "quantiser": quantiser, "shown": shown, **freezing}
+    if training.stored_latents:
+        how["cache"] = stored_latents(run, codec, stage)
     module = distillation(run, codec, trained.prior, training, **how)
     train(run, module, model, training, stage)
+
+
+def stored_latents(run: Run, codec: HyperpriorCodec, stage: Stage) -> StoredLatents:
+    """Crops of the training photos with their latents."""
+    photos = run.photos.all[0]
+    assert not isinstance(photos, Shards)  # that was checked
+    settings, device = run.settings, run.photos.device
+    how: dict[str, Any] = {"device": device, "saturated": settings.data.saturated, "seed": settings.seed}
+    return StoredLatents(photos, codec.to(device).g_a, **how, tell=telling(run, f"{stage}: latents"))
+
+
+def telling(run: Run, what: str) -> Callable[[int, int], None]:
+    """Says now and then how many photos are done."""
+
+    def tell(done: int, photos: int) -> None:
+        if done == photos or done % max(1, photos // TIMES_TOLD) == 0:
+            run.say(f"{what}, {done:,} of {photos:,} photos")
+
+    return tell
 
 
 def quantised(run: Run, codec: HyperpriorCodec, crop: int, quantiser: Quantiser | None) -> HyperpriorCodec:
@@ -345,6 +366,8 @@ def with_changes(run: Run, codec: HyperpriorCodec, training: Training) -> Hyperp
         codec = with_blocks(codec, "g_a", "residual", finish.encoder_blocks)
     if finish.decoder_blocks:
         codec = with_blocks(codec, "g_s", "depthwise", finish.decoder_blocks)
+    if finish.context:
+        codec = with_context(codec, finish.context)
     return with_levels(codec, finish.decoder_levels) if finish.decoder_levels else codec
 
 
@@ -354,8 +377,7 @@ def learn_tables(run: Run, before: Path, model: Path, how: Tables) -> None:
     crops = run.photos.first_crops(how.side)
 
     def tell(what: str, done: int, photos: int) -> None:
-        if done == photos or done % max(1, photos // TIMES_TOLD) == 0:
-            run.say(f"finish: {what}, {done:,} of {photos:,} photos")
+        telling(run, f"finish: {what}")(done, photos)
 
     student = models.load(before)
     if how.states > 1:

@@ -81,6 +81,10 @@ class Crops(ABC):
     def cut(self, drawn: torch.Tensor, size: int) -> torch.Tensor:
         """What was drawn, on `device`, as float32 [count, 3, size, size] in [0, 1]. A CUDA graph can hold it."""
 
+    def latents(self, drawn: torch.Tensor, size: int) -> torch.Tensor | None:
+        """y of what `cut` makes of it, float32 [count, M, size/16, size/16]; None where g_a has to be asked."""
+        return None
+
     @abstractmethod
     def _cumulative_shares(self, size: int) -> np.ndarray:
         """The probability that a crop of this size comes from each picture, summed up to it; the last entry is 1."""
@@ -104,7 +108,7 @@ class CropSource(Crops):
 
     def __init__(self, *, device: torch.device | str = "cpu", saturated: float = 0.0, workers: int = 0):
         self.device = torch.device(device)
-        self._saturated = saturated
+        self.saturated = saturated
         self._ahead = _Ahead(self._cut_all, workers, pin_memory=self.device.type == "cuda") if workers else None
         self._shares: dict[int, np.ndarray] = {}
 
@@ -147,7 +151,7 @@ class CropSource(Crops):
             left=int(rng.integers(width - side, endpoint=True)),
             side=side,
             flip=bool(rng.random() < 0.5),
-            saturation=rng.uniform(1, MOST_SATURATED) if rng.random() < self._saturated else 1.0,
+            saturation=rng.uniform(1, MOST_SATURATED) if rng.random() < self.saturated else 1.0,
         )
 
     def _cut(self, crop: Crop, size: int) -> torch.Tensor:
@@ -156,7 +160,7 @@ class CropSource(Crops):
         if crop.side != size:
             window = downscale(window, (size, size))
         if crop.saturation != 1:
-            window = _saturate(window, crop.saturation)
+            window = saturate(window, crop.saturation)
         return window.flip(-1) if crop.flip else window
 
     def _cumulative_shares(self, size: int) -> np.ndarray:
@@ -278,7 +282,7 @@ def downscale(window: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return resized.round().clamp(0, 255).to(torch.uint8)
 
 
-def _saturate(window: torch.Tensor, times: float) -> torch.Tensor:
+def saturate(window: torch.Tensor, times: float) -> torch.Tensor:
     """uint8 [3, H, W] -> the same, with the three values of every pixel `times` as far from their mean."""
     grey = window.float().mean(dim=0, keepdim=True)
     return grey.lerp(window.float(), times).round_().clamp_(0, 255).to(torch.uint8)

@@ -81,6 +81,27 @@ def with_levels(codec: HyperpriorCodec, levels: Sequence[dict[str, Any]]) -> Hyp
     return grown
 
 
+@torch.no_grad()
+def with_context(codec: HyperpriorCodec, hidden: Sequence[int]) -> HyperpriorCodec:
+    """A copy whose stages of the context have so many hidden channels; what is new in them has no effect yet.
+
+    Raises InvalidInput unless there is a number for each stage, and none is smaller than the stage has.
+    """
+    before = codec.architecture
+    if len(hidden) != len(before.context) or any(new < old for new, old in zip(hidden, before.context, strict=False)):
+        raise InvalidInput(f"finish.context: must be {len(before.context)} numbers, {list(before.context)} or more")
+    grown = HyperpriorCodec(dataclasses.replace(before, context=tuple(hidden)))
+    own, old = grown.state_dict(), codec.state_dict()
+    for name, tensor in own.items():
+        if tensor.shape != old[name].shape:
+            if name.endswith("weight") and tensor.shape[0] == old[name].shape[0]:
+                tensor.zero_()  # of the layer that sees the hidden channels
+            tensor[tuple(map(slice, old[name].shape))] = old[name]
+        else:
+            tensor.copy_(old[name])
+    return grown
+
+
 def freeze_old(grown: HyperpriorCodec, before: HyperpriorCodec) -> None:
     """Let training leave everything as it is that a codec had before it was given more blocks."""
     old = before.state_dict().keys()

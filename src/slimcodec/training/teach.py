@@ -142,8 +142,8 @@ class Teach(lightning.LightningModule):
         return self.coded_of(self.drawn(step), self.seeded(step))
 
     def coded_of(self, drawn: Drawn, noise: torch.Generator) -> CodedBatch:
-        x, quality = self.pictures(drawn), drawn.quality
-        coded = self.as_shown(x, quality, self.forward_in_training(x, quality, self.quantise), IN_TRAINING)
+        x, quality, y = self.pictures(drawn), drawn.quality, self.cache.latents(drawn.crops, drawn.size)
+        coded = self.as_shown(x, quality, self.forward_in_training(x, quality, self.quantise, y), IN_TRAINING)
         with torch.autocast(x.device.type, enabled=False):  # bits and errors are small differences of large numbers
             measured = self.rate_distortion(x, quality, coded, *self.noise(coded, noise))
         return CodedBatch(x, quality, coded, measured)
