@@ -45,7 +45,6 @@ web/node_modules: web/package-lock.json
 figures: .venv/.installed
 	$(BIN)/python -m slimcodec report results/kodak
 	cp results/kodak/figures/headline.png results/kodak/figures/psnr_rgb_db.png docs/figures/
-	$(BIN)/python benchmarks/family.py drawn docs/figures/family.png
 
 # The README.md of every model in students/ and teachers/, from its model.json.
 cards: .venv/.installed

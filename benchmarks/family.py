@@ -1,17 +1,14 @@
-"""The family of students that were made from slim-2k: what they cost and are worth, and their place in the headline.
+"""The family of students that were made from slim-2k: what they cost, how long they were trained, what they are worth.
 
-    slimcodec evaluate kodak --model family/NAME … --codec , --metrics psnr --qualities 1,3,5,8 --out STUDY
-    python benchmarks/family.py measured STUDY family/NAME …       results/ablations/family.json, or --json FILE
-    python benchmarks/family.py drawn docs/figures/headline.png
+    python benchmarks/family.py results/kodak slim-500 slim-1k slim-2k slim-4k slim-8k
+    python benchmarks/family.py STUDY MODEL … --json FILE        instead of results/ablations/family.json
 
-A model is what `experiment=family_from_slim` left, copied to a folder of its own name. It has neither banks nor
-corrections. BD-rates are against VTM, and against slim-2k with and without these (`plain`) as it is in results/kodak,
-by the same qualities.
+A model is one of the zoo, or a directory whose name is its codec's in the study. BD-rates are against VTM, and against
+slim-2k with and without what adapts (`plain`) as they are in results/kodak, by the qualities that the model has.
 """
 
 import argparse
 import json
-import math
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -29,7 +26,6 @@ from slimcodec.evaluation import summary
 from slimcodec.evaluation.comparison import VTM
 from slimcodec.evaluation.curves import Curve, bd_rate
 from slimcodec.evaluation.metrics import PSNR
-from slimcodec.report.headline import Spot, headline
 
 ROOT = Path(__file__).resolve().parents[1]
 KODAK, STORED = ROOT / "results" / "kodak", ROOT / "results" / "ablations" / "family.json"
@@ -40,12 +36,8 @@ HEADING += ["steps", "crops", "against VTM", "against slim-2k", "without what ad
 
 def main() -> None:
     options = _options()
-    if options.what == "drawn":
-        draw(options.paths)
-        return
-    study, *paths = options.paths
-    codecs = summary.read(study).codecs
-    arms = [_measured(path.name, codecs[path.name].curves[PSNR], path) for path in paths]
+    codecs = summary.read(options.study).codecs
+    arms = [_measured(Path(name).name, codecs[Path(name).name].curves[PSNR], zoo.find(name)) for name in options.models]
     arms.sort(key=lambda arm: arm["decoder_macs_per_pixel"])
     rows = [row(arm) for arm in arms]
     result = {"date": date.today().isoformat(), "arms": arms, "tables": {"family": {"heading": HEADING, "rows": rows}}}
@@ -54,8 +46,8 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("measured", "drawn"))
-    parser.add_argument("paths", nargs="+", type=Path, help="a study and models, or figures")
+    parser.add_argument("study", type=Path)
+    parser.add_argument("models", nargs="+")
     parser.add_argument("--json", type=Path, default=STORED, help="where what is measured goes instead")
     return parser.parse_args()
 
@@ -69,7 +61,7 @@ def _measured(name: str, curve: Curve, model: Path) -> dict[str, Any]:
         "decoder_macs_per_pixel": described.decoder_macs_per_pixel,
         "encoder_macs_per_pixel": described.encoder_macs_per_pixel,
         "counted": counted(models.load(model).codec),
-        **trained(described.configuration, described.decoder_macs_per_pixel),
+        **trained(described.configuration),
         "curve": curve._asdict(),
         "percent_against": {anchor: bd_rate(known, curve).percent for anchor, known in anchors.items()},
         "slim_2k_weights_sha256": kodak.codecs[SHIPPED].weights_sha256,
@@ -92,14 +84,16 @@ def counted(codec: HyperpriorCodec) -> dict[str, float]:
     return {"decoder": whole - parts["g_a"] - parts["h_a"] + gain, "encoder": whole - parts["g_s"] + 3 * gain}
 
 
-def trained(configuration: dict[str, Any], macs_per_pixel: float) -> dict[str, int]:
-    """Steps and crops since slim-2k: of the rounds down to this size, or of finish."""
-    if finish := configuration.get("finish"):
-        times, training = 1, finish["training"]
-    else:
-        prune = configuration["prune"]
-        times, training = round(math.log(macs_per_pixel / 2000) / math.log(prune["shrink"])), prune["training"]
-    return {"steps": times * training["steps"], "crops": times * training["steps"] * training["batch"]}
+def trained(configuration: dict[str, Any]) -> dict[str, int]:
+    """Steps and crops since the student that it was made of: of its one round, if it was pruned, and of finish."""
+    parts = [configuration["finish"]["training"]]
+    if configuration["student"].get("load"):
+        parts.append(configuration["prune"]["training"])
+    trainings = [part for part in parts if part]
+    return {
+        "steps": sum(part["steps"] for part in trainings),
+        "crops": sum(part["steps"] * part["batch"] for part in trainings),
+    }
 
 
 def row(arm: dict[str, Any]) -> list[str]:
@@ -108,17 +102,9 @@ def row(arm: dict[str, Any]) -> list[str]:
         for side in ("decoder", "encoder")
         for value in (f"{arm[f'{side}_macs_per_pixel']:,.1f}", f"{arm['counted'][side]:,.1f}")
     ]
+    steps = [f"{arm[of]:,}" if arm["name"] != SHIPPED else "–" for of in ("steps", "crops")]
     percents = [f"{percent:+.1f} %".replace("-", "−") for percent in arm["percent_against"].values()]
-    return [f"`{arm['name']}`", *macs, f"{arm['steps']:,}", f"{arm['crops']:,}", *percents]
-
-
-def draw(paths: list[Path]) -> None:
-    """The headline of results/kodak, with the family in it."""
-    arms = json.loads(STORED.read_text(encoding="utf-8"))["arms"]
-    spots = [
-        Spot(arm["name"], "model", arm["decoder_macs_per_pixel"] / 1000, arm["percent_against"]["vtm"]) for arm in arms
-    ]
-    headline(summary.read(KODAK), *paths, more=spots)
+    return [f"`{arm['name']}`", *macs, *steps, *percents]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Training pictures a second in the flagship's three phases, what cutting crops takes of it, and CompressAI's step.
 
+Fine-tuning is measured three times: of everything, with g_a frozen, and from stored latents (training/latents).
+
     python benchmarks/train.py --photos PHOTOS [--precision bf16] [--threads 2] [--steps 12] [--json FILE]
     python benchmarks/train.py --photos PHOTOS --device cuda --batch 256 --steps 200
 
@@ -43,6 +45,7 @@ from slimcodec.training.data import PhotoData
 from slimcodec.training.distill import Distill
 from slimcodec.training.fast import Drawn
 from slimcodec.training.inheritance import student_architecture
+from slimcodec.training.latents import StoredLatents
 from slimcodec.training.photos import Photo, folder_photos
 from slimcodec.training.prior import FactorizedPrior
 from slimcodec.training.pyramid import PhotoPyramid
@@ -70,7 +73,7 @@ def main() -> None:
     settings = read(OmegaConf.to_container(configuration, resolve=True))
     photos = folder_photos(options.photos, limit=ENOUGH_PHOTOS, max_pixels=settings.data.max_pixels)
     dtype = torch.bfloat16 if options.precision == "bf16" else None
-    phases = _phases(settings, PhotoCache(photos, device=options.device), options.device, dtype)
+    phases = _phases(settings, photos, options.device, dtype)
     seconds = {name: {"draw": [], "step": []} for name in phases}
     for number in tqdm(range(options.warm_up + options.steps), "steps"):
         for name, phase in phases.items():
@@ -238,10 +241,14 @@ def _now(device: str) -> float:
     return time.perf_counter()
 
 
-def _phases(settings: Settings, cache: PhotoCache, device: str, dtype: torch.dtype | None) -> dict[str, Phase]:
+def _phases(settings: Settings, photos: list[Photo], device: str, dtype: torch.dtype | None) -> dict[str, Phase]:
+    cache = PhotoCache(photos, device=device)
     teacher = Architecture.from_dict(settings.teacher.architecture)
     student = student_architecture(settings.student.architecture, teacher, inherit_encoder=True)
-    pruned, pruned_prior, _ = load_trained("slim-2k")
+    finetuning, kept = settings.prune.training.of_module, [load_trained("slim-2k").codec.to(device) for _ in range(2)]
+    for codec in kept:
+        codec.g_a.requires_grad_(False)
+    stored = StoredLatents(photos, kept[1].g_a, device=device)
     modules = {
         "teacher": Teach(*_fresh(teacher), cache=cache, **settings.teacher.training.of_module),
         "distillation": Distill(
@@ -253,7 +260,9 @@ def _phases(settings: Settings, cache: PhotoCache, device: str, dtype: torch.dty
             cache=cache,
             **settings.student.training.of_module,
         ),
-        "fine-tuning": Teach(pruned, pruned_prior, cache=cache, **settings.prune.training.of_module),
+        "fine-tuning": Teach(*load_trained("slim-2k")[:2], cache=cache, **finetuning),
+        "fine-tuning, g_a frozen": Teach(kept[0], load_trained("slim-2k").prior, cache=cache, **finetuning),
+        "fine-tuning, latents stored": Teach(kept[1], load_trained("slim-2k").prior, cache=stored, **finetuning),
     }
     ours = {name: _ours(module, device, dtype) for name, module in modules.items()}
     return ours | {ANCHOR: _anchor(modules["teacher"], device, dtype)}

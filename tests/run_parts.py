@@ -38,6 +38,7 @@ TINY = [
     "prune.training.crop=64",
     "++finish.training={steps:1,batch:8,crop:64,learning_rate:1.0e-3,steps_per_epoch:1,as_in_files:true}",
     "finish.start=null",
+    "++student.load=null",
     "++finish.tables=null",
     "teacher.load=null",
     *ONE_ROUND,

@@ -31,6 +31,8 @@ EXPERIMENTS = [name for name in NAMES if name not in SAME]
 MOST = {
     "flagship_encoder": ("encoder", 450),
     "family_from_slim": ("decoder", 192),
+    "family_4k": ("decoder", 194),
+    "family_8k": ("decoder", 194),
     "teacher_from_slim": ("decoder", 340),
 }
 
@@ -72,7 +74,13 @@ def test_every_experiment_composes_and_runs(experiment, tmp_path, photos, cache)
     if configuration(f"experiment={experiment}")["finish"]["encoder_blocks"]:
         overrides += ["finish.encoder_blocks=[[4],[]]"]  # the miniature has two levels
     if configuration(f"experiment={experiment}")["finish"]["decoder_blocks"]:
-        overrides += ["finish.decoder_blocks=[[1],[]]", "finish.training.steps=3", "finish.training.learning_rate=1"]
+        overrides += ["finish.decoder_blocks=[[1],[]]", "finish.training.steps=3"]
+    if experiment == "family_from_slim":
+        overrides += ["finish.training.learning_rate=1"]
+    if configuration(f"experiment={experiment}")["finish"]["context"]:
+        overrides += ["finish.context=[20,16,16,16]"]
+    if (configuration(f"experiment={experiment}")["finish"]["training"] or {}).get("stored_latents"):
+        overrides += ["finish.training.steps=3", "finish.training.learning_rate=0.03"]  # soap's first step is none
     if configuration(f"experiment={experiment}")["finish"]["decoder_levels"]:
         overrides += ["finish.decoder_levels=[{scale:2,channels:12,blocks:[{kind:residual,hidden:2}]}]"]
     if configuration(f"experiment={experiment}")["finish"]["encoder"]:
@@ -173,6 +181,21 @@ def test_a_finished_student_is_trained_on_in_a_run_of_its_own(tmp_path, cache):
     start, student = (models.load(path) for path in (first / "finished", second / "student"))
     assert student.info["architecture"] == start.info["architecture"] and student.sha256 != start.sha256
     assert "teacher" in student.info["figures"]["validation"]["bd_rate_percent"]  # null, so little is it trained
+
+
+def test_rounds_begin_with_a_student_that_is_there_already(tmp_path, cache, capsys):
+    first = run("experiment=smoke", f"run_dir={tmp_path / 'first'}", *TINY, cache, "stages=[teacher,distill]").directory
+    more = [f"run_dir={tmp_path / 'second'}", *TINY, cache, f"teacher.load={first.teacher}"]
+    more += [f"student.load={first.distilled}", "stages=[distill,prune]"]
+    second = run("experiment=smoke", *more).directory
+    assert f"distill: using {first.distilled}" in capsys.readouterr().out
+    assert models.load(second.distilled).sha256 == models.load(first.distilled).sha256
+    assert models.load(second.rounds("decoder") / "01").info["decoder_macs_per_pixel"] <= 190
+    run("experiment=smoke", *more)
+    with pytest.raises(InvalidInput, match=r"distilled: is not .*teacher \(student\.load\); give another run_dir"):
+        run("experiment=smoke", *more, f"student.load={first.teacher}")
+    with pytest.raises(InvalidInput, match=r"^student\.load: nobody: no model directory"):
+        checked(configuration("+student.load=nobody"))
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -66,6 +66,9 @@ BAD = [
     (["finish.encoder_blocks=[[8]]"], "finish.encoder_blocks: new blocks have to be trained, and finish.training is"),
     (["finish.decoder_blocks=[[8]]"], "finish.decoder_blocks: new blocks have to be trained, and finish.training is"),
     (["finish.decoder_levels=[{scale:4}]"], "finish.decoder_levels: new levels have to be trained, and"),
+    (["finish.context=[8,8,8,8]"], "finish.context: a wider context has to be trained, and"),
+    (["+student.training.stored_latents=true"], "student.training.stored_latents: g_a would not stay as it is; set"),
+    (["+prune.training.stored_latents=true"], "prune.training.stored_latents: g_a would not stay as it is; set"),
     (["finish.new_alone=true"], "finish.new_alone: nothing would be new, or the encoder not be left alone; it needs"),
     (["finish.encoder={downsampling:wide,g_a:[]}"], "finish.encoder: a new encoder has to be trained, and"),
     (

@@ -12,7 +12,7 @@ from slimcodec.codec import complexity
 from slimcodec.codec.architecture import Block, Level
 from slimcodec.codec.network import HyperpriorCodec
 from slimcodec.training.crops import PhotoCache
-from slimcodec.training.grow import freeze_old, with_blocks, with_encoder, with_levels
+from slimcodec.training.grow import freeze_old, with_blocks, with_context, with_encoder, with_levels
 from slimcodec.training.photos import embedded
 from slimcodec.training.start import start_from_photos
 
@@ -104,6 +104,23 @@ def test_more_blocks_change_nothing_until_they_are_trained(part, kind, side):
     assert not grown.get_submodule(f"{part}.levels.0.blocks.{number - 1}").expand.weight.requires_grad
     with pytest.raises(InvalidInput, match=rf"finish\.{side}_blocks: names 3 levels, and the {side} has {len(before)}"):
         with_blocks(codec, part, kind, [[8]] * 3)
+
+
+def test_a_wider_context_changes_nothing_until_it_is_trained():
+    codec, _ = lively(student())
+    before = codec.architecture.context
+    wanted = [before[0], *(hidden + 8 for hidden in before[1:])]
+    grown = with_context(codec, wanted)
+    assert grown.architecture == dataclasses.replace(codec.architecture, context=tuple(wanted))
+    x, quality = pictures(), QUALITY
+    for found, expected in zip(grown.eval()(x, quality), codec(x, quality), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    grown.train()(x, quality).x_hat.square().mean().backward()
+    *_, last = grown.context[1].children()
+    assert last.weight.grad[:, before[1] :].abs().max() > 0
+    for wrong in ([8], [hidden - 1 for hidden in before]):
+        with pytest.raises(InvalidInput, match=rf"finish\.context: must be {len(before)} numbers, .* or more"):
+            with_context(codec, wrong)
 
 
 FINER = [

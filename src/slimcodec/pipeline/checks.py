@@ -255,6 +255,7 @@ def count_gpus() -> int:
 
 def _missing_files(settings: Settings) -> Problems:
     models = [("teacher.load", settings.teacher.load), ("finish.start", settings.finish.start)]
+    models += [("student.load", settings.student.load)]
     models += [("evaluate.models", model) for model in settings.evaluate.models if settings.wants("evaluate")]
     for field, model in models:
         try:
@@ -335,6 +336,8 @@ def _require_first_round(architecture: Architecture, floors: dict[str, int], sco
 
 def new_architecture(settings: Settings) -> Architecture:
     """Of the student before it is pruned."""
+    if settings.student.load:
+        return zoo.describe(zoo.find(settings.student.load)).architecture
     if not settings.teacher.load:
         return _student_of(settings, Architecture.from_dict(settings.teacher.architecture))
     return _student_of(settings, zoo.describe(zoo.find(settings.teacher.load)).architecture)

@@ -139,6 +139,8 @@ class Student:
 
     name: Name
     """What model cards call it, and its folder in students/ when it is promoted."""
+    load: Text | None = None
+    """Name or directory of a student; then none is distilled, and the rounds begin with it."""
     inherit_encoder: Switch
     """Start with the teacher's encoder, and with its entropy model where the widths agree."""
     training: Training

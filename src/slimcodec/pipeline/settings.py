@@ -90,7 +90,7 @@ class Settings:
         """How a stage trains; None for one that does not."""
         found: dict[Stage, Training | None] = {
             "teacher": self.teacher.training,
-            "distill": self.student.training,
+            "distill": None if self.student.load else self.student.training,
             "prune": self.prune.training,
             "finish": self.finish.training,
         }

@@ -123,7 +123,20 @@ def train_teacher(run: Run, model: Path) -> None:
 
 
 def distill(run: Run) -> None:
+    if run.settings.student.load:
+        parallel.on_rank_zero(take_student, run, zoo.find(run.settings.student.load))
+        return
     cached_model(run, "distill", run.directory.distilled, lambda model: train_student(run, model), after=[run.teacher])
+
+
+def take_student(run: Run, student: Path) -> None:
+    """Let the rounds begin with a student that is there already."""
+    distilled = run.directory.distilled
+    if not run.directory.is_complete(distilled):
+        models.copy(student, distilled)
+    elif models.load(distilled).sha256 != models.load(student).sha256:
+        raise InvalidInput(f"{distilled}: is not {student} (student.load); give another run_dir, or remove it")
+    run.say(f"distill: using {student}")
 
 
 def train_student(run: Run, model: Path) -> None:

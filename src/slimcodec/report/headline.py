@@ -186,18 +186,18 @@ def _stated(summary: Summary, anchor: str) -> tuple[Spot, ...]:
 # ------------------------------------------------------------------------------------------------- headline: drawing
 
 
-def headline(summary: Summary, *paths: str | Path, more: Sequence[Spot] = ()) -> None:
+def headline(summary: Summary, *paths: str | Path) -> None:
     """Write the headline figure: BD-rate (%) against the first anchor over the decoder's kMAC/pixel (log axis).
 
     It shows what `in_short` chooses, and of Kodak what papers state without a curve. Models and published curves of
     known kMAC/pixel are points, from distilled to the student goes an arrow, codecs of no counted MAC/pixel are
     horizontal lines, the target is a vertical one. As all of these figures it is written to each of `paths`, in the
-    format of its suffix, with `more` of other studies. Raises `InvalidInput` when there is nothing to draw.
+    format of its suffix. Raises `InvalidInput` when there is nothing to draw.
     """
     data = headline_data(summary)
     if data is None:
         raise InvalidInput("the headline figure needs a codec of known MAC/pixel with a BD-rate against the anchor")
-    stated = (*_stated(summary, data.anchor), *more)
+    stated = _stated(summary, data.anchor)
     data, palette = in_short(data), {name: colour.light for name, colour in colours(summary).items()}
     data = data._replace(spots=data.spots + stated)
     palette |= {spot.name: TEACHER.light for spot in data.spots if spot.kind == "teacher"}
