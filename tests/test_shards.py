@@ -17,7 +17,7 @@ from run_parts import configuration
 
 from slimcodec import InvalidInput
 from slimcodec.cli import main
-from slimcodec.pipeline import training_setup
+from slimcodec.pipeline import photos as photos_of_run
 from slimcodec.pipeline.checks import checked, require_means
 from slimcodec.training import sharding
 from slimcodec.training.crops import PhotoCache, ShardCache
@@ -307,11 +307,11 @@ def test_settings_that_shards_cannot_follow_are_refused(written):
 def test_a_run_reads_what_it_needs(written, monkeypatch):
     """Photos for validation from the end, and a sample where all of them would be in memory together."""
     overrides = [f"data.root={written['files']}", "data.held_out=2", "data.limit=12"]
-    photos = training_setup.Photos(checked(configuration("data=shards", *overrides)))
+    photos = photos_of_run.Photos(checked(configuration("data=shards", *overrides)))
     train, validation = photos.all
     assert isinstance(train, Shards) and len(train) == 10
     assert len(validation) == 2 and all(isinstance(photo, Photo) for photo in validation)
-    monkeypatch.setattr(training_setup, "MOST_SAMPLED", 4)
+    monkeypatch.setattr(photos_of_run, "MOST_SAMPLED", 4)
     assert [len(photos.to_learn_from(64, count)) for count in (None, 3, 9)] == [4, 3, 4]
     assert photos.to_learn_from(64, 3)[0].pixels.shape == (64, 64, 3)
 

@@ -24,6 +24,7 @@ from slimcodec.codec.network import HyperpriorCodec
 from slimcodec.evaluation.locks import alone
 from slimcodec.pipeline import measuring, results
 from slimcodec.pipeline.checks import require_possible
+from slimcodec.pipeline.photos import Photos
 from slimcodec.pipeline.run_directory import (
     RunDirectory,
     copy_log,
@@ -35,7 +36,6 @@ from slimcodec.pipeline.settings import STAGES, TRAINING, Settings, Stage
 from slimcodec.pipeline.telling import Teller
 from slimcodec.pipeline.tracking import tracker
 from slimcodec.pipeline.training_setup import (
-    Photos,
     Run,
     convert,
     deadline,
