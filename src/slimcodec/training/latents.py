@@ -4,7 +4,8 @@
                               ──draw(seed, step)──► windows of 16-pixel steps ──► x, and y of the same window
 
 g_a is most of a step where the decoder is small. Its latents are those of whole pictures, as in files: at its edge a
-crop's latents know of the pixels beyond. Crops begin at multiples of 16 pixels and are never mirrored. A picture's
+crop's latents know of the pixels beyond, and g_s lacks the latents there: errors in the outermost 16 pixels, up to four
+times as large, are not counted. Crops begin at multiples of 16 pixels and are never mirrored. A picture's
 colours are made stronger once, and not anew for every crop.
 """
 
@@ -33,6 +34,8 @@ class StoredLatents(Crops):
 
     Both are kept on `device`: 3 bytes a pixel, and two for every latent. Raises InvalidInput when there are no photos.
     """
+
+    margin = STEP
 
     def __init__(
         self,
