@@ -248,7 +248,7 @@ def _phases(settings: Settings, photos: list[Photo], device: str, dtype: torch.d
     finetuning, kept = settings.prune.training.of_module, [load_trained("slim-2k").codec.to(device) for _ in range(2)]
     for codec in kept:
         codec.g_a.requires_grad_(False)
-    stored = StoredLatents(photos, kept[1].g_a, device=device)
+    stored = StoredLatents(photos, kept[1].g_a, settings.prune.training.crop, device=device)
     modules = {
         "teacher": Teach(*_fresh(teacher), cache=cache, **settings.teacher.training.of_module),
         "distillation": Distill(

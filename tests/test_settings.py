@@ -69,6 +69,14 @@ BAD = [
     (["finish.context=[8,8,8,8]"], "finish.context: a wider context has to be trained, and"),
     (["+student.training.stored_latents=true"], "student.training.stored_latents: g_a would not stay as it is; set"),
     (["+prune.training.stored_latents=true"], "prune.training.stored_latents: g_a would not stay as it is; set"),
+    (
+        [
+            "++finish.training={steps:1,batch:8,crop:128,learning_rate:1.0e-3,steps_per_epoch:1,freeze_encoder:g_a}",
+            "+finish.training.stored_latents=true",
+            "+finish.training.late={share:0.1,batch:8,crop:64}",
+        ],
+        "finish.training.stored_latents: its crops have one size, and late.crop=64 is another; take 128",
+    ),
     (["finish.new_alone=true"], "finish.new_alone: nothing would be new, or the encoder not be left alone; it needs"),
     (["finish.encoder={downsampling:wide,g_a:[]}"], "finish.encoder: a new encoder has to be trained, and"),
     (

@@ -135,6 +135,8 @@ def _of_stored_latents(settings: Settings, stage: Stage) -> Problems:
     field = f"{'student' if stage == 'distill' else stage}.training.stored_latents"
     if not training.freeze_encoder or stage not in ("prune", "finish"):
         yield field, "g_a would not stay as it is; set prune.training.freeze_encoder or finish.training.freeze_encoder"
+    if training.late and training.late.crop != training.crop:
+        yield field, f"its crops have one size, and late.crop={training.late.crop} is another; take {training.crop}"
     if settings.data.kind == "shards":
         yield field, "needs photos in memory; take data=folder, or false"
 

@@ -78,8 +78,8 @@ class Training:
     freeze_encoder: Freeze = False
     """Leave g_a and h_a of a student that is pruned or finished as they are, or g_a alone: steps take less time."""
     stored_latents: Switch = False
-    """Ask a frozen g_a once for the latents of all photos at two sizes, and train from these: steps take half the time,
-    and photos 8 more bytes of memory a pixel."""
+    """Cut photos into crops once, at two sizes, and ask a frozen g_a for their latents: steps take half the time, and
+    photos 8 more bytes of memory a pixel."""
 
     @property
     def of_module(self) -> dict[str, Any]:

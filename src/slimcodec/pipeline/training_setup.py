@@ -227,18 +227,18 @@ def finetune(run: Run, before: Path, model: Path, training: Training, stage: Sta
     shown = Shown(trained.model, codec) if training.as_in_files == "all" and adapts(trained.model, codec) else None
     how: dict[str, Any] = {"seed": seed, "weights": weights, "quantiser": quantiser, "shown": shown, **freezing}
     if training.stored_latents:
-        how["cache"] = stored_latents(run, codec, stage)
+        how["cache"] = stored_latents(run, codec, training.crop, stage)
     module = distillation(run, codec, trained.prior, training, **how)
     train(run, module, model, training, stage)
 
 
-def stored_latents(run: Run, codec: HyperpriorCodec, stage: Stage) -> StoredLatents:
+def stored_latents(run: Run, codec: HyperpriorCodec, size: int, stage: Stage) -> StoredLatents:
     """Crops of the training photos with their latents."""
     photos = run.photos.all[0]
     assert not isinstance(photos, Shards)  # that was checked
     settings, device = run.settings, run.photos.device
     how: dict[str, Any] = {"device": device, "saturated": settings.data.saturated, "seed": settings.seed}
-    return StoredLatents(photos, codec.to(device).g_a, **how, tell=telling(run, f"{stage}: latents"))
+    return StoredLatents(photos, codec.to(device).g_a, size, **how, tell=telling(run, f"{stage}: latents"))
 
 
 def telling(run: Run, what: str) -> Callable[[int, int], None]:

@@ -52,7 +52,6 @@ class Crops(ABC):
     """The crops of any training step, in two parts: what is drawn for a step, and the pictures that are cut of it."""
 
     device: torch.device  # of the pictures
-    margin = 0  # pixels at the edges of pictures whose errors say nothing
 
     def crops(
         self, *, seed: int, step: int, batch: int, size: int, first: int = 0, count: int | None = None

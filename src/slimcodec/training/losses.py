@@ -13,10 +13,9 @@ from slimcodec.codec.rate import SCALE_COUNT, gaussian_bits, scale
 from slimcodec.training.errors import TrainingStopped
 
 
-def mse(x_hat: Tensor, x: Tensor, margin: int = 0) -> Tensor:
-    """Mean squared error of pictures in [0, 1], but for so many pixels at their edges: [B, 3, H, W] twice → [B]."""
-    inside = slice(margin, -margin or None)
-    return (x_hat - x)[..., inside, inside].square().mean(dim=(1, 2, 3))
+def mse(x_hat: Tensor, x: Tensor) -> Tensor:
+    """Mean squared error of pictures in [0, 1]: [B, 3, H, W] twice → [B]."""
+    return (x_hat - x).square().mean(dim=(1, 2, 3))
 
 
 def bits_per_pixel(bits: Tensor, pixels: int) -> Tensor:

@@ -145,7 +145,7 @@ class Teach(lightning.LightningModule):
         x, quality, y = self.pictures(drawn), drawn.quality, self.cache.latents(drawn.crops, drawn.size)
         coded = self.as_shown(x, quality, self.forward_in_training(x, quality, self.quantise, y), IN_TRAINING)
         with torch.autocast(x.device.type, enabled=False):  # bits and errors are small differences of large numbers
-            measured = self.rate_distortion(x, quality, coded, *self.noise(coded, noise), margin=self.cache.margin)
+            measured = self.rate_distortion(x, quality, coded, *self.noise(coded, noise))
         return CodedBatch(x, quality, coded, measured)
 
     def as_shown(self, x: Tensor, quality: Tensor, coded: Coded, share: float = 1.0) -> Coded:
@@ -199,12 +199,11 @@ class Teach(lightning.LightningModule):
         noise_r: Tensor,
         noise_z: Tensor,
         prior: FactorizedPrior | None = None,
-        margin: int = 0,
     ) -> RateDistortion:
         pixels = x.shape[-1] * x.shape[-2]
         bpp_r = losses.bits_per_pixel(losses.residual_bits(coded.residual, coded.index, noise_r), pixels)
         bpp_z = losses.bits_per_pixel((prior or self.prior).bits(coded.z.float() + noise_z, quality), pixels)
-        mse = losses.mse(coded.x_hat.float(), x, margin)
+        mse = losses.mse(coded.x_hat.float(), x)
         lmbda = self.lmbda[quality // QUALITY_ONE - 1]
         return RateDistortion(bpp_r, bpp_z, mse, losses.rate_distortion(mse, bpp_r + bpp_z, lmbda))
 
