@@ -30,7 +30,6 @@ EXPERIMENTS = [name for name in NAMES if name not in SAME]
 # MAC/pixel of other miniatures
 MOST = {
     "flagship_encoder": ("encoder", 450),
-    "family_from_slim": ("decoder", 192),
     "family_4k": ("decoder", 194),
     "family_8k": ("decoder", 194),
     "teacher_from_slim": ("decoder", 340),
@@ -74,9 +73,7 @@ def test_every_experiment_composes_and_runs(experiment, tmp_path, photos, cache)
     if configuration(f"experiment={experiment}")["finish"]["encoder_blocks"]:
         overrides += ["finish.encoder_blocks=[[4],[]]"]  # the miniature has two levels
     if configuration(f"experiment={experiment}")["finish"]["decoder_blocks"]:
-        overrides += ["finish.decoder_blocks=[[1],[]]", "finish.training.steps=3"]
-    if experiment == "family_from_slim":
-        overrides += ["finish.training.learning_rate=1"]
+        overrides += ["finish.decoder_blocks=[[1],[]]"]
     if configuration(f"experiment={experiment}")["finish"]["context"]:
         overrides += ["finish.context=[20,16,16,16]"]
     if (configuration(f"experiment={experiment}")["finish"]["training"] or {}).get("stored_latents"):
@@ -105,6 +102,9 @@ def test_every_experiment_composes_and_runs(experiment, tmp_path, photos, cache)
         before, after = (models.load(tmp_path / folder).codec for folder in ("rounds/01", "student"))
         assert same(before.g_a, after.g_a) and same(before.h_a, after.h_a) == (training["freeze_encoder"] is True)
         assert same(before.h_mean, after.h_mean) == info["configuration"]["finish"]["new_alone"]
+        moved = after.log_gain - before.log_gain  # a second quantiser moves all of them alike, in steps of 1/16
+        if training.get("stored_latents"):
+            assert (moved.std() < 0.1) == training.get("freeze_gains", False)
     study = tmp_path / "evaluation" / "validation"
     rows = [row for row in csv.DictReader((study / "points.csv").open()) if row["codec"] == "student"]
     assert len(rows) == 4

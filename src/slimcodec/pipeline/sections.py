@@ -77,6 +77,8 @@ class Training:
     they are decoded. Only for a model that has been saved before."""
     freeze_encoder: Freeze = False
     """Leave g_a and h_a of a student that is pruned or finished as they are, or g_a alone: steps take less time."""
+    freeze_gains: Switch = False
+    """Leave the steps of quantisation of a student that is pruned or finished as they are."""
     stored_latents: Switch = False
     """Cut photos into crops once, at two sizes, and ask a frozen g_a for their latents: steps take half the time, and
     photos 8 more bytes of memory a pixel."""

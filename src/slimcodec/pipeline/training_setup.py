@@ -226,6 +226,8 @@ def finetune(run: Run, before: Path, model: Path, training: Training, stage: Sta
         freezing = {"freeze_share": 1.0}  # y's units are those of the decoder's integers
     shown = Shown(trained.model, codec) if training.as_in_files == "all" and adapts(trained.model, codec) else None
     how: dict[str, Any] = {"seed": seed, "weights": weights, "quantiser": quantiser, "shown": shown, **freezing}
+    if training.freeze_gains:
+        codec.log_gain.requires_grad_(False)
     if training.stored_latents:
         how["cache"] = stored_latents(run, codec, training.crop, stage)
     module = distillation(run, codec, trained.prior, training, **how)
