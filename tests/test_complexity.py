@@ -140,6 +140,7 @@ def test_control_value_by_counter():
 def test_the_shipped_student_is_within_its_target():
     for name in ("slim-2k", "slim-2k-fast-encoder", "slim-2k-symmetric"):
         assert decoder_macs_per_pixel(SHIPPED[name]) <= 2000  # and the counter says the same, above
+    assert decoder_macs_per_pixel(SHIPPED["slim-1k"]) <= 1000
     assert encoder_macs_per_pixel(SHIPPED["slim-2k-symmetric"]) <= 2000
 
 

@@ -66,14 +66,15 @@ def test_the_readme_quotes_the_summary(summary):
 
 
 def test_the_models_were_those_of_the_zoo(summary):
-    for name in ("small", "slim-2k", "slim-2k-fast-encoder", "slim-2k-symmetric"):
+    for name in ("small", "slim-1k", "slim-2k", "slim-2k-fast-encoder", "slim-2k-symmetric"):
         description = zoo.read_description(zoo.find(name))
         assert summary.codecs[name].weights_sha256 == description["weights_sha256"]
 
 
 def test_the_models_have_the_metrics_of_the_other_codecs(summary):
     """The tabs of the page, and docs/evaluation.md, show them side by side."""
-    for name in ("small", "slim-2k", "slim-2k-fast-encoder", "plain", "small effort 10", "slim-2k effort 10"):
+    students = "slim-1k", "slim-2k", "slim-2k-fast-encoder", "plain", "slim-2k effort 10"
+    for name in ("small", "small effort 10", *students):
         assert {PSNR, "psnr_yuv_db", "ms_ssim", "ms_ssim_db", "aad"} <= set(summary.codecs[name].curves), name
 
 
