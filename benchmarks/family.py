@@ -9,8 +9,9 @@ slim-2k with and without what adapts (`plain`) as they are in results/kodak, by 
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +78,19 @@ def at(curve: Curve, qualities: Sequence[float]) -> Curve:
 @torch.no_grad()
 def counted(codec: HyperpriorCodec) -> dict[str, float]:
     """MAC/pixel of both sides by PyTorch's counter, and the products of the gain."""
-    with FlopCounterMode(display=False, depth=1) as counter:
-        codec.eval()(torch.zeros(1, 3, CELL, CELL), torch.tensor([QUALITY_ONE]))
-    parts = {name.split(".")[-1]: sum(flops.values()) / 2 / CELL**2 for name, flops in counter.flop_counts.items()}
-    gain, whole = codec.architecture.latents / LATENT_SCALE**2, parts["Global"]
-    return {"decoder": whole - parts["g_a"] - parts["h_a"] + gain, "encoder": whole - parts["g_s"] + 3 * gain}
+    x, latents = torch.zeros(1, 3, CELL, CELL), codec.architecture.latents
+    y = torch.zeros(1, latents, CELL // LATENT_SCALE, CELL // LATENT_SCALE)
+    whole = _flops(lambda: codec.eval()(x, torch.tensor([QUALITY_ONE])))
+    g_a, h_a, g_s = (_flops(partial(part, given)) for part, given in ((codec.g_a, x), (codec.h_a, y), (codec.g_s, y)))
+    gain = latents / LATENT_SCALE**2
+    return {"decoder": whole - g_a - h_a + gain, "encoder": whole - g_s + 3 * gain}
+
+
+def _flops(work: Callable[[], Any]) -> float:
+    """MAC/pixel of what is done for one cell."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops() / 2 / CELL**2
 
 
 def trained(configuration: dict[str, Any]) -> dict[str, int]:

@@ -192,8 +192,8 @@ def test_rounds_begin_with_a_student_that_is_there_already(tmp_path, cache, caps
     assert models.load(second.distilled).sha256 == models.load(first.distilled).sha256
     assert models.load(second.rounds("decoder") / "01").info["decoder_macs_per_pixel"] <= 190
     run("experiment=smoke", *more)
-    with pytest.raises(InvalidInput, match=r"distilled: is not .*teacher \(student\.load\); give another run_dir"):
-        run("experiment=smoke", *more, f"student.load={first.teacher}")
+    with pytest.raises(InvalidInput, match=r"distilled: is not .*01 \(student\.load\); give another run_dir"):
+        run("experiment=smoke", *more, f"student.load={second.rounds('decoder') / '01'}")
     with pytest.raises(InvalidInput, match=r"^student\.load: nobody: no model directory"):
         checked(configuration("+student.load=nobody"))
 
