@@ -1,6 +1,6 @@
 """The family of students that were made from slim-2k: what they cost, how long they were trained, what they are worth.
 
-    python benchmarks/family.py results/kodak slim-500 slim-1k slim-2k slim-4k slim-8k
+    python benchmarks/family.py results/kodak slim-500 slim-1k slim-2k
     python benchmarks/family.py STUDY MODEL … --json FILE        instead of results/ablations/family.json
 
 A model is one of the zoo, or a directory whose name is its codec's in the study. BD-rates are against VTM, and against

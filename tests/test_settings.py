@@ -67,6 +67,7 @@ BAD = [
     (["finish.decoder_blocks=[[8]]"], "finish.decoder_blocks: new blocks have to be trained, and finish.training is"),
     (["finish.decoder_levels=[{scale:4}]"], "finish.decoder_levels: new levels have to be trained, and"),
     (["finish.context=[8,8,8,8]"], "finish.context: a wider context has to be trained, and"),
+    (["+student.training.freeze_gains=true"], "student.training.freeze_gains: a new codec's steps of quantisation are"),
     (["+student.training.stored_latents=true"], "student.training.stored_latents: g_a would not stay as it is; set"),
     (["+prune.training.stored_latents=true"], "prune.training.stored_latents: g_a would not stay as it is; set"),
     (

@@ -94,6 +94,9 @@ def _of_training(settings: Settings) -> Problems:
                 f"{section}.training.as_in_files",
                 f"what files hold is known of a model that has been saved; {remedy}",
             )
+        if first.freeze_gains:
+            remedy = "set it in prune.training or finish.training"
+            yield f"{section}.training.freeze_gains", f"a new codec's steps of quantisation are to be learned; {remedy}"
     for section, later in (("prune", settings.prune.training), ("finish", settings.finish.training)):
         if later and later.as_in_files in ("both", "all") and settings.trainer.whole_step:
             remedy = "takes the CPU in between, and a whole step is one graph; set trainer.whole_step=false"
