@@ -6,7 +6,7 @@ import torch
 
 from slimcodec import InvalidInput
 from slimcodec.training.crops import MOST_SATURATED
-from slimcodec.training.pyramid import SHRINKING, PhotoPyramid
+from slimcodec.training.pyramid import SHRINKING, PhotoPyramid, require_memory
 
 STEP = {"seed": 3, "step": 7, "batch": 12, "size": 32}
 
@@ -96,3 +96,11 @@ def test_a_gpu_cuts_the_same_where_they_are_as_in_the_photo():
     photos = [("small", noise(40, 36, 5))]
     on_gpu = PhotoPyramid(photos, device="cuda").crops(**STEP).cpu()
     assert torch.equal(on_gpu, PhotoPyramid(photos).crops(**STEP))
+
+
+def test_more_than_a_gpu_has_memory_for_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**10, 2 * 10**10))
+    require_memory(5 * 10**9, torch.device("cuda"), "photos", "take fewer")
+    require_memory(10**12, torch.device("cpu"), "photos", "take fewer")
+    with pytest.raises(InvalidInput, match=r"^photos take 7\.0 GB, of which this GPU has 10\.0 GB free: take fewer$"):
+        require_memory(7 * 10**9, torch.device("cuda"), "photos", "take fewer")

@@ -8,18 +8,23 @@ the networks that follow pad a crop's edges with zeros, as they do at the edges 
 the same edges.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from slimcodec import InvalidInput
+from slimcodec.codec.grid import LATENT_SCALE
+from slimcodec.codec.network import Analysis
 from slimcodec.training.crops import CROP_KEY, MOST_SATURATED, Crops, downscale, saturate, warn_of_small
 from slimcodec.training.photos import Photo
+from slimcodec.training.pyramid import require_memory
 
 SHRINKING = (1.0, 1.5)  # how many times smaller each of the sizes is
 CUT_KEY = 3  # beside those of training/crops
+FEWER = "take fewer by data.limit, or stored_latents=false"
 
 Tell = Callable[[int, int], None]  # how many photos of how many are done
 
@@ -32,13 +37,13 @@ class StoredLatents(Crops):
     saturated  share of the crops whose colours are made stronger, up to MOST_SATURATED times
 
     Both are kept on `device`: 3 bytes a pixel, and two for every latent. Raises InvalidInput when there are no photos,
-    or none as large as a crop.
+    none as large as a crop, or more than the device has memory for.
     """
 
     def __init__(
         self,
         photos: Sequence[tuple[str, np.ndarray]],
-        g_a: nn.Module,
+        g_a: Analysis,
         size: int,
         *,
         device: torch.device | str = "cpu",
@@ -52,13 +57,20 @@ class StoredLatents(Crops):
         named = [Photo(*photo) for photo in photos]
         warn_of_small([photo for photo in named if min(photo.pixels.shape[:2]) < size], len(named), size)
         rng = np.random.default_rng((CUT_KEY, seed))
-        pictures, latents = [], []
+        count, place = sum(_count(photo.pixels, size) for photo in named), 0
+        of_picture = (3, size, size)
+        of_latents = (g_a.head.out_channels, size // LATENT_SCALE, size // LATENT_SCALE)
+        require_memory(
+            count * (math.prod(of_picture) + 2 * math.prod(of_latents)), self.device, "crops and latents", FEWER
+        )
+        self._pictures = torch.empty(count, *of_picture, dtype=torch.uint8, device=self.device)
+        self._y = torch.empty(count, *of_latents, dtype=torch.float16, device=self.device)
         for number, photo in enumerate(named):
             for crop in _cut(photo.pixels, size, rng, saturated):
-                pictures.append(crop.to(self.device))
-                latents.append(_latents(g_a, pictures[-1]))
+                self._pictures[place] = crop
+                self._y[place] = _latents(g_a, self._pictures[place])
+                place += 1
             tell(number + 1, len(named))
-        self._pictures, self._y = torch.stack(pictures), torch.stack(latents)
 
     def __len__(self) -> int:
         return len(self._pictures)
@@ -84,8 +96,14 @@ class StoredLatents(Crops):
         return np.arange(1, len(self) + 1) / len(self)
 
 
+def _count(photo: np.ndarray, size: int) -> int:
+    """How many crops there is room for side by side, at both sizes."""
+    sides = [[int(side / times) // size for side in photo.shape[:2]] for times in SHRINKING]
+    return sum(rows * columns for rows, columns in sides)
+
+
 def _cut(photo: np.ndarray, size: int, rng: np.random.Generator, saturated: float) -> Iterator[Tensor]:
-    """As many squares side by side as there is room for, uint8 [3, size, size], from anywhere in it at every size."""
+    """As many squares side by side as `_count` says, uint8 [3, size, size], from anywhere in it at every size."""
     whole = torch.from_numpy(photo).permute(2, 0, 1)
     for times in SHRINKING:
         height, width = (int(side / times) for side in whole.shape[1:])
@@ -96,11 +114,12 @@ def _cut(photo: np.ndarray, size: int, rng: np.random.Generator, saturated: floa
                 crop = picture[:, row : row + size, column : column + size]
                 if rng.random() < saturated:
                     crop = saturate(crop, rng.uniform(1, MOST_SATURATED))
-                yield crop.flip(-1) if rng.random() < 0.5 else crop.clone()
+                yield crop.flip(-1) if rng.random() < 0.5 else crop
 
 
 @torch.no_grad()
-def _latents(g_a: nn.Module, picture: Tensor) -> Tensor:
-    """In float32, whatever training's precision is: float16 [M, size/16, size/16]."""
+def _latents(g_a: Analysis, picture: Tensor) -> Tensor:
+    """Of a crop, in float32 whatever training's precision is: [M, size/16, size/16]."""
     x = (picture.float() / 255)[None].contiguous(memory_format=torch.channels_last)
-    return g_a(x)[0].half()
+    found: Tensor = g_a(x)[0]
+    return found

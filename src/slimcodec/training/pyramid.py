@@ -18,6 +18,7 @@ SHRINKING = (1.0, 2**0.25, 2**0.5, 2**0.75, 2.0)  # how many times smaller each 
 AS_THEY_ARE = 0.5  # share of the crops that are surely of the first size; the others are of any
 MOST_OF_THE_MEMORY = 0.6  # what training itself needs is not known beforehand
 SATURATION_UNIT = 2**16
+REMEDY = "add trainer.crop_workers=12, which cuts them on the CPU, or take fewer by data.limit"
 
 
 class PhotoPyramid(Crops):
@@ -39,7 +40,7 @@ class PhotoPyramid(Crops):
         shapes = [_shapes(*pixels.shape[:2]) for _, pixels in photos]
         self._shapes = np.array(shapes).reshape(-1, 2)  # of the pictures, five for each photo
         self._starts = np.concatenate([[0], np.cumsum(3 * self._shapes.prod(axis=1))])  # of each picture in `pixels`
-        _require_memory(int(self._starts[-1]), self.device)
+        require_memory(int(self._starts[-1]), self.device, "the photos at five sizes", REMEDY)
         self.pixels = torch.empty(int(self._starts[-1]), dtype=torch.uint8, device=self.device)
         for number, (_, photo) in enumerate(photos):
             self._fill(number * len(SHRINKING), torch.from_numpy(photo).to(self.device))
@@ -92,12 +93,12 @@ def _shapes(height: int, width: int) -> list[tuple[int, int]]:
     return [(max(1, int(height / times)), max(1, int(width / times))) for times in SHRINKING]
 
 
-def _require_memory(needed: int, device: torch.device) -> None:
+def require_memory(needed: int, device: torch.device, what: str, remedy: str) -> None:
+    """Raises InvalidInput when so many bytes would take more of a GPU's memory than training can spare."""
     if device.type != "cuda":
         return
     free, _ = torch.cuda.mem_get_info(device)
     if needed > MOST_OF_THE_MEMORY * free:
         raise InvalidInput(
-            f"the photos take {needed / 1e9:.1f} GB at five sizes, of which this GPU has {free / 1e9:.1f} GB free: "
-            "add trainer.crop_workers=12, which cuts them on the CPU, or take fewer by data.limit"
+            f"{what} take {needed / 1e9:.1f} GB, of which this GPU has {free / 1e9:.1f} GB free: {remedy}"
         )
