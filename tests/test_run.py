@@ -18,7 +18,7 @@ from slimcodec import InvalidInput
 from slimcodec.codec import models
 from slimcodec.codec.symbols import BANK_TABLES, CORRECTION_TABLES, DEPENDENT_TABLES, FILTER_TABLES
 from slimcodec.pipeline import stages
-from slimcodec.pipeline.checks import checked
+from slimcodec.pipeline.checks import checked, require_means
 from slimcodec.pipeline.settings import STAGES
 from slimcodec.report import plots
 from slimcodec.training.photos import embedded
@@ -195,7 +195,7 @@ def test_rounds_begin_with_a_student_that_is_there_already(tmp_path, cache, caps
     with pytest.raises(InvalidInput, match=r"distilled: is not .*01 \(student\.load\); give another run_dir"):
         run("experiment=smoke", *more, f"student.load={second.rounds('decoder') / '01'}")
     with pytest.raises(InvalidInput, match=r"^student\.load: nobody: no model directory"):
-        checked(configuration("+student.load=nobody"))
+        require_means(checked(configuration("+student.load=nobody")))
 
 
 @pytest.mark.usefixtures("undrawn")
