@@ -98,6 +98,12 @@ def test_every_experiment_composes_and_runs(experiment, tmp_path, photos, cache)
     assert info[f"{pruned}_macs_per_pixel"] <= most
     training = info["configuration"]["finish"]["training"] or {"steps": 0}
     assert training["steps"] <= 3
+    if parts := training.get("parts"):
+        before, after = (models.load(tmp_path / folder).codec for folder in ("rounds/01", "student"))
+        kept = {"g_a", "h_a", "h_scale", "h_mean"} - set(parts)
+        assert {part for part in kept if same(getattr(before, part), getattr(after, part))} == kept
+        own, old = after.g_s.state_dict(), before.g_s.state_dict()
+        assert "g_s" not in parts or any(not torch.equal(own[name], tensor) for name, tensor in old.items())
     if training.get("freeze_encoder"):
         before, after = (models.load(tmp_path / folder).codec for folder in ("rounds/01", "student"))
         assert same(before.g_a, after.g_a) and same(before.h_a, after.h_a) == (training["freeze_encoder"] is True)

@@ -68,6 +68,16 @@ BAD = [
     (["finish.decoder_levels=[{scale:4}]"], "finish.decoder_levels: new levels have to be trained, and"),
     (["finish.context=[8,8,8,8]"], "finish.context: a wider context has to be trained, and"),
     (["+student.training.freeze_gains=true"], "student.training.freeze_gains: a new codec's steps of quantisation are"),
+    (["+student.training.parts=[g_s]"], "student.training.parts: of a new codec all is to be learned; leave it out"),
+    (["+prune.training.parts=[g_s,head]"], "prune.training.parts=head: must be one of g_a, h_a, h_scale, h_mean,"),
+    (
+        ["+prune.training.parts=[g_s]", "+prune.training.freeze_gains=true"],
+        "prune.training.parts: says what stays as it is; leave freeze_encoder and freeze_gains out",
+    ),
+    (
+        ["+prune.training.parts=[g_a,g_s]", "+prune.training.stored_latents=true"],
+        "prune.training.stored_latents: g_a would not stay as it is; set",
+    ),
     (["+student.training.stored_latents=true"], "student.training.stored_latents: g_a would not stay as it is; set"),
     (["+prune.training.stored_latents=true"], "prune.training.stored_latents: g_a would not stay as it is; set"),
     (
@@ -77,6 +87,13 @@ BAD = [
             "+finish.training.late={share:0.1,batch:8,crop:64}",
         ],
         "finish.training.stored_latents: its crops have one size, and late.crop=64 is another; take 128",
+    ),
+    (
+        [
+            "finish.new_alone=true",
+            "++finish.training={steps:1,batch:8,crop:128,learning_rate:1.0e-3,steps_per_epoch:1,parts:[g_s]}",
+        ],
+        "finish.new_alone: only what is new would be trained, or finish.training.parts; leave one of them out",
     ),
     (["finish.new_alone=true"], "finish.new_alone: nothing would be new, or the encoder not be left alone; it needs"),
     (["finish.encoder={downsampling:wide,g_a:[]}"], "finish.encoder: a new encoder has to be trained, and"),

@@ -97,6 +97,9 @@ def _of_training(settings: Settings) -> Problems:
         if first.freeze_gains:
             remedy = "set it in prune.training or finish.training"
             yield f"{section}.training.freeze_gains", f"a new codec's steps of quantisation are to be learned; {remedy}"
+        if first.parts is not None:
+            remedy = "leave it out, or set it in prune.training or finish.training"
+            yield f"{section}.training.parts", f"of a new codec all is to be learned; {remedy}"
     for section, later in (("prune", settings.prune.training), ("finish", settings.finish.training)):
         if later and later.as_in_files in ("both", "all") and settings.trainer.whole_step:
             remedy = "takes the CPU in between, and a whole step is one graph; set trainer.whole_step=false"
@@ -112,9 +115,14 @@ def _of_training(settings: Settings) -> Problems:
     for field, what in new.items():
         if getattr(settings.finish, field) is not None and settings.finish.training is None:
             yield f"finish.{field}", f"{what} to be trained, and finish.training is null"
+    for section, later in (("prune", settings.prune.training), ("finish", settings.finish.training)):
+        if later and later.parts is not None and (later.freeze_encoder or later.freeze_gains):
+            yield f"{section}.training.parts", "says what stays as it is; leave freeze_encoder and freeze_gains out"
     finish = settings.finish
     grows = finish.decoder_blocks or finish.decoder_levels
-    if finish.new_alone and not (grows and finish.training and finish.training.freeze_encoder is True):
+    if finish.new_alone and finish.training and finish.training.parts is not None:
+        yield "finish.new_alone", "only what is new would be trained, or finish.training.parts; leave one of them out"
+    elif finish.new_alone and not (grows and finish.training and finish.training.freeze_encoder is True):
         remedy = "it needs finish.decoder_blocks or decoder_levels, and finish.training.freeze_encoder=true"
         yield "finish.new_alone", f"nothing would be new, or the encoder not be left alone; {remedy}"
     if settings.finish.quantise and settings.finish.training:
@@ -136,8 +144,9 @@ def _of_stored_latents(settings: Settings, stage: Stage) -> Problems:
     if training is None or not training.stored_latents:
         return
     field = f"{'student' if stage == 'distill' else stage}.training.stored_latents"
-    if not training.freeze_encoder or stage not in ("prune", "finish"):
-        yield field, "g_a would not stay as it is; set prune.training.freeze_encoder or finish.training.freeze_encoder"
+    if not training.leaves_g_a or stage not in ("prune", "finish"):
+        remedy = "set prune.training.freeze_encoder or finish.training.freeze_encoder, or parts without g_a"
+        yield field, f"g_a would not stay as it is; {remedy}"
     if training.late and training.late.crop != training.crop:
         yield field, f"its crops have one size, and late.crop={training.late.crop} is another; take {training.crop}"
     if settings.data.kind == "shards":

@@ -29,7 +29,7 @@ from slimcodec.pipeline.ranges import (
     says,
 )
 from slimcodec.training import schedule
-from slimcodec.training.names import OPTIMIZERS, TABLES, Kind
+from slimcodec.training.names import OPTIMIZERS, PARTS, TABLES, Kind
 from slimcodec.training.records import Rules
 
 Scope = Literal["decoder", "encoder"]
@@ -79,9 +79,15 @@ class Training:
     """Leave g_a and h_a of a student that is pruned or finished as they are, or g_a alone: steps take less time."""
     freeze_gains: Switch = False
     """Leave the steps of quantisation of a student that is pruned or finished as they are."""
+    parts: list[Annotated[str, one_of(*PARTS)]] | None = None
+    """Parts of a student that is pruned or finished, such as [context, g_s]: all else stays as it is."""
     stored_latents: Switch = False
-    """Cut photos into crops once, at two sizes, and ask a frozen g_a for their latents: steps take half the time, and
-    photos 8 more bytes of memory a pixel."""
+    """Cut photos into crops once, at four sizes, and ask a frozen g_a for their latents: steps take half the time, and
+    photos 13 more bytes of memory a pixel."""
+
+    @property
+    def leaves_g_a(self) -> bool:
+        return bool(self.freeze_encoder) if self.parts is None else "g_a" not in self.parts
 
     @property
     def of_module(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import inspect
 import shutil
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -221,6 +221,9 @@ def finetune(run: Run, before: Path, model: Path, training: Training, stage: Sta
     freezing: dict[str, Any] = {"freeze_share": float(bool(training.freeze_encoder))}
     if training.freeze_encoder == "g_a":
         freezing["frozen"] = ["g_a"]
+    if training.parts is not None:
+        train_parts(codec, trained.prior, training.parts)
+        freezing["frozen"] = []
     if stage == "finish" and run.settings.finish.quantise:
         codec = quantised(run, codec, training.crop, quantiser)
         freezing = {"freeze_share": 1.0}  # y's units are those of the decoder's integers
@@ -232,6 +235,13 @@ def finetune(run: Run, before: Path, model: Path, training: Training, stage: Sta
         how["cache"] = stored_latents(run, codec, training.crop, stage)
     module = distillation(run, codec, trained.prior, training, **how)
     train(run, module, model, training, stage)
+
+
+def train_parts(codec: HyperpriorCodec, prior: FactorizedPrior, parts: Sequence[str]) -> None:
+    """Let training leave all but these parts as they are."""
+    for name, parameter in codec.named_parameters():
+        parameter.requires_grad_(name.split(".")[0] in parts)
+    prior.requires_grad_("prior" in parts)
 
 
 def stored_latents(run: Run, codec: HyperpriorCodec, size: int, stage: Stage) -> StoredLatents:

@@ -1,6 +1,6 @@
 """Crops that are cut once, and what a frozen g_a makes of them: training without an encoder.
 
-    photos, each at two sizes ──cut into squares──► crops ──g_a, once──► y
+    photos, each at four sizes ──cut into squares──► crops ──g_a, once──► y
                                      draw(seed, step)──► which of them ──► x and y
 
 g_a is most of a step where the decoder is small. Latents are those of the crops and not of parts of whole pictures:
@@ -22,7 +22,7 @@ from slimcodec.training.crops import CROP_KEY, MOST_SATURATED, Crops, downscale,
 from slimcodec.training.photos import Photo
 from slimcodec.training.pyramid import require_memory
 
-SHRINKING = (1.0, 1.5)  # how many times smaller each of the sizes is
+SHRINKING = (1.0, 1.25, 1.5, 2.0)  # how many times smaller each of the sizes is
 CUT_KEY = 3  # beside those of training/crops
 FEWER = "take fewer by data.limit, or stored_latents=false"
 
@@ -97,7 +97,7 @@ class StoredLatents(Crops):
 
 
 def _count(photo: np.ndarray, size: int) -> int:
-    """How many crops there is room for side by side, at both sizes."""
+    """How many crops there is room for side by side, at all sizes."""
     sides = [[int(side / times) // size for side in photo.shape[:2]] for times in SHRINKING]
     return sum(rows * columns for rows, columns in sides)
 
