@@ -255,6 +255,24 @@ def test_a_model_beside_the_one_that_the_study_is_about(model_directory, photos,
     assert set(summary.bd_rate["rival effort 1"]) == {"lively effort 1", "jpeg"}
 
 
+def test_the_study_is_about_the_model_that_is_named_now_and_later(
+    model_directory, photos, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(memory, "peak_mib", lambda *_: None)
+    other = tmp_path / "other"
+    shutil.copytree(model_directory, other)
+    arguments = ["evaluate", photos, "--qualities", "1,3,5,8", "--metrics", "psnr_rgb_db", "--codec", "jpeg"]
+    arguments += ["--jobs", 1, "--limit", 1, "--out", tmp_path / "out"]
+    both = ["--model", model_directory, "--model", other]
+    assert command(*arguments, *both, "--main", "jpeg") == 2
+    assert "--main jpeg: is no model of this study; those are lively, other" in capsys.readouterr().err
+    assert not (tmp_path / "out" / study.POINTS).exists()
+    assert command(*arguments, *both) == 0 and main_codec(read_summary(tmp_path / "out")) == "other"
+    assert command(*arguments, "--model", other, "--main", "lively") == 0
+    assert command(*arguments, "--model", other) == 0
+    assert main_codec(read_summary(tmp_path / "out")) == "lively"
+
+
 def test_names_that_are_not_utf_8(model_directory, photos, tmp_path, capsys, monkeypatch):
     """Of a photo, of the folders, of the model: kept in points.csv and summary.json, spelt for people on the page."""
     monkeypatch.setattr(memory, "peak_mib", lambda *_: None)

@@ -29,6 +29,7 @@ def add(verbs: Any) -> None:
     verb.add_argument("--model", action="append", default=[], metavar="NAME", help="name or directory; may be repeated")
     verb.add_argument("--run", metavar="DIRECTORY", help="a run: its teacher, and its student after each round")
     verb.add_argument("--effort", type=int, default=0, metavar="E", help="0 (fast, default) to 10 (smaller files)")
+    verb.add_argument("--main", metavar="NAME", help="what figures and page are about (default: the last student)")
     verb.add_argument("--device", default="cpu", metavar="D", help="where the networks run (default: cpu)")
     add_study(verb, "jpeg,webp", "1 to 8")
 
@@ -49,4 +50,5 @@ def run(options: argparse.Namespace) -> int:
         if options.run:
             teacher, steps = RunDirectory(Path(options.run)).models()
             measured, rounds = with_steps(measured, teacher, steps, **settings)
-        return measure(options, [*measured, *find_rivals(options, measured, **settings)], rounds=rounds)
+        rivals = find_rivals(options, measured, **settings)
+        return measure(options, [*measured, *rivals], rounds=rounds, main=options.main)

@@ -149,6 +149,7 @@ class Summary(NamedTuple):
     quoted: dict[str, QuotedEntry]
     anchors: list[str]  # what BD-rates are against, the headline's first
     bd_rate: dict[str, dict[str, dict[str, BdRateEntry]]]  # anchor → codec → metric
+    main: str | None = None  # the model that the study is about; None: its last student
 
 
 # ------------------------------------------------------------------------------------------------------------ as JSON
@@ -165,7 +166,8 @@ def read(folder: Path) -> Summary:
     """The summary of the study in a folder. Raises InvalidInput when it is missing or damaged."""
     path = folder / SUMMARY
     found = json_files.read(path, remedy=REMEDY if path.is_file() else "run slimcodec evaluate first")
-    if missing := [name for name in Summary._fields if name not in found]:
+    optional = Summary._field_defaults
+    if missing := [name for name in Summary._fields if name not in found and name not in optional]:
         raise InvalidInput(f"{path}: is no summary of a study ({missing[0]} is missing); {REMEDY}")
     try:
         return from_json(found)

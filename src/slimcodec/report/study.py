@@ -41,18 +41,21 @@ def evaluate(
     jobs: int = 1,
     with_memory: bool = True,
     command: str = "",
+    main: str | None = None,
 ) -> Summary:
     """Measure the codecs on the photos (a set called `name`) into the folder `out`; the summary.
 
     `qualities`, `metrics` and `jobs` are those of `points.measure`; `rounds` names the codecs that are steps of
-    pruning, in their order; `with_memory` also measures each codec's peak memory, a few seconds each. What cannot be
-    read, coded or computed is told in the summary, and the rest goes on. A second study in the same folder waits for
-    the first, and then adds to it.
-    Raises `InvalidInput` when nothing could be measured, with the first reason, or a file in `out` is not a study's.
+    pruning, in their order; `with_memory` also measures each codec's peak memory, a few seconds each; `main` names the
+    model that figures and page are about, now and later. What cannot be read, coded or computed is told in the summary,
+    and the rest goes on. A second study in the same folder waits for the first, and then adds to it.
+    Raises `InvalidInput` when nothing could be measured, with the first reason, a file in `out` is not a study's, or
+    `main` is no model of it.
     """
     with alone(out):
         commit = provenance.commit(without=out)  # before hours of measuring, in which the checkout may change
         before = summary.read(out) if (out / SUMMARY).is_file() else None
+        _require_model(main, codecs, before)
         chosen, unavailable = _available(quality_metrics.resolve(metrics))
         usable, failures = _usable(codecs)
         measured = measure(usable, photos, out / POINTS, qualities=qualities or {}, metrics=chosen, jobs=jobs)
@@ -69,6 +72,7 @@ def evaluate(
             target_macs_per_pixel=target_macs_per_pixel,
             rounds=list(rounds) or (before.rounds if before else []),
             codecs=_entries(usable, qualities or {}, before, photos if with_memory else []),
+            main=main or (before.main if before else None),
         )
         summary.write(_with_figures(found, read_points(out / POINTS)), out)
         _draw(out, photos, usable)
@@ -143,6 +147,14 @@ def _usable(codecs: Sequence[Codec]) -> tuple[list[Codec], list[Failure]]:
     reasons = {codec.name: codec.unavailable() for codec in codecs if hasattr(codec, "unavailable")}
     failures = [Failure("", name, None, reason) for name, reason in reasons.items() if reason]
     return [codec for codec in codecs if not reasons.get(codec.name)], failures
+
+
+def _require_model(main: str | None, codecs: Sequence[Codec], before: Summary | None) -> None:
+    """Raises InvalidInput unless it is None, or a model that is measured now or was before."""
+    known = [name for name, entry in before.codecs.items() if entry.kind == "model"] if before else []
+    known += [codec.name for codec in codecs if codec.kind == "model" and codec.name not in known]
+    if main is not None and main not in known:
+        raise InvalidInput(f"--main {main}: is no model of this study; those are {', '.join(known) or 'none'}")
 
 
 def _data(name: str, coded: Iterable[Point], failures: Sequence[Failure]) -> Data:

@@ -97,7 +97,12 @@ def metric_title(metric: str) -> str:
 
 
 def main_codec(summary: Summary) -> str | None:
-    """The model that the summary is about: the last student, else the last model; None where only anchors ran."""
+    """The model that the summary is about: the one that was named, else the last student, else the last model.
+
+    None where only anchors ran.
+    """
+    if summary.main in summary.codecs:
+        return summary.main
     found = [name for name, codec in summary.codecs.items() if codec.kind == "model"]
     models = [name for name in found if summary.codecs[name].role != "rival"] or found
     students = [name for name in models if summary.codecs[name].role == "student"]
