@@ -1,6 +1,6 @@
 """The family of students that were made from slim-2k: what they cost, how long they were trained, what they are worth.
 
-    python benchmarks/family.py results/kodak slim-500 slim-1k slim-2k
+    python benchmarks/family.py results/kodak slim-500 slim-1k slim-2k slim-4k slim-8k
     python benchmarks/family.py STUDY MODEL … --json FILE        instead of results/ablations/family.json
 
 A model is one of the zoo, or a directory whose name is its codec's in the study. BD-rates are against VTM, and against
@@ -31,6 +31,8 @@ from slimcodec.evaluation.metrics import PSNR
 ROOT = Path(__file__).resolve().parents[1]
 KODAK, STORED = ROOT / "results" / "kodak", ROOT / "results" / "ablations" / "family.json"
 SHIPPED, PLAIN = "slim-2k", "plain"
+# What finish.start names → the training that made it, as conf/experiment has it.
+EARLIER = {f"runs/family-{name}/finished": {"steps": steps, "batch": 8} for name, steps in (("4k", 2500), ("8k", 1600))}
 HEADING = ["", "decoder, MAC/pixel", "by PyTorch's counter", "encoder, MAC/pixel", "by PyTorch's counter"]
 HEADING += ["steps", "crops", "against VTM", "against slim-2k", "without what adapts"]
 
@@ -95,7 +97,7 @@ def _flops(work: Callable[[], Any]) -> float:
 
 def trained(configuration: dict[str, Any]) -> dict[str, int]:
     """Steps and crops since the student that it was made of: of its one round, if it was pruned, and of finish."""
-    parts = [configuration["finish"]["training"]]
+    parts = [configuration["finish"]["training"], EARLIER.get(configuration["finish"]["start"])]
     if configuration["student"].get("load"):
         parts.append(configuration["prune"]["training"])
     trainings = [part for part in parts if part]

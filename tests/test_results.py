@@ -66,7 +66,8 @@ def test_the_readme_quotes_the_summary(summary):
 
 
 def test_the_models_were_those_of_the_zoo(summary):
-    for name in ("small", "slim-1k", "slim-2k", "slim-2k-fast-encoder", "slim-2k-symmetric"):
+    family = "slim-500", "slim-1k", "slim-4k", "slim-8k"
+    for name in ("small", "slim-2k", "slim-2k-fast-encoder", "slim-2k-symmetric", *family):
         description = zoo.read_description(zoo.find(name))
         assert summary.codecs[name].weights_sha256 == description["weights_sha256"]
 
