@@ -46,33 +46,29 @@ def evaluate(
     """Measure the codecs on the photos (a set called `name`) into the folder `out`; the summary.
 
     `qualities`, `metrics` and `jobs` are those of `points.measure`; `rounds` names the codecs that are steps of
-    pruning, in their order; `with_memory` also measures each codec's peak memory, a few seconds each; `main` names the
-    model that figures and page are about, now and later. What cannot be read, coded or computed is told in the summary,
-    and the rest goes on. A second study in the same folder waits for the first, and then adds to it.
-    Raises `InvalidInput` when nothing could be measured, with the first reason, a file in `out` is not a study's, or
-    `main` is no model of it.
+    pruning, in their order; `with_memory` measures peak memory, too, a few seconds a codec; `main` names the model that
+    figures and page are about from now on. What cannot be read, coded or computed is told in the summary, and the rest
+    goes on. A second study in the same folder waits for the first, and then adds to it. Raises `InvalidInput` when
+    nothing could be measured, a file in `out` is not a study's, or `main` is no model of it.
     """
     with alone(out):
         commit = provenance.commit(without=out)  # before hours of measuring, in which the checkout may change
-        before = summary.read(out) if (out / SUMMARY).is_file() else None
-        _require_model(main, codecs, before)
+        before = _before(out, main, codecs)
         chosen, unavailable = _available(quality_metrics.resolve(metrics))
         usable, failures = _usable(codecs)
         measured = measure(usable, photos, out / POINTS, qualities=qualities or {}, metrics=chosen, jobs=jobs)
         failures += measured.failures
-        if not (coded := {point.picture: point for point in measured.points}):
-            codec, reason = failures[0].codec or "photo", failures[0].reason
-            raise InvalidInput(f"{name}: nothing could be measured; {codec}: {reason}")
+        coded = _coded(name, measured.points, failures)
         photos = [photo for photo, picture in zip(photos, names_of(photos), strict=True) if picture in coded]
         found = EMPTY._replace(
             data=_data(name, coded.values(), failures),
-            provenance=provenance.provenance(command, jobs, commit, before.provenance if before else Provenance()),
+            provenance=provenance.provenance(command, jobs, commit, before.provenance),
             unavailable=unavailable,
             failures=_failures(failures, before, usable),
             target_macs_per_pixel=target_macs_per_pixel,
-            rounds=list(rounds) or (before.rounds if before else []),
+            rounds=list(rounds) or before.rounds,
             codecs=_entries(usable, qualities or {}, before, photos if with_memory else []),
-            main=main or (before.main if before else None),
+            main=main or before.main,
         )
         summary.write(_with_figures(found, read_points(out / POINTS)), out)
         _draw(out, photos, usable)
@@ -149,12 +145,21 @@ def _usable(codecs: Sequence[Codec]) -> tuple[list[Codec], list[Failure]]:
     return [codec for codec in codecs if not reasons.get(codec.name)], failures
 
 
-def _require_model(main: str | None, codecs: Sequence[Codec], before: Summary | None) -> None:
-    """Raises InvalidInput unless it is None, or a model that is measured now or was before."""
-    known = [name for name, entry in before.codecs.items() if entry.kind == "model"] if before else []
+def _coded(name: str, points: Iterable[Point], failures: Sequence[Failure]) -> dict[str, Point]:
+    """Picture → one of its points. Raises InvalidInput, with the first reason, where there is none."""
+    if not (coded := {point.picture: point for point in points}):
+        raise InvalidInput(f"{name}: nothing could be measured; {failures[0].codec or 'photo'}: {failures[0].reason}")
+    return coded
+
+
+def _before(out: Path, main: str | None, codecs: Sequence[Codec]) -> Summary:
+    """What the folder knows. Raises InvalidInput unless `main` is None, or a model of it or of what is measured now."""
+    before = summary.read(out) if (out / SUMMARY).is_file() else EMPTY
+    known = [name for name, entry in before.codecs.items() if entry.kind == "model"]
     known += [codec.name for codec in codecs if codec.kind == "model" and codec.name not in known]
     if main is not None and main not in known:
         raise InvalidInput(f"--main {main}: is no model of this study; those are {', '.join(known) or 'none'}")
+    return before
 
 
 def _data(name: str, coded: Iterable[Point], failures: Sequence[Failure]) -> Data:
@@ -168,21 +173,21 @@ def _megapixels(point: Point) -> float:
     return 8e-6 * point.bytes / point.bpp
 
 
-def _failures(failures: Sequence[Failure], before: Summary | None, codecs: Sequence[Codec]) -> list[Failure]:
+def _failures(failures: Sequence[Failure], before: Summary, codecs: Sequence[Codec]) -> list[Failure]:
     """Those of this time, and those of codecs that were measured another time."""
     names = {failure.codec for failure in failures} | {codec.name for codec in codecs}
-    earlier = [failure for failure in before.failures if failure.codec not in names] if before else []
+    earlier = [failure for failure in before.failures if failure.codec not in names]
     return earlier + [failure for failure in failures if failure.codec is not None]
 
 
 def _entries(
     codecs: Sequence[Codec],
     qualities: Mapping[str, Sequence[float]],
-    before: Summary | None,
+    before: Summary,
     photos: Sequence[Photo],
 ) -> dict[str, CodecEntry]:
     """What each codec is: those of before, and the ones of now in their place or after them."""
-    known = dict(before.codecs) if before else {}
+    known = dict(before.codecs)
     largest = max((photo for photo in photos if isinstance(photo, Path)), key=_size, default=None)
     for codec in bar(codecs, desc="memory", unit="codecs"):
         entry = _described(codec, list(qualities.get(codec.name, codec.qualities)))
