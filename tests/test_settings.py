@@ -70,6 +70,14 @@ BAD = [
     (["+student.training.freeze_gains=true"], "student.training.freeze_gains: a new codec's steps of quantisation are"),
     (["+student.training.parts=[g_s]"], "student.training.parts: of a new codec all is to be learned; leave it out"),
     (["+prune.training.parts=[g_s,head]"], "prune.training.parts=head: must be one of g_a, h_a, h_scale, h_mean,"),
+    (["+prune.training.parts=[]"], "prune.training.parts: names nothing to train; null trains all"),
+    (
+        [
+            "finish.quantise=true",
+            "++finish.training={steps:1,batch:8,crop:128,learning_rate:1.0e-3,steps_per_epoch:1,parts:[g_s]}",
+        ],
+        "finish.training.parts: a decoder of integers is trained whole (finish.quantise); leave it out",
+    ),
     (
         ["+prune.training.parts=[g_s]", "+prune.training.freeze_gains=true"],
         "prune.training.parts: says what stays as it is; leave freeze_encoder and freeze_gains out",

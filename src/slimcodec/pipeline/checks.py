@@ -118,6 +118,8 @@ def _of_training(settings: Settings) -> Problems:
     for section, later in (("prune", settings.prune.training), ("finish", settings.finish.training)):
         if later and later.parts is not None and (later.freeze_encoder or later.freeze_gains):
             yield f"{section}.training.parts", "says what stays as it is; leave freeze_encoder and freeze_gains out"
+        if later and later.parts == []:
+            yield f"{section}.training.parts", "names nothing to train; null trains all"
     finish = settings.finish
     grows = finish.decoder_blocks or finish.decoder_levels
     if finish.new_alone and finish.training and finish.training.parts is not None:
@@ -131,6 +133,8 @@ def _of_training(settings: Settings) -> Problems:
 
 
 def _of_integers(settings: Settings) -> Problems:
+    if settings.finish.training and settings.finish.training.parts is not None:
+        yield "finish.training.parts", "a decoder of integers is trained whole (finish.quantise); leave it out"
     units = {name for name, weight in settings.finetuning_weights.items() if weight} & {"latent", "hyper", "decoder"}
     if units:
         yield (
